@@ -1,0 +1,1 @@
+"""Architecture search: decisions, choices, strategies, spaces, deriving."""

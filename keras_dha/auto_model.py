@@ -1,0 +1,524 @@
+"""`AutoModel`: one `fit` that learns weights and everything around them."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dha import batches
+from keras_dha import data
+from keras_dha import export as exporting
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.derive import derive
+from keras_dha.architecture.genotype import genotype
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.joint_model import JointModel
+from keras_dha.methods import parts
+from keras_dha.methods import refuse_unknown
+from keras_dha.methods import space_builder
+from keras_dha.result import SearchResult
+from keras_dha.run import Run
+
+
+class AutoModel:
+    """Trains a Keras model once and learns the rest during that run.
+
+    In one `fit` it learns the weights, which candidate each
+    `keras_dha.Choice` of the search space keeps, how images are augmented,
+    and learning rate and weight decay. What comes out is a trained plain
+    `keras.Model`.
+
+    Args:
+        search_space: `"auto"` or `"resnet"`, or a `keras.Model` with or
+            without `keras_dha.Choice` layers, or a function
+            `(input_shape, num_classes) -> keras.Model`.
+        method: `"auto"` learns all three parts, `"dsnas"` the architecture
+            alone.
+        strategy: `"auto"` for the method's; a `keras_dha.strategies`
+            object in its place; `None` to search no architecture: every
+            choice takes its first candidate.
+        augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
+            `None`. Data that are not images have none.
+        hyperparameters: `"auto"`, `None` for fixed defaults, or a dict from
+            `"learning_rate"`, `"weight_decay"`, `"momentum"` to a number
+            (fixed) or a `keras_dha.Range` (learned).
+        target: Must be `None`: size and latency targets are not there yet.
+        search_split: Share of the training data, in (0, 0.5], that trains no
+            weights but judges policy and hyperparameters.
+        outer_every: Integer, every how many steps these are updated.
+        seed: Integer for a reproducible run; `None` draws one.
+        directory: Must be `None`: resuming a killed run is not there yet;
+            `save` and `load` are.
+        overwrite: Must be `False`, as `directory` is `None`.
+
+    Example:
+
+    ```python
+    model = keras_dha.AutoModel(seed=1)
+    model.fit(x_train, y_train, epochs=30)
+    model.evaluate(x_test, y_test)
+    print(model.result.summary())
+    model.export("models/digits/1")
+    ```
+
+    Reference:
+        Zhou et al., "DHA: End-to-End Joint Optimization of Data Augmentation
+        Policy, Hyper-parameter and Architecture", TMLR 2022.
+    """
+
+    def __init__(
+        self,
+        search_space="auto",
+        method="auto",
+        strategy="auto",
+        augmentation="auto",
+        hyperparameters="auto",
+        target=None,
+        search_split=0.1,
+        outer_every=4,
+        seed=None,
+        directory=None,
+        overwrite=False,
+        **unknown,
+    ):
+        refuse_unknown(unknown)
+        self._builder = space_builder(search_space)
+        self._parts = parts(method, strategy, augmentation, hyperparameters)
+        for name, value, default in (
+            ("target", target, None),
+            ("directory", directory, None),
+            ("overwrite", overwrite, False),
+        ):
+            if value != default:
+                raise ValueError(
+                    f"`{name}` is not available in this version and must be "
+                    f"{default}. Received: {name}={value!r}"
+                )
+        if not 0 < search_split <= 0.5:
+            raise ValueError(
+                "`search_split` must be in (0, 0.5]. "
+                f"Received: search_split={search_split}"
+            )
+        if not isinstance(outer_every, int) or outer_every < 1:
+            raise ValueError(
+                "`outer_every` must be an integer of at least 1. "
+                f"Received: outer_every={outer_every}"
+            )
+        if seed is None:
+            seed = np.random.default_rng().integers(2**31)
+        self.search_split = search_split
+        self.outer_every = outer_every
+        self.seed = int(seed)
+        self.stop_training = False
+        self._distribution = tf.distribute.get_strategy()
+        self._compiled = {"loss": None, "metrics": None}
+        self.joint = None
+        self._spec = None
+        self._result = None
+
+    def compile(self, loss=None, metrics=None, optimizer=None, **unknown):
+        """Sets loss and metrics; not needed for ordinary classification.
+
+        Args:
+            loss: A Keras loss or its name. By default the cross-entropy that
+                fits the labels (integers or one-hot).
+            metrics: List of Keras metrics. By default accuracy.
+            optimizer: Must be `None`: the update rule is SGD with momentum,
+                whose quantities are learned or set by `hyperparameters`.
+        """
+        if optimizer is not None or unknown:
+            raise ValueError(
+                "`compile` takes `loss` and `metrics`. The optimizer is SGD "
+                "with momentum; set or learn its quantities with "
+                'AutoModel(hyperparameters={"learning_rate": ..., '
+                '"weight_decay": ..., "momentum": ...}). '
+                f"Received: optimizer={optimizer!r}, "
+                f"other arguments={sorted(unknown)}"
+            )
+        if self.joint is not None:
+            raise ValueError(
+                "Loss and metrics are fixed by the first `fit`. "
+                f"Received: loss={loss!r}, metrics={metrics!r}"
+            )
+        self._compiled = {"loss": loss, "metrics": metrics}
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=30,
+        verbose="auto",
+        callbacks=None,
+        validation_data=None,
+        shuffle=True,
+        steps_per_epoch=None,
+        search_data=None,
+        **unknown,
+    ):
+        """Trains and searches; afterwards the model is plain and trained.
+
+        Called again, it goes on training the derived network.
+
+        Args:
+            x: NumPy array of images `(n, h, w)` or `(n, h, w, c)`, or
+                vectors `(n, d)` with a search space of your own; or a
+                `tf.data.Dataset` of (image, label), batched or not.
+            y: Labels, integers `(n,)` or one-hot `(n, classes)`.
+            batch_size: Integer. By default a dataset's own, else 16 to 128
+                by the amount of data.
+            epochs: Integer of at least 1.
+            verbose: 0 silent, 1 bars, 2 a line an epoch; `"auto"` is 1.
+            callbacks: List of `keras.callbacks.Callback`; their `model` is
+                this object.
+            validation_data: Pair of arrays, or dataset, that is evaluated
+                after each epoch. Nothing is learned from it.
+            shuffle: Whether to shuffle arrays; datasets keep their order.
+            steps_per_epoch: Integer; by default one pass over the data.
+            search_data: Pair of arrays, or dataset, to be used in place of
+                `search_split`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: Whatever is wrong with the arguments or the data is
+                said before training begins.
+        """
+        refuse_unknown(unknown, where="fit")
+        _check_count("epochs", epochs)
+        if steps_per_epoch is not None:
+            _check_count("steps_per_epoch", steps_per_epoch)
+        if verbose not in ("auto", 0, 1, 2):
+            raise ValueError(
+                "`verbose` must be 'auto', 0, 1 or 2. "
+                f"Received: verbose={verbose!r}"
+            )
+        training, search = self._prepare(
+            x, y, batch_size, shuffle, steps_per_epoch, search_data
+        )
+        validate = None
+        if validation_data is not None:
+            pair = self._evaluable(*_pair(validation_data))
+            validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
+        is_new = self.joint is None
+        if is_new:
+            with self._distribution.scope():
+                self.joint = self._build()
+        run = Run(
+            self.joint,
+            training,
+            search,
+            self._distribution,
+            epochs,
+            steps_per_epoch or training.steps,
+            self.outer_every,
+            1 if verbose == "auto" else verbose,
+        )
+        found = self._result.genotype if self._result else {}
+        self.stop_training = False
+        history = run.fit(self, callbacks, validate, is_new)
+        self.joint = run.joint
+        self._result = run.result(found)
+        return history
+
+    def _prepare(self, x, y, batch_size, shuffle, steps, search_data):
+        """Checks the data; returns training and search batches."""
+        known = self._spec
+        if batch_size is not None:
+            _check_count("batch_size", batch_size)
+        spec = data.inspect(x, y, steps, known and known.num_classes)
+        if known is not None and (spec.shape, spec.one_hot) != (
+            known.shape,
+            known.one_hot,
+        ):
+            raise ValueError(
+                "The data must look like those of the first `fit`. "
+                f"Received: shape {spec.shape}, one_hot={spec.one_hot}; "
+                f"before: shape {known.shape}, one_hot={known.one_hot}"
+            )
+        self._spec = known or spec
+        if batch_size is None:
+            batch_size = batches.fitting_batch_size(x, spec.count)
+        replicas = self._distribution.num_replicas_in_sync
+        if batch_size % replicas:
+            raise ValueError(
+                "`batch_size` must be a multiple of the number of replicas. "
+                f"Received: batch_size={batch_size}, replicas={replicas}"
+            )
+        splits = search_data is None and self._learns_from_search_data()
+        return batches.prepare(
+            x,
+            y,
+            spec,
+            batch_size,
+            self.search_split if splits else None,
+            None if search_data is None else _pair(search_data),
+            self.seed,
+            shuffle,
+        )
+
+    def _learns_from_search_data(self):
+        if self.joint is not None:
+            return self.joint.needs_search_data
+        values = (self._parts.hyperparameters or {}).values()
+        policy = self._parts.augmentation is not None and self._spec.is_image
+        return policy or any(isinstance(value, Range) for value in values)
+
+    def _build(self):
+        """Returns the joint model that the first `fit` starts from."""
+        keras.utils.set_random_seed(self.seed)
+        network, strategy = self._builder(self._spec), self._parts.strategy
+        decisions = find_decisions(network)
+        if decisions and strategy is None:
+            for decision in decisions:
+                decision.freeze(0)
+            network = derive(network)
+        return JointModel(
+            network,
+            self._loss(network),
+            metrics=self._compiled["metrics"] or ["accuracy"],
+            strategy=strategy if decisions else None,
+            augmentation=self._augmentation(),
+            hyperparameters=LearnedHyperparameters(
+                self._parts.hyperparameters
+            ),
+            seed=self.seed,
+        )
+
+    def _augmentation(self):
+        augmentation, spec = self._parts.augmentation, self._spec
+        if augmentation is None or not spec.is_image:
+            return None
+        if augmentation == "auto":
+            # Loaded when used: it brings all of KerasCV with it.
+            from keras_dha.augmentation.layer import DifferentiableAugmentation
+
+            augmentation = DifferentiableAugmentation(
+                value_range=spec.value_range
+            )
+        if not augmentation.built:
+            channels = spec.shape[2:] or (1,)
+            augmentation.build((None, *spec.shape[:2], *channels))
+        return augmentation
+
+    def _loss(self, network):
+        loss = self._compiled["loss"]
+        if loss is None:
+            last = network.layers[-1]
+            is_softmax = isinstance(last, keras.layers.Softmax) or (
+                getattr(last, "activation", None) is keras.activations.softmax
+            )
+            kind = (
+                keras.losses.CategoricalCrossentropy
+                if self._spec.one_hot
+                else keras.losses.SparseCategoricalCrossentropy
+            )
+            return kind(from_logits=not is_softmax)
+        loss = keras.losses.get(loss)
+        if isinstance(loss, keras.losses.Loss):
+            return loss
+        raise ValueError(
+            "`loss` must be a `keras.losses.Loss`, such as "
+            "`keras.losses.CategoricalFocalCrossentropy()`. "
+            f"Received: loss={self._compiled['loss']!r}"
+        )
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose=0, return_dict=False
+    ):
+        """Returns loss and metrics on clean data.
+
+        Args:
+            x: Array, or `tf.data.Dataset` of (image, label).
+            y: Labels, as given to `fit`.
+            batch_size: Integer, default 256.
+            verbose: As in Keras.
+            return_dict: Whether to return a dict rather than a list.
+        """
+        self._check_fitted("evaluate")
+        x, y = self._evaluable(x, y)
+        return self.joint.network.evaluate(
+            x,
+            y,
+            batch_size=None if y is None else batch_size or 256,
+            verbose=verbose,
+            return_dict=return_dict,
+        )
+
+    def predict(self, x, batch_size=None, verbose=0):
+        """Returns the class probabilities, float32 `(n, classes)`.
+
+        Args:
+            x: Array of examples, or `tf.data.Dataset` of examples or of
+                (image, label), batched.
+            batch_size: Integer, default 256.
+            verbose: As in Keras.
+        """
+        self._check_fitted("predict")
+        is_array = not isinstance(x, tf.data.Dataset)
+        return self.joint.network.predict(
+            np.asarray(x) if is_array else x,
+            batch_size=batch_size or 256 if is_array else None,
+            verbose=verbose,
+        )
+
+    def _evaluable(self, x, y):
+        """Checks evaluation data; returns what Keras' `evaluate` takes."""
+        if isinstance(x, tf.data.Dataset):
+            return data.as_batches(x, 256), None
+        return data.checked_arrays(x, y)
+
+    def _evaluate(self, x, y, prefix):
+        logs = self.joint.network.evaluate(
+            x,
+            y,
+            batch_size=None if y is None else 256,
+            verbose=0,
+            return_dict=True,
+        )
+        return {prefix + name: float(value) for name, value in logs.items()}
+
+    def summary(self):
+        """Prints the network; while it is searched, also the decisions."""
+        self._check_fitted("summary")
+        self.joint.network.summary()
+
+    @property
+    def result(self):
+        """What the run found, a `keras_dha.SearchResult`."""
+        self._check_fitted("result")
+        return self._result
+
+    def export_model(self):
+        """Returns the trained plain `keras.Model`."""
+        self._check_fitted("export_model")
+        return derive(self.joint.network)
+
+    def export(self, path, format="tf_saved_model", quantize=None):
+        """Writes the trained model for deployment.
+
+        Args:
+            path: Where to write. For TF Serving `<name>/<version>`; for
+                LiteRT a file that ends in `.tflite`.
+            format: `"tf_saved_model"` or `"litert"`.
+            quantize: `None`, or for LiteRT `"float16"`.
+        """
+        exporting.export_model(
+            self.export_model(), path, format=format, quantize=quantize
+        )
+
+    def save(self, filepath, overwrite=True):
+        """Saves the whole run, to be loaded and gone on with.
+
+        Args:
+            filepath: Path that ends in `.keras`.
+            overwrite: Whether an existing file may be replaced.
+        """
+        self._check_fitted("save")
+        path = pathlib.Path(filepath)
+        if path.suffix != ".keras":
+            raise ValueError(
+                "`filepath` must end in '.keras'. "
+                f"Received: filepath={str(filepath)!r}"
+            )
+        if path.exists() and not overwrite:
+            raise ValueError(
+                "The file exists; use overwrite=True to replace it. "
+                f"Received: filepath={str(filepath)!r}"
+            )
+        self.joint.owner = {
+            "search_split": self.search_split,
+            "outer_every": self.outer_every,
+            "seed": self.seed,
+            "spec": self._spec._asdict(),
+            "result": self._result and json.loads(self._result.to_json()),
+        }
+        # Beside its place first: a reader never sees half a file.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            half = pathlib.Path(folder) / path.name
+            self.joint.save(half)
+            os.replace(half, path)
+
+    @classmethod
+    def load(cls, filepath):
+        """Returns the model that `save` wrote; runs no code from the file.
+
+        Args:
+            filepath: Path of the `.keras` file.
+        """
+        # Saved augmentation layers are found by their registered class.
+        from keras_dha.augmentation import layer  # noqa: F401
+
+        joint = keras.saving.load_model(filepath)
+        if not isinstance(joint, JointModel) or not joint.owner:
+            raise ValueError(
+                "The file holds a plain Keras model; load it with "
+                "`keras.saving.load_model`. "
+                f"Received: filepath={str(filepath)!r}"
+            )
+        owner = joint.owner
+        model = cls(
+            search_split=owner["search_split"],
+            outer_every=owner["outer_every"],
+            seed=owner["seed"],
+        )
+        spec = dict(owner["spec"])
+        for name in ("shape", "value_range"):
+            spec[name] = tuple(spec[name])
+        model.joint = joint
+        model._spec = data.DataSpec(**spec)
+        if owner["result"] is not None:
+            model._result = SearchResult.from_json(json.dumps(owner["result"]))
+        return model
+
+    def get_weights(self):
+        """Returns the network's weights, as `keras.Model` does."""
+        self._check_fitted("get_weights")
+        return self.joint.network.get_weights()
+
+    def set_weights(self, weights):
+        """Sets the network's weights, as `keras.Model` does."""
+        self._check_fitted("set_weights")
+        self.joint.network.set_weights(weights)
+
+    @property
+    def genotype(self):
+        """The architecture as it is now, see `SearchResult.genotype`."""
+        self._check_fitted("genotype")
+        return genotype(self.joint.network)
+
+    def _check_fitted(self, name):
+        if self.joint is None:
+            raise ValueError(
+                f"`{name}` needs a model that was fitted or loaded; call "
+                "`fit` first. Received: a model that was not fitted"
+            )
+
+
+def _pair(given):
+    """Returns (x, y) of a pair of arrays, or (dataset, None)."""
+    if isinstance(given, tf.data.Dataset):
+        return given, None
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return tuple(given)
+    raise ValueError(
+        "Expected a pair (x, y) of arrays or a `tf.data.Dataset`. "
+        f"Received: {type(given).__name__}"
+    )
+
+
+def _check_count(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(
+            f"`{name}` must be an integer. Received: {name}={value!r}"
+        )
+    if value < 1:
+        raise ValueError(
+            f"`{name}` must be at least 1. Received: {name}={value}"
+        )

@@ -1,0 +1,194 @@
+"""Batches: the search split, and endless batches of either part.
+
+The search split is disjoint from what trains the weights: for arrays by a
+seeded stratified draw, for datasets by a hash of each image, so that it stays
+the same however the dataset shuffles.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_dha import data
+
+_HASH_BUCKETS = 10_000
+_LARGEST_BATCH = 128
+_FEWEST_STEPS = 40
+
+
+def prepare(x, y, spec, batch_size, share, search_data, seed, shuffle):
+    """Returns (training batches, search batches or `None`).
+
+    Args:
+        x, y: Arrays, or a `tf.data.Dataset` and `None`.
+        spec: Their `data.DataSpec`.
+        batch_size: Integer.
+        share: Share of the examples to hold out as search split; `None` for
+            no split.
+        search_data: Pair of arrays, pair (dataset, `None`), or `None`.
+        seed: Integer, of the split and of all shuffling.
+        shuffle: Whether arrays are shuffled.
+    """
+    if isinstance(x, tf.data.Dataset):
+        x = _unbatched(x)
+        count, search = spec.count, _given(search_data, spec, batch_size, seed)
+        if share is not None:
+            x, held_out = split_dataset(x, share)
+            size = max(1, round(count * share))
+            search = StreamBatches(held_out, size, batch_size)
+            count -= size
+        return StreamBatches(x, count, batch_size), search
+    x, y = data.checked_arrays(x, y)
+    search = _given(search_data, spec, batch_size, seed)
+    if share is not None:
+        (x, y), held_out = split_arrays(x, y, spec, share, seed)
+        search = ArrayBatches(*held_out, batch_size, seed + 1)
+    return ArrayBatches(x, y, batch_size, seed, shuffle), search
+
+
+def fitting_batch_size(dataset, count):
+    """Returns a dataset's own batch size, or one that fits `count` examples.
+
+    For arrays: the largest power of two from 16 to 128 that still makes 40
+    steps an epoch.
+    """
+    if isinstance(dataset, tf.data.Dataset):
+        if data.is_batched(dataset.element_spec):
+            size = dataset.element_spec[0].shape[0]
+            return int(size or len(next(iter(dataset))[0]))
+    size = _LARGEST_BATCH
+    while size > 16 and count // size < _FEWEST_STEPS:
+        size //= 2
+    return size
+
+
+def _given(search_data, spec, batch_size, seed):
+    """Batches of explicit search data, checked against the training data."""
+    if search_data is None:
+        return None
+    x, y = search_data
+    found = data.inspect(x, y, num_classes=spec.num_classes)
+    if found.shape != spec.shape or found.one_hot != spec.one_hot:
+        raise ValueError(
+            "`search_data` must look like the training data. Received: shape "
+            f"{found.shape}, one_hot={found.one_hot}; training data: shape "
+            f"{spec.shape}, one_hot={spec.one_hot}"
+        )
+    if y is None:
+        return StreamBatches(_unbatched(x), found.count, batch_size)
+    return ArrayBatches(*data.checked_arrays(x, y), batch_size, seed + 1)
+
+
+def _unbatched(dataset):
+    if data.is_batched(dataset.element_spec):
+        return dataset.unbatch()
+    return dataset
+
+
+def split_arrays(x, y, spec, share, seed):
+    """Returns ((x, y) for the weights, (x, y) for the search split).
+
+    Drawn at random within each class; every class that has two examples or
+    more is in both parts.
+    """
+    labels = y.argmax(axis=1) if spec.one_hot else y.reshape(-1)
+    generator = np.random.default_rng(seed)
+    search = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        size = min(max(1, round(share * len(members))), len(members) - 1)
+        search.extend(members[:size])
+    held_out = np.zeros(len(x), bool)
+    held_out[search] = True
+    return (x[~held_out], y[~held_out]), (x[held_out], y[held_out])
+
+
+def split_dataset(dataset, share):
+    """Returns unbatched datasets (for the weights, for the search split).
+
+    `dataset` is unbatched. An example is held out if the hash of its image says so, whichever place
+    it has in the dataset: no shuffle moves it to the other side.
+    """
+    limit = round(share * _HASH_BUCKETS)
+
+    def held_out(image, _):
+        text = tf.io.serialize_tensor(image)
+        return tf.strings.to_hash_bucket_fast(text, _HASH_BUCKETS) < limit
+
+    return (
+        dataset.filter(lambda x, y: tf.logical_not(held_out(x, y))),
+        dataset.filter(held_out),
+    )
+
+
+class ArrayBatches:
+    """Endless shuffled batches of arrays, the same for the same epoch.
+
+    Args:
+        x, y: NumPy arrays.
+        batch_size: Integer; every batch is full.
+        seed: Integer.
+        shuffle: Whether to shuffle anew in each epoch.
+    """
+
+    def __init__(self, x, y, batch_size, seed, shuffle=True):
+        self.count = len(x)
+        self.batch_size = min(batch_size, len(x))
+        self._seed = seed
+        self._shuffle = shuffle
+        self._x, self._y = tf.constant(x), tf.constant(y)
+
+    @property
+    def steps(self):
+        """Batches in an epoch."""
+        return self.count // self.batch_size
+
+    def dataset(self, epoch):
+        """Returns the endless batches that begin with this epoch's."""
+        x, y = self._x, self._y
+
+        def gather(index):
+            return tf.gather(x, index), tf.gather(y, index)
+
+        indices = tf.data.Dataset.range(self.count)
+        if self._shuffle:
+            seed = int(
+                np.random.SeedSequence([self._seed, epoch]).generate_state(1)[
+                    0
+                ]
+            )
+            indices = indices.shuffle(self.count, seed=seed)
+        return (
+            indices.repeat()
+            .batch(self.batch_size, drop_remainder=True)
+            .map(gather)
+            .prefetch(2)
+        )
+
+
+class StreamBatches:
+    """Endless batches of an unbatched dataset, in the dataset's own order.
+
+    Args:
+        dataset: Unbatched `tf.data.Dataset` of (image, label).
+        count: Integer, how many examples it holds.
+        batch_size: Integer; every batch is full.
+    """
+
+    def __init__(self, dataset, count, batch_size):
+        self.count = count
+        self.batch_size = min(batch_size, count)
+        self._dataset = dataset
+
+    @property
+    def steps(self):
+        """Batches in an epoch."""
+        return max(1, self.count // self.batch_size)
+
+    def dataset(self, epoch):
+        """Returns the endless batches; a stream has no memory of epochs."""
+        del epoch
+        return (
+            self._dataset.repeat()
+            .batch(self.batch_size, drop_remainder=True)
+            .prefetch(2)
+        )

@@ -1,0 +1,248 @@
+"""Training data: what it is, and whether it can be trained on.
+
+Everything that is inferred (shape, range, classes) and everything that can be
+wrong (NaN, labels, shapes) is looked at once, before a model is built.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class DataSpec(NamedTuple):
+    """What is known about a labelled set of examples.
+
+    Attributes:
+        shape: Shape of one example.
+        num_classes: Integer.
+        one_hot: Whether labels are one-hot rows rather than integers.
+        value_range: (low, high) of the values, (0, 255) for uint8.
+        count: Number of examples.
+    """
+
+    shape: tuple
+    num_classes: int
+    one_hot: bool
+    value_range: tuple
+    count: int
+
+    @property
+    def is_image(self):
+        """Whether an example is an image, `(h, w)` or `(h, w, c)`."""
+        return len(self.shape) in (2, 3)
+
+
+def inspect(x, y=None, steps=None, num_classes=None):
+    """Looks through training data once and returns its `DataSpec`.
+
+    Args:
+        x: NumPy array (with `y`) or `tf.data.Dataset` of (image, label),
+            batched or not.
+        y: Integer or one-hot labels, or `None` for a dataset.
+        steps: Integer, how many batches of an endless dataset to look at.
+        num_classes: Integer, or `None` to infer it from the labels.
+
+    Raises:
+        ValueError: No examples, one class, labels out of range or of the
+            wrong rank, NaN or infinite values, examples of several shapes.
+    """
+    summary = _Summary()
+    if y is not None or not isinstance(x, tf.data.Dataset):
+        x, y = checked_arrays(x, y)
+        # In parts: one mask over a large array would double its memory.
+        for start in range(0, len(x), 4096):
+            part = slice(start, start + 4096)
+            summary.add(x[part], y[part])
+    else:
+        batches = as_batches(x, 256)
+        if int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
+            if steps is None:
+                raise ValueError(
+                    "An endless dataset needs `steps_per_epoch`. "
+                    "Received: steps_per_epoch=None"
+                )
+            batches = batches.take(steps)
+        try:
+            for images, labels in batches:
+                summary.add(images.numpy(), labels.numpy())
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                "All images must have one shape; resize them in the dataset, "
+                "for instance with `dataset.map`. Received a batch that "
+                f"cannot be formed: {error.message.splitlines()[0]}"
+            ) from None
+    return summary.spec(num_classes)
+
+
+class _Summary:
+    """Running facts about examples, refused as soon as one is wrong."""
+
+    def __init__(self):
+        self.shape = None
+        self.count = 0
+        self.low, self.high = np.inf, -np.inf
+        self.is_uint8 = False
+        self.one_hot = None
+        self.labels = set()
+        self.width = None
+
+    def add(self, images, labels):
+        if len(images) == 0:
+            return
+        shape = tuple(images.shape[1:])
+        if self.shape not in (None, shape):
+            raise ValueError(
+                "All images must have one shape; resize them in the dataset. "
+                f"Received: shapes {self.shape} and {shape}"
+            )
+        if not np.all(np.isfinite(images)):
+            raise ValueError(
+                "Images must not contain NaN or infinite values. "
+                f"Received: {int(np.sum(~np.isfinite(images)))} such values "
+                f"among examples {self.count}..{self.count + len(images) - 1}"
+            )
+        self.shape = shape
+        self.count += len(images)
+        self.low = min(self.low, float(images.min()))
+        self.high = max(self.high, float(images.max()))
+        self.is_uint8 = images.dtype == np.uint8
+        self._add_labels(labels)
+
+    def _add_labels(self, labels):
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        self.one_hot = labels.ndim == 2
+        if labels.ndim > 2:
+            raise ValueError(
+                "Labels must be integers of shape (n,) or one-hot rows of "
+                f"shape (n, classes). Received: shape {labels.shape}"
+            )
+        if self.one_hot:
+            self.width = labels.shape[1]
+            if not np.allclose(labels.sum(axis=1), 1.0, atol=1e-3):
+                raise ValueError(
+                    "One-hot labels must sum to 1 in each row. Received rows "
+                    f"with sums {np.unique(labels.sum(axis=1))[:5]}"
+                )
+            labels = labels.argmax(axis=1)
+        elif not np.array_equal(labels, labels.astype(np.int64)):
+            raise ValueError(
+                "Labels must be integers 0..classes-1 or one-hot rows. "
+                f"Received: labels={np.asarray(labels).ravel()[:5]}"
+            )
+        self.labels.update(np.unique(labels.astype(np.int64)).tolist())
+
+    def spec(self, num_classes):
+        if self.count == 0:
+            raise ValueError(
+                "The training data holds no examples. Received: 0 examples"
+            )
+        if min(self.labels) < 0:
+            raise ValueError(
+                "Labels must be integers from 0. "
+                f"Received: smallest label {min(self.labels)}"
+            )
+        if len(self.labels) < 2:
+            raise ValueError(
+                "There must be at least two classes to tell apart. "
+                f"Received: only label {min(self.labels)}"
+            )
+        inferred = self.width or max(self.labels) + 1
+        classes = num_classes or inferred
+        missing = inferred - len(self.labels)
+        if inferred > classes or (
+            num_classes is None and not self.one_hot and missing > inferred / 2
+        ):
+            raise ValueError(
+                "Labels must be integers 0..classes-1 without large gaps; "
+                "number them anew, for instance with "
+                "`np.unique(y, return_inverse=True)[1]`. Received: "
+                f"{len(self.labels)} different labels up to "
+                f"{max(self.labels)}, classes={classes}"
+            )
+        low, high = (0.0, 255.0) if self.is_uint8 else (self.low, self.high)
+        if not low < high:
+            raise ValueError(
+                "All pixels have one value; there is nothing to learn from. "
+                f"Received: value {low}"
+            )
+        return DataSpec(
+            self.shape,
+            int(classes),
+            bool(self.one_hot),
+            _rounded_range(low, high),
+            self.count,
+        )
+
+
+def _rounded_range(low, high):
+    """The usual range that the values fit in, else the measured one."""
+    for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0)):
+        if usual[0] <= low and usual[1] / 2 < high <= usual[1]:
+            return usual
+    return (low, high)
+
+
+def checked_arrays(x, y):
+    """Returns `x` and `y` as NumPy arrays of one length."""
+    if y is None:
+        raise ValueError(
+            "Expected arrays `x` and `y`, or a `tf.data.Dataset` of (image, "
+            f"label) pairs. Received: x of type {type(x).__name__}, y=None"
+        )
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y):
+        raise ValueError(
+            "`x` and `y` must hold the same number of examples. "
+            f"Received: x of shape {x.shape}, y of shape {y.shape}"
+        )
+    if x.dtype == object or not (
+        np.issubdtype(x.dtype, np.number) or x.dtype == bool
+    ):
+        raise ValueError(
+            "`x` must be one numeric array; images of several sizes must be "
+            f"resized first. Received: dtype {x.dtype}"
+        )
+    if x.dtype != np.uint8:
+        x = x.astype("float32")
+    return x, y
+
+
+def as_batches(dataset, batch_size):
+    """Returns a dataset of (images, labels) batches, whatever it was.
+
+    Args:
+        dataset: `tf.data.Dataset` of pairs, batched or not. It counts as
+            batched if its labels have a batch axis.
+        batch_size: Batch size for a dataset that is not batched.
+    """
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(
+            "A dataset must give (image, label) pairs; map it to such pairs. "
+            f"Received: element_spec={spec}"
+        )
+    if is_batched(spec):
+        return dataset
+    return dataset.batch(batch_size)
+
+
+def is_batched(spec):
+    """Whether a dataset's (image, label) element spec has a batch axis.
+
+    An unbatched image has a known size and a batch none or a small number,
+    so the rank of the label decides where it can, else that of the image.
+    """
+    images, labels = spec
+    if images.shape.rank is None or labels.shape.rank is None:
+        raise ValueError(
+            "The dataset's shapes must have a known rank; use "
+            f"`tf.ensure_shape` in its map. Received: element_spec={spec}"
+        )
+    if labels.shape.rank == 0:
+        return False
+    if labels.shape.rank == 2 or images.shape.rank == 4:
+        return True
+    # A vector of labels: a batch of integers, or one one-hot row.
+    return images.shape[0] == labels.shape[0] or images.shape[0] is None

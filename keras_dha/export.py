@@ -1,0 +1,250 @@
+"""Export: a plain Keras model becomes a file that serves predictions.
+
+Whatever the format, the model is traced once with `training=False`, so that
+random layers inside it rest, and what was written is run once and compared
+with the model before it gets its name. It is written beside its target and
+renamed at the end: a target is either whole or not there.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+FORMATS = ("tf_saved_model", "litert")
+QUANTIZATIONS = (None, "float16", "int8")
+
+
+def export_model(
+    model,
+    path,
+    format="tf_saved_model",
+    quantize=None,
+    representative_data=None,
+    overwrite=False,
+):
+    """Writes a trained model for serving.
+
+    The input keeps its shape, dtype and name in every format, `"int8"`
+    included: quantisation happens inside. A SavedModel has the signatures
+    `"serve"` and `"serving_default"`; TF Serving wants its path to end in a
+    version number. A LiteRT file uses built-in operations only.
+
+    Args:
+        model: Built `keras.Model`, functional or sequential.
+        path: Where to write: a folder for `"tf_saved_model"`, a file that
+            ends in `.tflite` for `"litert"`. Missing parents are made.
+        format: `"tf_saved_model"` or `"litert"`.
+        quantize: For `"litert"`: `None`, `"float16"` (half the size) or
+            `"int8"` (a quarter, integer arithmetic).
+        representative_data: For `"int8"`: array of about 100 inputs as they
+            come in use, from which the ranges of activations are measured.
+        overwrite: Whether to replace what is at `path`.
+
+    Returns:
+        The path, a `pathlib.Path`.
+
+    Raises:
+        ValueError: An argument is not supported, the model cannot be
+            expressed in the format, or its predictions are random.
+        FileExistsError: There is something at `path` already.
+        OSError: `path` cannot be written to.
+
+    Example:
+
+    >>> keras_dha.export.export_model(
+    ...     model, "digits.tflite", "litert", "int8", x_train[:100]
+    ... )
+    """
+    path = pathlib.Path(path)
+    _check_arguments(model, path, format, quantize, representative_data)
+    if not overwrite:
+        refuse_existing(path)
+    with _written_beside(path) as target:
+        if format == "tf_saved_model":
+            _write_saved_model(model, target)
+        else:
+            content = _litert(
+                model, target.parent, quantize, representative_data
+            )
+            target.write_bytes(content)
+    return path
+
+
+def refuse_existing(path):
+    """Raises `FileExistsError` if a file or non-empty folder is at `path`."""
+    path = pathlib.Path(path)
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        raise FileExistsError(
+            "There is something at this path already; choose another or "
+            f"pass overwrite=True. Received: path={str(path)!r}"
+        )
+
+
+@contextlib.contextmanager
+def _written_beside(path):
+    """Gives a scratch path next to `path`; renames it when all went well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write here: {error.strerror}. Received: path={str(path)!r}"
+        ) from None
+    try:
+        # A level down, since mkdtemp's own folder is private to this user.
+        target = pathlib.Path(scratch) / path.name
+        yield target
+        if path.is_dir():
+            path.rename(pathlib.Path(scratch) / "replaced")
+        os.replace(target, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_arguments(model, path, format, quantize, representative_data):
+    _check_format(path, format)
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(
+            f"`model` must be a built `keras.Model`. Received: model={model!r}"
+        )
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(
+            f"`quantize` must be one of {QUANTIZATIONS}. "
+            f"Received: quantize={quantize!r}"
+        )
+    if quantize and format != "litert":
+        raise ValueError(
+            '`quantize` is for format="litert" only. '
+            f"Received: format={format!r}, quantize={quantize!r}"
+        )
+    if (quantize == "int8") != (representative_data is not None):
+        raise ValueError(
+            '`representative_data` is needed for quantize="int8", and only '
+            f"there. Received: quantize={quantize!r}, representative_data="
+            + ("None" if representative_data is None else "an array")
+        )
+    if representative_data is not None:
+        _check_representative(model, representative_data)
+
+
+def _check_format(path, format):
+    if format == "onnx":
+        raise ValueError(
+            "ONNX is not supported yet; export a SavedModel and convert it "
+            f"with tf2onnx. Received: format={format!r}"
+        )
+    if format not in FORMATS:
+        raise ValueError(
+            f"`format` must be one of {FORMATS}. Received: format={format!r}"
+        )
+    if format == "litert" and path.suffix != ".tflite":
+        raise ValueError(
+            "The path of a LiteRT file must end in .tflite. "
+            f"Received: path={str(path)!r}"
+        )
+
+
+def _check_representative(model, data):
+    if len(model.inputs) != 1:
+        raise ValueError(
+            'quantize="int8" works for models with one input. '
+            f"Received: a model with {len(model.inputs)} inputs"
+        )
+    expected = tuple(model.inputs[0].shape[1:])
+    got = np.shape(data)
+    fits = len(got) == len(expected) + 1 and all(
+        e in (None, g) for e, g in zip(expected, got[1:], strict=True)
+    )
+    if not fits or not got[0]:
+        raise ValueError(
+            "`representative_data` must be an array of model inputs, of "
+            f"shape {(None, *expected)}. Received: shape={got}"
+        )
+
+
+def _write_saved_model(model, folder):
+    signature = keras.tree.map_structure(
+        lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), _inputs(model)
+    )
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve",
+        lambda inputs: model(inputs, training=False),
+        input_signature=[signature],
+    )
+    archive.write_out(str(folder), verbose=False)
+    _check_agreement(model, folder)
+
+
+def _check_agreement(model, folder):
+    """Refuses a model whose served predictions are not the model's own."""
+    example = keras.tree.map_structure(_example, _inputs(model))
+    loaded = tf.saved_model.load(str(folder))  # its functions hold it weakly
+    expected = model(example, training=False)
+    # Twice: a saved random generator may draw what the model drew, once.
+    served = [loaded.serve(example), loaded.serve(example)]
+    for ours, theirs in zip(
+        2 * keras.tree.flatten(expected),
+        keras.tree.flatten(served),
+        strict=True,
+    ):
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                "The served model does not predict what the model predicts: "
+                "probably a layer is random outside training too; remove it "
+                "before the export. Received: predictions that differ by "
+                f"{np.max(np.abs(ours - theirs)):.2g}"
+            )
+
+
+def _inputs(model):
+    # A sequential model that was never called does not know `input`.
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0]
+    return model.input
+
+
+def _example(spec):
+    """Inputs to compare on: noise of the size of 8-bit pixels."""
+    shape = [2 if i == 0 else 32 for i in range(len(spec.shape))]
+    shape = [s or d for s, d in zip(spec.shape, shape, strict=True)]
+    values = np.random.default_rng(0).integers(0, 256, shape)
+    return tf.constant(values.astype(spec.dtype))
+
+
+def _litert(model, folder, quantize, representative_data):
+    """Returns the bytes of the LiteRT file of a model."""
+    saved_model = folder / "saved_model"
+    _write_saved_model(model, saved_model)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if quantize:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        dtype = model.inputs[0].dtype
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
+        converter.representative_dataset = lambda: (
+            [np.asarray(x, dtype)[None]] for x in representative_data
+        )
+    try:
+        return converter.convert()
+    except Exception as error:
+        # The converter raises several private classes, pages long.
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            "This model cannot be written as a LiteRT file of built-in "
+            f"operations. Received: {reason}"
+        ) from error

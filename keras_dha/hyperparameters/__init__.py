@@ -1,0 +1,1 @@
+"""Hyperparameter search: ranges, hypergradients, range test."""

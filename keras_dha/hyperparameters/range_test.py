@@ -1,0 +1,65 @@
+"""Range test: where the learning rate may start and how high it may go.
+
+A short run from the initial weights with a rate that grows exponentially, to
+be rolled back afterwards. Where the loss falls fastest is a sound start;
+where it is lowest is already too high to stay at (Smith, "Cyclical learning
+rates for training neural networks", WACV 2017).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class RangeTest(NamedTuple):
+    """What a range test found.
+
+    Attributes:
+        start: An eighth of the learning rate at which the loss was lowest.
+        high: Half of that rate, above which it must not go.
+    """
+
+    start: float
+    high: float
+
+
+def rates(low, high, steps):
+    """Returns the growing learning rates of the test, `(steps,)`."""
+    return np.geomspace(low, high, steps)
+
+
+def has_diverged(losses):
+    """Whether the losses so far say that the test may stop.
+
+    Args:
+        losses: Sequence of floats.
+    """
+    if not np.isfinite(losses[-1]):
+        return True
+    smooth = _smoothed(np.asarray(losses))
+    return len(losses) > 10 and smooth[-1] > 2.0 * smooth.min()
+
+
+def evaluate(tried, losses):
+    """Returns the `RangeTest` of the losses seen at the rates tried.
+
+    Args:
+        tried: Learning rates, increasing.
+        losses: The training loss of one step at each of them.
+    """
+    losses = np.asarray(losses, float)
+    usable = np.isfinite(losses)
+    tried, losses = np.asarray(tried, float)[usable], losses[usable]
+    if len(losses) < 3:
+        return RangeTest(float(tried[0]), float(tried[-1]))
+    lowest = tried[int(np.argmin(_smoothed(losses)))]
+    return RangeTest(float(lowest / 8.0), float(lowest / 2.0))
+
+
+def _smoothed(losses, keep=0.9):
+    """Exponential average with the start's bias taken out."""
+    total, smooth = 0.0, []
+    for k, loss in enumerate(losses, start=1):
+        total = keep * total + (1.0 - keep) * loss
+        smooth.append(total / (1.0 - keep**k))
+    return np.array(smooth)

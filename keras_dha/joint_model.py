@@ -1,0 +1,435 @@
+"""The joint step: weights, architecture, policy and hyperparameters at once.
+
+With w weights, a architecture, p policy, h hyperparameters, T a training
+batch and S a batch of the search split:
+
+    1  x~, choices = augment(x_T; p)               sampled for each image
+    2  g, g_a      = grad_{w,a} mean_i L_i(w, a; x~_i)         one backward
+    3  w', u       = update(w, g; h)
+    every `outer_every` steps:
+    4  v           = grad_w L_S(wbar, a)           clean images
+    5  h           moved along <v, Zbar_h>         hypergradient
+    6  r_i         = <v, grad_w L_i(w)>            influence of each image
+    7  p           moved along mean_i r_i grad_p log p(choice_i)
+
+One search gradient v serves every outer quantity. The influences of a whole
+batch are one derivative of the backward pass of step 2: with unit factors
+m_i on the losses, g(m) = sum_i m_i grad L_i is linear in m, and
+d<g(m), v>/dm_i = r_i, without a second forward pass.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.derive import derive
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.inner_update import AdamState
+from keras_dha.inner_update import adam
+from keras_dha.inner_update import sgd
+from keras_dha.weight_vector import WeightVector
+
+# What the seed of a step is for; each use has draws of its own.
+_PATHS, _CHOICES, _TRANSFORMS = range(3)
+
+
+class _ReadOnly(keras.StatelessScope):
+    """Runs a model at given weights and lets nothing of it move.
+
+    Normalisation statistics and seeds keep their values: what the search
+    loss needs of them it computes from its own batch.
+    """
+
+    def add_update(self, update):
+        del update
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class JointModel(keras.Model):
+    """A network in training, with everything that is learned beside it.
+
+    Args:
+        network: A built functional or Sequential `keras.Model`, with or
+            without `keras_dha.Choice` layers.
+        loss: A `keras.losses.Loss`.
+        metrics: List of metrics, as `keras.Model.compile` takes them.
+        strategy: Architecture strategy; `None` leaves decisions alone.
+        augmentation: Built `keras_dha.DifferentiableAugmentation` or `None`.
+        hyperparameters: `LearnedHyperparameters`; `None` for fixed defaults.
+        policy_rate: Float, step size of Adam on the policy's logits.
+        seed: Integer; all draws follow from it and the step.
+        owner: JSON-able dict that is saved along, for whoever trains this.
+        **kwargs: Base model arguments.
+    """
+
+    def __init__(
+        self,
+        network,
+        loss,
+        metrics=(),
+        strategy=None,
+        augmentation=None,
+        hyperparameters=None,
+        policy_rate=0.03,
+        seed=0,
+        owner=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.owner = owner
+        self.network = network
+        self.loss_object = loss
+        self.metric_list = list(metrics)
+        self.strategy = strategy
+        self.augmentation = augmentation
+        self.hyperparameters = hyperparameters or LearnedHyperparameters()
+        self.policy_rate = policy_rate
+        self.seed = seed
+        self.weight_vector = WeightVector(network)
+        self.decisions = find_decisions(network)
+        for decision in self.decisions:
+            decision.strategy = strategy
+        if not self.hyperparameters.built:
+            self.hyperparameters.build(self.weight_vector.size)
+        self._create_state()
+        network.compile(
+            loss=loss, metrics=list(metrics), jit_compile=False
+        )
+        self.built = True
+
+    def _create_state(self):
+        def zeros(name, shape=(), dtype="float32"):
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                initializer="zeros",
+                dtype=dtype,
+                trainable=False,
+            )
+
+        self.step = zeros("step", dtype="int32")
+        self.velocity = zeros("velocity", (self.weight_vector.size,))
+        self.architecture_rate = zeros("architecture_rate")
+        self._architecture_state = [
+            zeros("architecture_first", (self._num_logits(),)),
+            zeros("architecture_second", (self._num_logits(),)),
+            zeros("architecture_count"),
+        ]
+        size = sum(int(np.prod(v.shape)) for v in self._policy_variables())
+        self._policy_state = [
+            zeros("policy_first", (size,)),
+            zeros("policy_second", (size,)),
+            zeros("policy_count"),
+        ]
+
+    def _num_logits(self):
+        return sum(d.num_candidates for d in self.decisions)
+
+    def _policy_variables(self):
+        if self.augmentation is None:
+            return []
+        return self.augmentation.trainable_variables
+
+    def call(self, inputs, training=None):
+        return self.network(inputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return self.network.compute_output_shape(input_shape)
+
+    @property
+    def needs_search_data(self):
+        """Whether anything is learned from the search split."""
+        return bool(self.hyperparameters.learned or self._policy_variables())
+
+    def train_step(self, batch, schedule, search_batch=None):
+        """One inner step and, given a search batch, one outer step.
+
+        Runs in replica context, inside a `tf.function`.
+
+        Args:
+            batch: Pair (images, labels), this replica's share.
+            schedule: float32 scalar, the base schedule's factor of the
+                learning rate.
+            search_batch: Pair (images, labels) of the search split, or
+                `None` for a plain step.
+
+        Returns:
+            The mean training loss over all replicas, a scalar.
+        """
+        images, labels = batch
+        seed = tf.stack([tf.constant(self.seed, "int32"), self.step.value])
+        self._sample_paths(seed)
+        choices, inputs = self._augment(images, seed)
+        factors = tf.ones(tf.shape(images)[:1])
+        influence_tape = contextlib.nullcontext()
+        if search_batch is not None and choices is not None:
+            influence_tape = tf.GradientTape(watch_accessed_variables=False)
+        with influence_tape as tape:
+            if tape is not None:
+                tape.watch(factors)
+            loss, gradient, credit = self._gradients(inputs, labels, factors)
+        total = _sum_over_replicas(
+            tf.concat([gradient, credit, [loss]], axis=0)
+        )
+        size = self.weight_vector.size
+        self._update_weights(total[:size], schedule)
+        self._update_architecture(total[size:-1])
+        if search_batch is not None:
+            search_gradient = self._search_gradient(search_batch)
+            self.hyperparameters.update(search_gradient)
+            if tape is not None:
+                influence = tape.gradient(
+                    gradient, factors, output_gradients=search_gradient
+                )
+                self._update_policy(choices, influence)
+        self.step.assign_add(1)
+        return total[-1]
+
+    def _sample_paths(self, seed):
+        for k, decision in enumerate(self.decisions):
+            if self.strategy is not None:
+                # Every replica has the same seed, and so the same path.
+                uniform = tf.random.stateless_uniform(
+                    [decision.num_candidates],
+                    _fold(seed, _PATHS, k),
+                    minval=1e-6,
+                )
+                drawn = self.strategy.sample(decision.logits.value, uniform)
+                free = decision.chosen.value < 0
+                decision.sampled.assign(
+                    tf.where(free, drawn, decision.chosen.value)
+                )
+            else:
+                decision.sampled.assign(decision.index(False))
+
+    def _augment(self, images, seed):
+        if self.augmentation is None:
+            return None, images
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        layer, has_channel = self.augmentation, images.shape.rank == 4
+        choices = layer.sample(
+            tf.shape(images)[0], _fold(seed, _CHOICES, replica)
+        )
+        augmented = layer.apply(
+            images if has_channel else images[..., None],
+            choices,
+            _fold(seed, _TRANSFORMS, replica),
+        )
+        return choices, augmented if has_channel else augmented[..., 0]
+
+    def _gradients(self, inputs, labels, factors):
+        """Returns this replica's part of loss, g and g_a (flat vectors)."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        logits = [d.logits.value for d in self.decisions]
+        weights = self.weight_vector.tensors()
+        with tf.GradientTape() as tape:
+            predictions = self.network(inputs, training=True)
+            losses = self.loss_object.call(labels, predictions)
+            loss = tf.reduce_sum(factors * losses)
+            loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
+            if self.network.losses:
+                loss += tf.add_n(self.network.losses) / replicas
+        gradients = tape.gradient(
+            loss,
+            weights + logits,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        self.network.compute_metrics(inputs, labels, predictions)
+        credit = gradients[len(weights) :] or [tf.zeros([0])]
+        return (
+            loss,
+            self.weight_vector.join(gradients[: len(weights)]),
+            tf.concat(credit, axis=0),
+        )
+
+    def _update_weights(self, gradient, schedule):
+        learned, vector = self.hyperparameters, self.weight_vector
+        weights, velocity = vector.read(), self.velocity.value
+        decayed = tf.constant(vector.decayed)
+        active = vector.active()
+        step = sgd(
+            weights,
+            velocity,
+            gradient,
+            schedule * learned.value("learning_rate"),
+            learned.value("weight_decay"),
+            learned.value("momentum"),
+            decayed,
+            active,
+        )
+        if self.needs_search_data:
+            learned.advance(
+                weights, velocity, step, schedule, decayed, active
+            )
+        vector.write(step.weights)
+        self.velocity.assign(step.velocity)
+
+    def _update_architecture(self, credit):
+        if self.strategy is None or not self.decisions:
+            return
+        logits = tf.concat([d.logits.value for d in self.decisions], axis=0)
+        free = tf.concat(
+            [
+                tf.repeat(
+                    tf.cast(d.chosen.value < 0, "float32"), d.num_candidates
+                )
+                for d in self.decisions
+            ],
+            axis=0,
+        )
+        moved, state = adam(
+            logits,
+            credit,
+            AdamState(*(v.value for v in self._architecture_state)),
+            free * self.architecture_rate.value,
+        )
+        _assign(self._architecture_state, state)
+        _assign(
+            [d.logits for d in self.decisions],
+            tf.split(moved, [d.num_candidates for d in self.decisions]),
+        )
+
+    def _search_gradient(self, batch):
+        """Returns v, the search loss' gradient at the averaged weights."""
+        images, labels = batch
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        values = self.weight_vector.split(self.hyperparameters.averaged.value)
+        mapping = list(zip(self.weight_vector.variables, values, strict=True))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            with _ReadOnly(state_mapping=mapping):
+                predictions = self.network(images, training=True)
+            losses = self.loss_object.call(labels, predictions)
+            loss = tf.reduce_mean(losses) / replicas
+        gradients = tape.gradient(
+            loss,
+            values,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return _sum_over_replicas(self.weight_vector.join(gradients))
+
+    def _update_policy(self, choices, influence):
+        count = tf.cast(tf.size(influence), "float32")
+        moments = _sum_over_replicas(
+            tf.stack(
+                [
+                    count,
+                    tf.reduce_sum(influence),
+                    tf.reduce_sum(tf.square(influence)),
+                ]
+            )
+        )
+        mean = moments[1] / moments[0]
+        deviation = tf.sqrt(
+            tf.maximum(moments[2] / moments[0] - tf.square(mean), 0.0)
+        )
+        # A baseline and a unit scale: only which image helped more counts.
+        rewards = (influence - mean) / (deviation + 1e-12) / moments[0]
+        variables = self._policy_variables()
+        score = self.augmentation.score_gradient(choices, rewards)
+        ascent = _sum_over_replicas(
+            tf.concat([tf.reshape(s, [-1]) for s in score], axis=0)
+        )
+        values = tf.concat([tf.reshape(v, [-1]) for v in variables], axis=0)
+        moved, state = adam(
+            values,
+            -ascent,
+            AdamState(*(v.value for v in self._policy_state)),
+            self.policy_rate,
+        )
+        _assign(self._policy_state, state)
+        parts = tf.split(moved, [int(np.prod(v.shape)) for v in variables])
+        _assign(
+            variables,
+            [
+                tf.reshape(p, v.shape)
+                for p, v in zip(parts, variables, strict=True)
+            ],
+        )
+
+    def derive(self):
+        """Returns the joint model of the derived plain network.
+
+        Layers, weights, velocities, averages and all that is learned go on
+        from where they are.
+        """
+        for decision in self.decisions:
+            if not decision.is_frozen:
+                decision.freeze()
+        config = self.hyperparameters.get_config()
+        derived = JointModel(
+            derive(self.network),
+            self.loss_object,
+            metrics=self.metric_list,
+            augmentation=self.augmentation,
+            hyperparameters=LearnedHyperparameters.from_config(config),
+            policy_rate=self.policy_rate,
+            seed=self.seed,
+            name=self.name,
+        )
+        kept = derived.weight_vector.positions_in(self.weight_vector)
+        size = self.weight_vector.size
+        for theirs, ours in zip(
+            derived.state_variables(), self.state_variables(), strict=True
+        ):
+            value = keras.ops.convert_to_numpy(ours)
+            theirs.assign(value[kept] if value.shape == (size,) else value)
+        return derived
+
+    def state_variables(self):
+        """Returns the variables that a derived model takes over."""
+        return [
+            self.step,
+            self.velocity,
+            *self._policy_state,
+            *self.hyperparameters.variables,
+        ]
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "network": serialize(self.network),
+            "loss": serialize(self.loss_object),
+            "metrics": serialize(self.metric_list),
+            "strategy": serialize(self.strategy),
+            "augmentation": serialize(self.augmentation),
+            "hyperparameters": serialize(self.hyperparameters),
+            "policy_rate": self.policy_rate,
+            "seed": self.seed,
+            "owner": self.owner,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in (
+            "network",
+            "loss",
+            "metrics",
+            "strategy",
+            "augmentation",
+            "hyperparameters",
+        ):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def _fold(seed, use, index):
+    """Returns the seed of one use of a step's seed."""
+    return tf.random.experimental.stateless_fold_in(
+        tf.random.experimental.stateless_fold_in(seed, use), index
+    )
+
+
+def _sum_over_replicas(tensor):
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,180 @@
+"""Methods: which three parts a name stands for, as data.
+
+A method is a row of three parts; each can be replaced or switched off. There
+is no class for a combination: what is off is `None`.
+"""
+
+from typing import NamedTuple
+
+import keras
+
+from keras_dha.architecture import spaces
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import Strategy
+from keras_dha.hyperparameters.learned import AUTO
+from keras_dha.hyperparameters.learned import validated
+
+
+class Parts(NamedTuple):
+    """What is learned beside the weights; `None` is off.
+
+    Attributes:
+        strategy: `Strategy` of the architecture search.
+        augmentation: `"auto"` or a `DifferentiableAugmentation`.
+        hyperparameters: Dict from name to number or `Range`.
+    """
+
+    strategy: object
+    augmentation: object
+    hyperparameters: dict | None
+
+
+METHODS = {
+    "auto": lambda: Parts(DSNAS(), "auto", AUTO),
+    "dsnas": lambda: Parts(DSNAS(), None, None),
+}
+
+# What users of other libraries pass, and what to use here instead.
+_ELSEWHERE = {
+    "max_trials": "there are no trials: one `fit` searches; set `epochs`",
+    "tuner": "there are no trials: one `fit` searches; see `method`",
+    "objective": "the search split's loss is the objective",
+    "project_name": "use `directory`",
+    "max_model_size": "use `target`, once it is available",
+    "optimizer": "use `hyperparameters`",
+    "validation_split": "use `validation_data`; the part that judges policy "
+    "and hyperparameters is `search_split` of the constructor",
+    "time_limit": "not available in this version; set `epochs`",
+    "initial_epoch": "a further `fit` goes on by itself",
+    "class_weight": "not available in this version; resample the data",
+    "sample_weight": "not available in this version; resample the data",
+}
+
+
+def parts(method, strategy, augmentation, hyperparameters):
+    """Returns the `Parts` of a method with the given ones in their place.
+
+    Args:
+        method: Name of a method.
+        strategy, augmentation, hyperparameters: As `keras_dha.AutoModel`
+            takes them; `"auto"` keeps the method's.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"`method` must be one of {sorted(METHODS)}. "
+            f"Received: method={method!r}"
+        )
+    row = METHODS[method]()
+    if strategy != "auto":
+        if not (strategy is None or isinstance(strategy, Strategy)):
+            raise ValueError(
+                "`strategy` must be 'auto', None or an object of "
+                f"`keras_dha.strategies`. Received: strategy={strategy!r}"
+            )
+        row = row._replace(strategy=strategy)
+    if not isinstance(augmentation, str):
+        if not (
+            augmentation is None
+            or isinstance(augmentation, keras.layers.Layer)
+            and hasattr(type(augmentation), "score_gradient")
+        ):
+            raise ValueError(
+                "`augmentation` must be 'auto', None or a "
+                "`keras_dha.DifferentiableAugmentation`. "
+                f"Received: augmentation={augmentation!r}"
+            )
+        row = row._replace(augmentation=augmentation)
+    elif augmentation != "auto":
+        raise ValueError(
+            "`augmentation` must be 'auto', None or a layer. "
+            f"Received: augmentation={augmentation!r}"
+        )
+    if hyperparameters is None or isinstance(hyperparameters, dict):
+        return row._replace(
+            hyperparameters=validated(hyperparameters or {}) or None
+        )
+    if hyperparameters != "auto":
+        raise ValueError(
+            "`hyperparameters` must be 'auto', None or a dict. "
+            f"Received: hyperparameters={hyperparameters!r}"
+        )
+    return row
+
+
+def space_builder(search_space):
+    """Returns a function from a `DataSpec` to a network.
+
+    Args:
+        search_space: As `keras_dha.AutoModel` takes it.
+    """
+    if search_space in ("auto", "resnet"):
+        return _resnet
+    if isinstance(search_space, keras.Model):
+        return lambda spec: _checked(search_space, spec)
+    if callable(search_space):
+        return lambda spec: _checked(
+            search_space(spec.shape, spec.num_classes), spec
+        )
+    raise ValueError(
+        "`search_space` must be 'auto', 'resnet', a `keras.Model` or a "
+        "function (input_shape, num_classes) -> keras.Model. "
+        f"Received: search_space={search_space!r}"
+    )
+
+
+def _resnet(spec):
+    if not spec.is_image:
+        raise ValueError(
+            "The built-in search spaces are for images, (n, h, w) or "
+            "(n, h, w, c). For other data give a `keras.Model` with "
+            "`keras_dha.Choice` layers as `search_space`. "
+            f"Received: examples of shape {spec.shape}"
+        )
+    return spaces.resnet(
+        spec.shape, spec.num_classes, value_range=spec.value_range
+    )
+
+
+def _checked(network, spec):
+    """Returns `network` if it maps the data's shape to its classes."""
+    if not isinstance(network, keras.Model) or not network.inputs:
+        raise ValueError(
+            "A search space must be a functional or Sequential `keras.Model` "
+            "with an `Input` (that is what can be derived). "
+            f"Received: {type(network).__name__}"
+        )
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        raise ValueError(
+            "A search space must have one input and one output. Received: "
+            f"{len(network.inputs)} inputs, {len(network.outputs)} outputs"
+        )
+    expected, outputs = network.inputs[0].shape[1:], network.outputs[0].shape
+    fits = len(expected) == len(spec.shape) and all(
+        e in (None, s) for e, s in zip(expected, spec.shape, strict=True)
+    )
+    if not fits or tuple(outputs[1:]) != (spec.num_classes,):
+        raise ValueError(
+            f"The search space must map examples of shape {spec.shape} to "
+            f"{spec.num_classes} classes. Received: a model from "
+            f"{tuple(expected)} to {tuple(outputs[1:])}"
+        )
+    return network
+
+
+def refuse_unknown(arguments, where="AutoModel"):
+    """Raises a `TypeError` that says what to use instead, if any are left.
+
+    Args:
+        arguments: Dict of the keyword arguments nobody took.
+        where: Name of the function that received them.
+    """
+    if not arguments:
+        return
+    hints = [
+        f"`{name}` ({_ELSEWHERE[name]})" if name in _ELSEWHERE else f"`{name}`"
+        for name in arguments
+    ]
+    raise TypeError(
+        f"`{where}` does not take {', '.join(hints)}. "
+        f"Received: {', '.join(f'{k}={v!r}' for k, v in arguments.items())}"
+    )

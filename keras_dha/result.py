@@ -1,0 +1,132 @@
+"""The result of a run: what was found, on which way, and at what cost."""
+
+import dataclasses
+import json
+
+from keras_dha.augmentation.policy import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What one `keras_dha.AutoModel.fit` found.
+
+    Attributes:
+        genotype: Dict from each choice's name to `{"choice",
+            "frozen", "probabilities"}`; empty if nothing was chosen.
+        policy: The learned `keras_dha.augmentation.policy.Policy`, or `None`.
+        hyperparameters: Dict from name to `{"value", "start", "learned"}`;
+            the rate is the multiplier of the base schedule.
+        history: Dict from a quantity's name to its values, one an epoch.
+        cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
+            and `steps`), `parameters` of the derived network.
+
+    Example:
+
+    >>> result = model.result
+    >>> keras_dha.SearchResult.from_json(result.to_json()) == result
+    True
+    """
+
+    genotype: dict
+    policy: Policy | None
+    hyperparameters: dict
+    history: dict
+    cost: dict
+
+    def to_json(self):
+        """Returns the result as JSON text."""
+        fields = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+        }
+        if self.policy is not None:
+            fields["policy"] = json.loads(self.policy.to_json())
+        return json.dumps(fields, indent=2)
+
+    @classmethod
+    def from_json(cls, text):
+        """Returns the result that `to_json` wrote; runs no code from it.
+
+        Args:
+            text: String.
+
+        Raises:
+            ValueError: The text is not a result.
+        """
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"A search result must be JSON. Received: {error}"
+            ) from None
+        names = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(fields, dict) or set(fields) != names:
+            raise ValueError(
+                f"A search result must have the fields {sorted(names)}. "
+                f"Received: {fields if isinstance(fields, list) else sorted(fields)}"
+            )
+        if fields["policy"] is not None:
+            fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
+        return cls(**fields)
+
+    def summary(self):
+        """Returns the result as text for people."""
+        parts = [
+            self._architecture(),
+            self._policy(),
+            self._hyperparameters(),
+            self._cost(),
+        ]
+        return "\n\n".join(parts)
+
+    def _architecture(self):
+        if not self.genotype:
+            return "Architecture: as given, nothing to choose"
+        lines = ["Architecture found"]
+        width = max(len(name) for name in self.genotype)
+        for name, gene in self.genotype.items():
+            picked = gene["choice"].removeprefix(f"{name}_")
+            rest = len(gene["probabilities"])
+            lines.append(f"  {name:<{width}}  {picked}  (1 of {rest})")
+        return "\n".join(lines)
+
+    def _policy(self):
+        if self.policy is None:
+            return "Augmentation: none"
+        return "Augmentation policy learned\n" + _indented(
+            self.policy.summary()
+        )
+
+    def _hyperparameters(self):
+        lines = ["Hyperparameters"]
+        for name, found in self.hyperparameters.items():
+            if not found["learned"]:
+                lines.append(f"  {name:<14} {found['value']:.4g} (fixed)")
+                continue
+            path = [found["start"], *_thinned(self.history.get(name, []))]
+            lines.append(
+                f"  {name:<14} " + " -> ".join(f"{v:.3g}" for v in path)
+            )
+        lines.append("  (the learning rate multiplies a cosine schedule)")
+        return "\n".join(lines)
+
+    def _cost(self):
+        phases = ", ".join(
+            f"{name} {spent['steps']} steps in {spent['seconds']:.0f} s"
+            for name, spent in self.cost["phases"].items()
+        )
+        return (
+            f"Cost: {self.cost['seconds']:.0f} s in all ({phases}); the "
+            f"network has {self.cost['parameters']:,} parameters"
+        )
+
+
+def _thinned(values, most=6):
+    """A few of the values, evenly spaced, the last one among them."""
+    if len(values) <= most:
+        return values
+    last = len(values) - 1
+    return [values[round((k + 1) * last / most)] for k in range(most)]
+
+
+def _indented(text):
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,340 @@
+"""A run: one `fit`, from the first step to the derived, trained network.
+
+Keras' own `fit` trains one model with one step function. A run has two: a
+plain inner step and, every so often, a joint one; under a distribution
+strategy this cannot be a branch inside the step, because what replicas
+exchange may not stand in a conditional. And it changes the network on its
+way. So the loop is here; callbacks, metrics and the progress bar are Keras'.
+"""
+
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dha import phases
+from keras_dha import progress
+from keras_dha.architecture.genotype import genotype
+from keras_dha.calibration import recalibrate
+from keras_dha.hyperparameters import range_test
+from keras_dha.result import SearchResult
+
+# Enough steps for a smooth curve, few enough to cost little of a run.
+_RANGE_TEST_STEPS = 60
+_RANGE_TEST_LOW, _RANGE_TEST_HIGH = 1e-3, 3.0
+
+
+class Run:
+    """Executes the phases of one `fit` on a joint model.
+
+    Args:
+        joint: `keras_dha.joint_model.JointModel` to start from.
+        batches: Training batches (`ArrayBatches` or `StreamBatches`).
+        search_batches: Batches of the search split, or `None`.
+        distribution: `tf.distribute.Strategy`.
+        epochs: Integer, at which epoch the run ends.
+        steps_per_epoch: Integer.
+        outer_every: Integer, inner steps for each joint one.
+        verbose: 0, 1 or 2.
+
+    Attributes:
+        joint: The joint model as it is now; another one once derived.
+        genotype: The architecture found, fixed when the network is derived.
+        seconds: Dict from phase to seconds spent in it.
+    """
+
+    def __init__(
+        self,
+        joint,
+        batches,
+        search_batches,
+        distribution,
+        epochs,
+        steps_per_epoch,
+        outer_every,
+        verbose,
+    ):
+        self.batches = batches
+        self.search_batches = search_batches
+        self.distribution = distribution
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.outer_every = outer_every
+        self.verbose = verbose
+        self.genotype = None
+        self.seconds = {}
+        self.steps = {}
+        searched = joint.strategy if joint.decisions else None
+        self.plan = phases.plan(epochs * steps_per_epoch, searched)
+        self._next_step = 0
+        self._use(joint)
+
+    def _use(self, joint):
+        self.joint = joint
+        self._build_metrics()
+        self._inner, self._joint_step = _step_functions(
+            joint, self.distribution
+        )
+
+    def _build_metrics(self):
+        """Lets metrics create their variables before a step is compiled.
+
+        A `tf.function` that creates variables is traced twice.
+        """
+        network = self.joint.network
+        labels = next(iter(self.batches.dataset(0)))[1]
+        outputs = tf.zeros([tf.shape(labels)[0], *network.output_shape[1:]])
+        self.distribution.run(
+            lambda: network.compute_metrics(None, labels, outputs)
+        )
+        network.reset_metrics()
+
+    @property
+    def is_derived(self):
+        """Whether the network is plain by now."""
+        return not (self.joint.decisions and self.joint.strategy)
+
+    def phase(self):
+        """Returns the name of the phase that the next step belongs to."""
+        return self.plan.phase(self._next_step, self.is_derived)
+
+    def range_test(self):
+        """Finds where the learning rate starts and ends; rolls back.
+
+        Returns:
+            The `range_test.RangeTest`, already applied.
+        """
+        learned = self.joint.hyperparameters
+        saved = [keras.ops.convert_to_numpy(v) for v in self.joint.variables]
+        tried = range_test.rates(
+            _RANGE_TEST_LOW, _RANGE_TEST_HIGH, _RANGE_TEST_STEPS
+        )
+        losses = []
+        stream = iter(self._distributed(self.batches, 0))
+        current = learned.value("learning_rate")
+        for rate in tried:
+            # One seed, and so one path: paths differ more than rates do.
+            self.joint.step.assign(0)
+            # The rate under test, as a factor of the one that is set.
+            loss = self._inner(next(stream), tf.cast(rate / current, "float32"))
+            losses.append(float(loss))
+            if range_test.has_diverged(losses):
+                break
+        found = range_test.evaluate(tried[: len(losses)], losses)
+        for variable, value in zip(self.joint.variables, saved, strict=True):
+            variable.assign(value)
+        self.joint.network.reset_metrics()
+        scale = learned.values["learning_rate"]
+        learned.set_value(
+            "learning_rate", scale.start or found.start, high=found.high
+        )
+        return found
+
+    def fit(self, owner, callbacks, validate, is_new):
+        """Runs all epochs; returns the `keras.callbacks.History`.
+
+        Args:
+            owner: The `AutoModel`; the callbacks' `model`.
+            callbacks: List of Keras callbacks, or `None`.
+            validate: Function that returns validation logs, or `None`.
+            is_new: Whether nothing was trained before.
+        """
+        begun = time.monotonic()
+        learned = self.joint.hyperparameters
+        if is_new:
+            learned.start_averages(self.joint.weight_vector.read())
+            if "learning_rate" in learned.learned:
+                self.range_test()
+        self.starts = {n: float(learned.value(n)) for n in learned.values}
+        shown = progress.Progress(
+            self.plan,
+            self.phase,
+            self.steps_per_epoch,
+            self.epochs,
+            self.verbose,
+        )
+        listeners = keras.callbacks.CallbackList(
+            [shown, *(callbacks or [])],
+            add_history=True,
+            model=owner,
+            verbose=self.verbose,
+            epochs=self.epochs,
+            steps=self.steps_per_epoch,
+        )
+        listeners.on_train_begin()
+        for epoch in range(self.epochs):
+            listeners.on_epoch_begin(epoch)
+            logs = self.epoch(epoch, listeners)
+            last = epoch + 1 == self.epochs
+            if last:
+                self._finish()
+            owner.joint = self.joint
+            if validate is not None:
+                logs |= validate()
+            listeners.on_epoch_end(epoch, logs)
+            if owner.stop_training:
+                break
+        if not last:
+            self._finish()
+            owner.joint = self.joint
+        listeners.on_train_end(logs)
+        self.total_seconds = time.monotonic() - begun
+        self.history = owner.history
+        return owner.history
+
+    def _finish(self):
+        """Leaves a plain network whose statistics fit its weights."""
+        if not self.is_derived:
+            self.derive()
+        self.recalibrate()
+
+    def result(self, genotype_before):
+        """Returns the `SearchResult` of a run that was fitted.
+
+        Args:
+            genotype_before: Genotype of the run this one went on from.
+        """
+        learned, augmentation = (
+            self.joint.hyperparameters,
+            self.joint.augmentation,
+        )
+        return SearchResult(
+            genotype=self.genotype or genotype_before,
+            policy=augmentation and augmentation.policy(),
+            hyperparameters={
+                name: {
+                    "value": float(learned.value(name)),
+                    "start": self.starts[name],
+                    "learned": name in learned.learned,
+                }
+                for name in learned.values
+            },
+            history=self.history.history,
+            cost={
+                "seconds": self.total_seconds,
+                "phases": {
+                    name: {"seconds": seconds, "steps": self.steps[name]}
+                    for name, seconds in self.seconds.items()
+                },
+                "parameters": self.joint.network.count_params(),
+            },
+        )
+
+    def epoch(self, epoch, callbacks):
+        """Runs one epoch; returns its logs, a dict of floats."""
+        self.joint.network.reset_metrics()
+        # Every epoch of a model's life has an order of its own, and the same
+        # one whether the run was interrupted before it or not.
+        order = int(self.joint.step)
+        stream = iter(self._distributed(self.batches, order))
+        search_stream = None
+        if self.search_batches is not None and self.joint.needs_search_data:
+            search_stream = iter(
+                self._distributed(self.search_batches, order)
+            )
+        losses = []
+        for k in range(self.steps_per_epoch):
+            self._next_step = epoch * self.steps_per_epoch + k
+            callbacks.on_train_batch_begin(k)
+            loss = self._step(stream, search_stream)
+            losses.append(loss)
+            callbacks.on_train_batch_end(k, {"loss": loss})
+            self._next_step += 1
+            self._settle()
+        loss = float(np.mean([float(loss) for loss in losses]))
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                "The training loss is not finite any more. Lower the upper "
+                "bound of the learning rate, for instance with "
+                'hyperparameters={"learning_rate": keras_dha.Range(1e-3, '
+                f"0.1)}}. Received: loss={loss} in epoch {epoch + 1}"
+            )
+        return {"loss": loss, **self._metrics(), **self._trajectory()}
+
+    def _step(self, stream, search_stream):
+        step, phase, begun = self._next_step, self.phase(), time.monotonic()
+        searching = phase == phases.SEARCH
+        if searching and not float(self.joint.architecture_rate):
+            self.joint.architecture_rate.assign(
+                self.joint.strategy.learning_rate
+            )
+        schedule = tf.constant(
+            phases.base_schedule(step, self.plan.total), "float32"
+        )
+        batch = next(stream)
+        if search_stream is not None and step % self.outer_every == 0:
+            loss = self._joint_step(batch, schedule, next(search_stream))
+        else:
+            loss = self._inner(batch, schedule)
+        self.seconds[phase] = (
+            self.seconds.get(phase, 0.0) + time.monotonic() - begun
+        )
+        self.steps[phase] = self.steps.get(phase, 0) + 1
+        return loss
+
+    def _settle(self):
+        """Hardens decisions; derives the network when none is left."""
+        step = self._next_step
+        if self.is_derived or step <= self.plan.warmup_end:
+            return
+        last = step >= self.plan.search_end
+        if not last and step % self.plan.check_every:
+            return
+        self.joint.strategy.harden(self.joint.decisions)
+        if last or all(d.is_frozen for d in self.joint.decisions):
+            self.derive()
+
+    def derive(self):
+        """Makes the network plain; layers and weights are inherited."""
+        self.genotype = genotype(self.joint.network)
+        names = ", ".join(g["choice"] for g in self.genotype.values())
+        progress.message(f"\nDerived the plain network: {names}", self.verbose)
+        with self.distribution.scope():
+            self._use(self.joint.derive())
+        self.recalibrate()
+
+    def recalibrate(self):
+        """Fits the normalisation statistics to clean training images."""
+        images = (batch[0] for batch in self.batches.dataset(0))
+        recalibrate(self.joint.network, images)
+
+    def _metrics(self):
+        results = self.joint.network.get_metrics_result()
+        return {k: float(v) for k, v in results.items() if k != "loss"}
+
+    def _trajectory(self):
+        """Returns the current values of all that is learned by gradient."""
+        learned = self.joint.hyperparameters
+        logs = {name: float(learned.value(name)) for name in learned.values}
+        if self.joint.augmentation is not None:
+            logs["policy_entropy"] = self.joint.augmentation.policy().entropy
+        if not self.is_derived:
+            margins = [
+                np.diff(np.sort(d.probabilities())[-2:])[0]
+                for d in self.joint.decisions
+            ]
+            logs["decision_margin"] = float(np.mean(margins))
+        return {k: float(v) for k, v in logs.items()}
+
+    def _distributed(self, batches, epoch):
+        return self.distribution.experimental_distribute_dataset(
+            batches.dataset(epoch)
+        )
+
+
+def _step_functions(joint, distribution):
+    """Returns the compiled (inner step, joint step)."""
+
+    def run(batch, schedule, search_batch=None):
+        loss = distribution.run(
+            joint.train_step, args=(batch, schedule, search_batch)
+        )
+        # Summed over replicas already: all of them hold the same value.
+        return distribution.experimental_local_results(loss)[0]
+
+    # XLA would compile for minutes and run slower where paths branch; there
+    # is no Python control flow to convert, and not trying traces faster.
+    return tuple(
+        tf.function(run, jit_compile=False, autograph=False) for _ in range(2)
+    )

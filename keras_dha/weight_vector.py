@@ -1,0 +1,129 @@
+"""The weights of a network as one vector.
+
+Update rules and hypergradients are equations on a single vector w. This is
+the view of a network's variables that makes them so: read, write, and which
+parts of w took part in the step that was just sampled.
+"""
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.decision import find_layers
+
+
+class WeightVector:
+    """The trainable weights of `network`, without architecture variables.
+
+    Args:
+        network: A built `keras.Model`.
+
+    Attributes:
+        variables: List of the Keras variables, in the vector's order.
+        sizes: List of their numbers of elements; they sum to P.
+        decayed: float32 NumPy array `(P,)`, 1 where weight decay applies:
+            kernels and embeddings, but no biases or normalisation scales
+            (variables of rank below 2).
+    """
+
+    def __init__(self, network):
+        architecture = {
+            id(v) for d in find_decisions(network) for v in d.variables
+        }
+        self.variables = [
+            v for v in network.trainable_variables if id(v) not in architecture
+        ]
+        self.sizes = [int(np.prod(v.shape)) for v in self.variables]
+        self.decayed = np.repeat(
+            [float(len(v.shape) > 1) for v in self.variables], self.sizes
+        ).astype("float32")
+        self._owners = _owners(network)
+
+    @property
+    def size(self):
+        """P, the number of weights."""
+        return sum(self.sizes)
+
+    def tensors(self):
+        """Returns the variables' values, to differentiate by."""
+        return [v.value for v in self.variables]
+
+    def read(self):
+        """Returns the current weights, float32 of shape `(P,)`."""
+        return self.join(self.tensors())
+
+    def join(self, tensors):
+        """Returns tensors shaped like the variables as one vector."""
+        return tf.concat(
+            [tf.reshape(tf.cast(t, "float32"), [-1]) for t in tensors], axis=0
+        )
+
+    def split(self, vector):
+        """Returns the parts of a vector, shaped like the variables."""
+        return [
+            tf.cast(tf.reshape(part, v.shape), v.dtype)
+            for part, v in zip(
+                tf.split(vector, self.sizes), self.variables, strict=True
+            )
+        ]
+
+    def write(self, vector):
+        """Assigns a vector to the variables."""
+        for variable, value in zip(
+            self.variables, self.split(vector), strict=True
+        ):
+            variable.assign(value)
+
+    def positions_in(self, other):
+        """Returns where this vector's elements stand in another one.
+
+        Args:
+            other: `WeightVector` that holds all of this one's variables.
+
+        Returns:
+            int64 NumPy array `(P,)`.
+        """
+        starts = np.cumsum([0, *other.sizes])
+        position = {
+            id(v): np.arange(start, start + size)
+            for v, start, size in zip(
+                other.variables, starts, other.sizes, strict=False
+            )
+        }
+        return np.concatenate([position[id(v)] for v in self.variables])
+
+    def active(self):
+        """Returns `(P,)`: 1 where the sampled path uses the weight, else 0.
+
+        A candidate's weights are active when its decision sampled it, and so
+        did every decision around it.
+        """
+        if not self._owners:
+            return tf.ones([self.size])
+        flags = []
+        for variable in self.variables:
+            uses = [
+                ops.any([decision.index(True) == k for k in candidates])
+                for decision, candidates in self._owners.get(id(variable), [])
+            ]
+            flags.append(
+                tf.reduce_all(tf.stack(uses)) if uses else tf.constant(True)
+            )
+        return tf.repeat(tf.cast(tf.stack(flags), "float32"), self.sizes)
+
+
+def _owners(network):
+    """Maps id(variable) -> [(decision, candidate indices that hold it)]."""
+    owners = {}
+    for choice in find_layers(network, Choice):
+        holders = {}
+        for k, candidate in enumerate(choice.candidates):
+            for variable in candidate.trainable_variables:
+                holders.setdefault(id(variable), []).append(k)
+        for variable, candidates in holders.items():
+            owners.setdefault(variable, []).append(
+                (choice.decision, candidates)
+            )
+    return owners
