@@ -65,7 +65,7 @@ def export_model(
     _check_arguments(model, path, format, quantize, representative_data)
     if not overwrite:
         refuse_existing(path)
-    with _written_beside(path) as target:
+    with written_beside(path) as target:
         if format == "tf_saved_model":
             _write_saved_model(model, target)
         else:
@@ -89,8 +89,13 @@ def refuse_existing(path):
 
 
 @contextlib.contextmanager
-def _written_beside(path):
-    """Gives a scratch path next to `path`; renames it when all went well."""
+def written_beside(path):
+    """Gives a scratch path to write to; renames it when all went well.
+
+    Args:
+        path: `pathlib.Path` of the file or folder in the end. Missing
+            parents are made; what is there already is replaced.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)

@@ -93,7 +93,10 @@ class JointModel(keras.Model):
         for decision in self.decisions:
             decision.strategy = strategy
         if not self.hyperparameters.built:
-            self.hyperparameters.build(self.weight_vector.size)
+            self.hyperparameters.build(
+                self.weight_vector.size, self.weight_vector.dtype
+            )
+            self.hyperparameters.averaged.assign(self.weight_vector.read())
         self._create_state()
         network.compile(
             loss=loss, metrics=list(metrics), jit_compile=False
@@ -111,7 +114,8 @@ class JointModel(keras.Model):
             )
 
         self.step = zeros("step", dtype="int32")
-        self.velocity = zeros("velocity", (self.weight_vector.size,))
+        vector = self.weight_vector
+        self.velocity = zeros("velocity", (vector.size,), vector.dtype)
         self.architecture_rate = zeros("architecture_rate")
         self._architecture_state = [
             zeros("architecture_first", (self._num_logits(),)),
@@ -163,7 +167,8 @@ class JointModel(keras.Model):
         seed = tf.stack([tf.constant(self.seed, "int32"), self.step.value])
         self._sample_paths(seed)
         choices, inputs = self._augment(images, seed)
-        factors = tf.ones(tf.shape(images)[:1])
+        schedule = tf.cast(schedule, self.weight_vector.dtype)
+        factors = tf.ones(tf.shape(images)[:1], self.weight_vector.dtype)
         influence_tape = contextlib.nullcontext()
         if search_batch is not None and choices is not None:
             influence_tape = tf.GradientTape(watch_accessed_variables=False)
@@ -171,12 +176,13 @@ class JointModel(keras.Model):
             if tape is not None:
                 tape.watch(factors)
             loss, gradient, credit = self._gradients(inputs, labels, factors)
+        credit = tf.cast(credit, gradient.dtype)
         total = _sum_over_replicas(
             tf.concat([gradient, credit, [loss]], axis=0)
         )
         size = self.weight_vector.size
         self._update_weights(total[:size], schedule)
-        self._update_architecture(total[size:-1])
+        self._update_architecture(tf.cast(total[size:-1], "float32"))
         if search_batch is not None:
             search_gradient = self._search_gradient(search_batch)
             self.hyperparameters.update(search_gradient)
@@ -184,7 +190,7 @@ class JointModel(keras.Model):
                 influence = tape.gradient(
                     gradient, factors, output_gradients=search_gradient
                 )
-                self._update_policy(choices, influence)
+                self._update_policy(choices, tf.cast(influence, "float32"))
         self.step.assign_add(1)
         return total[-1]
 
@@ -208,17 +214,24 @@ class JointModel(keras.Model):
     def _augment(self, images, seed):
         if self.augmentation is None:
             return None, images
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        layer, has_channel = self.augmentation, images.shape.rank == 4
-        choices = layer.sample(
-            tf.shape(images)[0], _fold(seed, _CHOICES, replica)
+        # Drawn for the global batch, of which each replica takes its part:
+        # what happens to an image does not depend on how many there are.
+        context = tf.distribute.get_replica_context()
+        size = images.shape[0] or tf.shape(images)[0]
+        begin = context.replica_id_in_sync_group * size
+        total = context.num_replicas_in_sync * size
+        layer = self.augmentation
+        choices, draws = tf.nest.map_structure(
+            lambda drawn: drawn[begin : begin + size],
+            (
+                layer.sample(total, _fold(seed, _CHOICES, 0)),
+                layer.draw(total, _fold(seed, _TRANSFORMS, 0)),
+            ),
         )
-        augmented = layer.apply(
-            images if has_channel else images[..., None],
-            choices,
-            _fold(seed, _TRANSFORMS, replica),
-        )
-        return choices, augmented if has_channel else augmented[..., 0]
+        if images.shape.rank == 4:
+            return choices, layer.transform(images, choices, draws)
+        augmented = layer.transform(images[..., None], choices, draws)
+        return choices, augmented[..., 0]
 
     def _gradients(self, inputs, labels, factors):
         """Returns this replica's part of loss, g and g_a (flat vectors)."""
@@ -228,10 +241,12 @@ class JointModel(keras.Model):
         with tf.GradientTape() as tape:
             predictions = self.network(inputs, training=True)
             losses = self.loss_object.call(labels, predictions)
+            losses = tf.cast(losses, factors.dtype)
             loss = tf.reduce_sum(factors * losses)
             loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
             if self.network.losses:
-                loss += tf.add_n(self.network.losses) / replicas
+                penalty = tf.add_n(self.network.losses) / replicas
+                loss += tf.cast(penalty, loss.dtype)
         gradients = tape.gradient(
             loss,
             weights + logits,
@@ -370,7 +385,9 @@ class JointModel(keras.Model):
             seed=self.seed,
             name=self.name,
         )
-        kept = derived.weight_vector.positions_in(self.weight_vector)
+        kept = self.weight_vector.positions_of(
+            derived.weight_vector.variables
+        )
         size = self.weight_vector.size
         for theirs, ours in zip(
             derived.state_variables(), self.state_variables(), strict=True

@@ -18,6 +18,7 @@ from keras_dha import progress
 from keras_dha.architecture.genotype import genotype
 from keras_dha.calibration import recalibrate
 from keras_dha.hyperparameters import range_test
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.result import SearchResult
 
 # Enough steps for a smooth curve, few enough to cost little of a run.
@@ -85,9 +86,11 @@ class Run:
         network = self.joint.network
         labels = next(iter(self.batches.dataset(0)))[1]
         outputs = tf.zeros([tf.shape(labels)[0], *network.output_shape[1:]])
-        self.distribution.run(
-            lambda: network.compute_metrics(None, labels, outputs)
-        )
+
+        def update():
+            network.compute_metrics(None, labels, outputs)
+
+        tf.function(lambda: self.distribution.run(update))()
         network.reset_metrics()
 
     @property
@@ -125,10 +128,7 @@ class Run:
         for variable, value in zip(self.joint.variables, saved, strict=True):
             variable.assign(value)
         self.joint.network.reset_metrics()
-        scale = learned.values["learning_rate"]
-        learned.set_value(
-            "learning_rate", scale.start or found.start, high=found.high
-        )
+        learned.set_value("learning_rate", found.start, high=found.high)
         return found
 
     def fit(self, owner, callbacks, validate, is_new):
@@ -142,10 +142,9 @@ class Run:
         """
         begun = time.monotonic()
         learned = self.joint.hyperparameters
-        if is_new:
-            learned.start_averages(self.joint.weight_vector.read())
-            if "learning_rate" in learned.learned:
-                self.range_test()
+        rate = learned.values["learning_rate"]
+        if is_new and isinstance(rate, Range) and rate.start is None:
+            self.range_test()
         self.starts = {n: float(learned.value(n)) for n in learned.values}
         shown = progress.Progress(
             self.plan,
@@ -226,7 +225,7 @@ class Run:
         self.joint.network.reset_metrics()
         # Every epoch of a model's life has an order of its own, and the same
         # one whether the run was interrupted before it or not.
-        order = int(self.joint.step)
+        order = int(self.joint.step.numpy())
         stream = iter(self._distributed(self.batches, order))
         search_stream = None
         if self.search_batches is not None and self.joint.needs_search_data:
@@ -255,7 +254,7 @@ class Run:
     def _step(self, stream, search_stream):
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
         searching = phase == phases.SEARCH
-        if searching and not float(self.joint.architecture_rate):
+        if searching and not self.joint.architecture_rate.numpy():
             self.joint.architecture_rate.assign(
                 self.joint.strategy.learning_rate
             )

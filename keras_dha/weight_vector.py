@@ -23,7 +23,8 @@ class WeightVector:
     Attributes:
         variables: List of the Keras variables, in the vector's order.
         sizes: List of their numbers of elements; they sum to P.
-        decayed: float32 NumPy array `(P,)`, 1 where weight decay applies:
+        dtype: Name of the vector's dtype, that of the variables.
+        decayed: NumPy array `(P,)`, 1 where weight decay applies:
             kernels and embeddings, but no biases or normalisation scales
             (variables of rank below 2).
     """
@@ -36,9 +37,16 @@ class WeightVector:
             v for v in network.trainable_variables if id(v) not in architecture
         ]
         self.sizes = [int(np.prod(v.shape)) for v in self.variables]
+        dtypes = {v.dtype for v in self.variables}
+        if len(dtypes) != 1:
+            raise ValueError(
+                "A network must have weights, and all of one dtype. "
+                f"Received: {len(self.variables)} weights of {sorted(dtypes)}"
+            )
+        self.dtype = dtypes.pop()
         self.decayed = np.repeat(
             [float(len(v.shape) > 1) for v in self.variables], self.sizes
-        ).astype("float32")
+        ).astype(self.dtype)
         self._owners = _owners(network)
 
     @property
@@ -51,19 +59,17 @@ class WeightVector:
         return [v.value for v in self.variables]
 
     def read(self):
-        """Returns the current weights, float32 of shape `(P,)`."""
+        """Returns the current weights, a tensor of shape `(P,)`."""
         return self.join(self.tensors())
 
     def join(self, tensors):
         """Returns tensors shaped like the variables as one vector."""
-        return tf.concat(
-            [tf.reshape(tf.cast(t, "float32"), [-1]) for t in tensors], axis=0
-        )
+        return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
 
     def split(self, vector):
         """Returns the parts of a vector, shaped like the variables."""
         return [
-            tf.cast(tf.reshape(part, v.shape), v.dtype)
+            tf.reshape(part, v.shape)
             for part, v in zip(
                 tf.split(vector, self.sizes), self.variables, strict=True
             )
@@ -76,23 +82,23 @@ class WeightVector:
         ):
             variable.assign(value)
 
-    def positions_in(self, other):
-        """Returns where this vector's elements stand in another one.
+    def positions_of(self, variables):
+        """Returns where the elements of some variables stand in the vector.
 
         Args:
-            other: `WeightVector` that holds all of this one's variables.
+            variables: List of Keras variables, all of them in the vector.
 
         Returns:
-            int64 NumPy array `(P,)`.
+            int64 NumPy array, in the order of `variables`.
         """
-        starts = np.cumsum([0, *other.sizes])
+        starts = np.cumsum([0, *self.sizes])
         position = {
             id(v): np.arange(start, start + size)
             for v, start, size in zip(
-                other.variables, starts, other.sizes, strict=False
+                self.variables, starts, self.sizes, strict=False
             )
         }
-        return np.concatenate([position[id(v)] for v in self.variables])
+        return np.concatenate([position[id(v)] for v in variables])
 
     def active(self):
         """Returns `(P,)`: 1 where the sampled path uses the weight, else 0.
@@ -101,7 +107,7 @@ class WeightVector:
         did every decision around it.
         """
         if not self._owners:
-            return tf.ones([self.size])
+            return tf.ones([self.size], self.dtype)
         flags = []
         for variable in self.variables:
             uses = [
@@ -111,7 +117,7 @@ class WeightVector:
             flags.append(
                 tf.reduce_all(tf.stack(uses)) if uses else tf.constant(True)
             )
-        return tf.repeat(tf.cast(tf.stack(flags), "float32"), self.sizes)
+        return tf.repeat(tf.cast(tf.stack(flags), self.dtype), self.sizes)
 
 
 def _owners(network):

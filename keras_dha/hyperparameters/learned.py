@@ -54,11 +54,12 @@ class LearnedHyperparameters(keras.layers.Layer):
             if isinstance(self.values[name], Range)
         ]
 
-    def build(self, size):
+    def build(self, size, dtype="float32"):
         """Creates the state for `size` weights (the vector's length P)."""
+        self.vector_dtype = dtype
         ranges = [self.values[name] for name in self.learned]
         self.position = self._vector(
-            "position", [_to_scale(r, r.start or r.middle) for r in ranges]
+            "position", [_to_scale(r, _first(r)) for r in ranges]
         )
         self.low = self._vector("low", [_to_scale(r, r.low) for r in ranges])
         self.high = self._vector(
@@ -87,7 +88,7 @@ class LearnedHyperparameters(keras.layers.Layer):
             initializer=lambda shape, dtype: ops.convert_to_tensor(
                 value, dtype
             ),
-            dtype="float32",
+            dtype=self.vector_dtype,
             trainable=False,
         )
 
@@ -96,14 +97,14 @@ class LearnedHyperparameters(keras.layers.Layer):
             name=name,
             shape=(size,),
             initializer="zeros",
-            dtype="float32",
+            dtype=self.vector_dtype,
             trainable=False,
         )
 
     def value(self, name):
-        """Returns the current value of `name`, a float32 scalar tensor."""
+        """Returns the current value of `name`, a scalar tensor."""
         if name not in self.learned:
-            return ops.convert_to_tensor(self.values[name], "float32")
+            return ops.convert_to_tensor(self.values[name], self.vector_dtype)
         position = self.position[self.learned.index(name)]
         if self.values[name].scale == "log":
             return ops.exp(position)
@@ -119,10 +120,6 @@ class LearnedHyperparameters(keras.layers.Layer):
         position = ops.convert_to_numpy(self.position).copy()
         position[index] = _to_scale(scale, scale.clip(value))
         self.position.assign(position)
-
-    def start_averages(self, weights):
-        """Lets the averaged weights start at `weights`, shape `(P,)`."""
-        self.averaged.assign(weights)
 
     def advance(
         self, weights, velocity, step, schedule, decayed, active
@@ -231,6 +228,10 @@ def validated(values):
                 f"`momentum` must stay below 1. Received: {name}={value!r}"
             )
     return dict(values)
+
+
+def _first(scale):
+    return scale.middle if scale.start is None else scale.start
 
 
 def _to_scale(scale, value):

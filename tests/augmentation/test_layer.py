@@ -1,0 +1,387 @@
+"""The layer as a Keras layer: gate, inputs, saving, arguments."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.augmentation.operations import OPERATIONS
+from keras_dha.augmentation.policy import Policy
+from tests.augmentation import references
+
+NAMES = [operation.name for operation in OPERATIONS]
+INVERT = {"operations": ["Invert"], "levels": 1, "flip": None, "shift": None}
+ARGUMENTS = {
+    "operations": ("Rotate", "Invert"),
+    "levels": 3,
+    "value_range": (0.0, 1.0),
+    "flip": 0.25,
+    "shift": None,
+    "policy": None,
+    "trainable": False,
+    "seed": 7,
+}
+
+
+def images(count=6, channels=3):
+    batch = references.noise_images(count, 10, 14, channels)
+    return tf.constant(batch, tf.float32)
+
+
+def built(channels=3, **arguments):
+    layer = DifferentiableAugmentation(**{"seed": 1, **arguments})
+    layer.build((None, 10, 14, channels))
+    return layer
+
+
+def model_of(layer):
+    model = keras.Sequential(
+        [
+            keras.Input((10, 14, 3)),
+            layer,
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.compile("sgd", "mse", jit_compile=False)
+    return model
+
+
+# The gate.
+
+
+@pytest.mark.parametrize("training", [None, False])
+def test_does_nothing_unless_training(training):
+    batch = images()
+    output = built(**INVERT)(batch, training=training)
+    np.testing.assert_array_equal(output, batch)
+
+
+def test_augments_in_training():
+    batch = images()
+    output = built(**INVERT)(batch, training=True)
+    np.testing.assert_allclose(output, 255.0 - batch, atol=1e-4)
+
+
+def test_predict_and_evaluate_do_not_augment():
+    model = model_of(DifferentiableAugmentation(**INVERT))
+    batch, targets = images().numpy(), np.zeros([6, 2], "float32")
+    dense = model.layers[-1]
+    expected = batch.reshape(6, -1) @ dense.kernel.numpy()
+    np.testing.assert_allclose(
+        model.predict(batch, verbose=0), expected, rtol=1e-4, atol=1e-2
+    )
+    loss = model.evaluate(batch, targets, verbose=0)
+    np.testing.assert_allclose(loss, np.mean(expected**2), rtol=1e-4)
+
+
+def test_exported_model_does_not_augment(tmp_path):
+    model = model_of(DifferentiableAugmentation(**INVERT))
+    model.export(str(tmp_path / "1"), verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    served = loaded.serve(images())
+    np.testing.assert_allclose(served, model(images()), rtol=1e-5, atol=1e-3)
+
+
+def test_plain_fit_leaves_the_policy():
+    layer = DifferentiableAugmentation(seed=1, trainable=False)
+    model = model_of(layer)
+    before = layer.policy()
+    model.fit(images() / 255.0, np.zeros([6, 2]), batch_size=4, verbose=0)
+    assert layer.policy() == before
+
+
+# Inputs.
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32"])
+def test_shape_and_dtype_are_kept(channels, dtype):
+    layer = built(channels)
+    batch = tf.cast(images(9, channels), dtype)
+    output = layer(batch, training=True)
+    assert output.shape == batch.shape
+    assert output.dtype == batch.dtype
+    assert np.any(output != batch)
+
+
+def test_integers_are_rounded():
+    arguments = {"operations": ["Rotate"], "flip": None, "shift": None}
+    batch = images()
+    real = built(**arguments)(batch, training=True).numpy()
+    whole = built(**arguments)(tf.cast(batch, tf.uint8), training=True)
+    assert np.abs(real - np.rint(real)).max() > 0.4
+    np.testing.assert_array_equal(whole, np.rint(real))
+
+
+def test_single_image_equals_batch_of_one():
+    single = built()(images()[0], training=True)
+    batch = built()(images()[:1], training=True)
+    assert single.shape == (10, 14, 3)
+    np.testing.assert_array_equal(single, batch[0])
+
+
+def test_numpy_input():
+    output = built(**INVERT)(images().numpy(), training=True)
+    np.testing.assert_allclose(output, 255.0 - images(), atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["labels", "targets", "weight"])
+def test_other_entries_pass_through(key):
+    labels = tf.constant([3, 1, 4, 1, 5, 9], tf.int64)
+    inputs = {"images": images(), key: labels}
+    layer = DifferentiableAugmentation(**INVERT)
+    output = layer(inputs, training=True)
+    assert set(output) == set(inputs)
+    assert output[key].dtype == tf.int64
+    np.testing.assert_array_equal(output[key], labels)
+    np.testing.assert_allclose(
+        output["images"], 255.0 - inputs["images"], atol=1e-4
+    )
+
+
+def test_what_would_have_to_move_along_is_refused():
+    inputs = {"images": images(), "segmentation_masks": images()}
+    with pytest.raises(ValueError, match="segmentation_masks"):
+        built()(inputs, training=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_integer_and_float_images_agree(name):
+    layer = built(operations=[name])
+    batch = tf.cast(images(12), tf.uint8)
+    choices = layer.sample(12, tf.constant([1, 2]))
+    seed = tf.constant([3, 4])
+    from_integer = layer.apply(batch, choices, seed)
+    from_float = layer.apply(tf.cast(batch, tf.float32), choices, seed)
+    assert from_integer.dtype == tf.float32
+    np.testing.assert_array_equal(from_integer, from_float)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1)])
+def test_value_range_is_only_a_unit(name, value_range):
+    low, high = value_range
+    plain = built(operations=[name])
+    scaled = built(operations=[name], value_range=value_range)
+    choices = plain.sample(6, tf.constant([1, 2]))
+    seed = tf.constant([3, 4])
+    batch = images()
+    expected = plain.apply(batch, choices, seed)
+    units = batch / 255.0 * (high - low) + low
+    output = scaled.apply(units, choices, seed)
+    output = (output - low) / (high - low) * 255.0
+    np.testing.assert_allclose(output, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_in_a_pipeline(dtype, batched):
+    layer = DifferentiableAugmentation(**INVERT)
+    batch = tf.cast(images(), dtype)
+    data = tf.data.Dataset.from_tensor_slices(
+        {"images": batch, "labels": tf.range(6)}
+    )
+    data = data.batch(4) if batched else data
+    data = data.map(lambda x: layer(x, training=True))
+    output = list(data if batched else data.batch(6))
+    assert output[0]["images"].dtype == dtype
+    joined = np.concatenate([part["images"] for part in output])
+    np.testing.assert_allclose(
+        joined, 255.0 - tf.cast(batch, tf.float32), atol=1e-4
+    )
+    labels = np.concatenate([part["labels"] for part in output])
+    np.testing.assert_array_equal(labels, np.arange(6))
+
+
+def test_policy_set_after_a_pipeline_built_the_layer_is_used():
+    layer = DifferentiableAugmentation(
+        operations=["Invert", "Identity"], levels=1, flip=None, shift=None
+    )
+    data = tf.data.Dataset.from_tensors(images())
+    data = data.map(lambda x: layer(x, training=True))
+    uniform = layer.policy()
+    for probabilities in [(0.0, 1.0), (1.0, 0.0)]:
+        config = {**uniform.get_config(), "probabilities": probabilities}
+        layer.set_policy(Policy.from_config(config))
+        (output,) = data
+        expected = 255.0 - images() if probabilities[0] else images()
+        np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
+def test_same_seed_same_images():
+    first, second = built(seed=5), built(seed=5)
+    for _ in range(2):
+        a, b = first(images(), training=True), second(images(), training=True)
+        np.testing.assert_array_equal(a, b)
+    assert np.any(a != first(images(), training=True))
+
+
+# Configuration and saving.
+
+
+def test_config_names_every_argument():
+    layer = DifferentiableAugmentation(**ARGUMENTS)
+    parameters = inspect.signature(DifferentiableAugmentation).parameters
+    assert set(ARGUMENTS) == set(parameters) - {"kwargs"}
+    config = json.loads(json.dumps(layer.get_config()))
+    for name, value in ARGUMENTS.items():
+        expected = list(value) if isinstance(value, tuple) else value
+        assert config[name] == expected
+    again = DifferentiableAugmentation.from_config(config)
+    assert again.get_config() == layer.get_config()
+
+
+def test_policy_in_config():
+    policy = Policy.uniform(["Rotate", "Cutout"], levels=3, flip=None)
+    layer = DifferentiableAugmentation(policy=policy)
+    config = json.loads(json.dumps(layer.get_config()))
+    again = DifferentiableAugmentation.from_config(config)
+    again.build((None, 8, 8, 3))
+    assert again.policy().operations == policy.operations
+    assert again.policy().flip is None
+    assert again.levels == 3
+
+
+# Keras itself converts its variables in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_saved_model_keeps_what_was_learned(tmp_path):
+    layer = DifferentiableAugmentation(
+        operations=["Rotate", "Invert", "Cutout"], levels=2, shift=None
+    )
+    model = model_of(layer)
+    layer.operation_logits.assign([1.0, 2.0, 3.0])
+    layer.magnitude_logits.assign([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    layer.base_logits.assign([-1.0, 0.0])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.layers[0].policy() == layer.policy()
+    np.testing.assert_array_equal(again(images()), model(images()))
+
+
+def test_layer_is_ready_for_keras():
+    layer = DifferentiableAugmentation()
+    assert not layer.supports_jit
+    assert layer.compute_output_shape((None, 8, 8, 3)) == (None, 8, 8, 3)
+    output = layer(keras.Input((8, 8, 3), dtype="uint8"))
+    assert output.shape == (None, 8, 8, 3)
+    assert output.dtype == "uint8"
+
+
+def test_variables():
+    layer = built(levels=4)
+    shapes = [tuple(v.shape) for v in layer.trainable_variables]
+    assert shapes == [(16,), (16, 4), (2,)]
+    assert {v.dtype for v in layer.variables} >= {"float32"}
+    frozen = built(trainable=False)
+    assert frozen.trainable_variables == []
+
+
+def test_mixed_precision_leaves_the_logits_in_float32():
+    layer = built(dtype="mixed_float16")
+    assert layer.operation_logits.dtype == "float32"
+    assert layer(images(), training=True).dtype == tf.float32
+
+
+# The policy.
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_starts_uniform(channels):
+    policy = built(channels).policy()
+    expected = [n for n in NAMES if channels == 3 or n != "Color"]
+    assert list(policy.operations) == expected
+    assert policy.probabilities == pytest.approx(
+        [1 / len(expected)] * len(expected)
+    )
+    assert policy.magnitudes == pytest.approx(np.arange(1, 11) / 10)
+    assert policy.flip == pytest.approx(0.5)
+    assert policy.shift == pytest.approx(0.5)
+
+
+def test_initial_base_probabilities():
+    policy = built(flip=0.1, shift=None).policy()
+    assert policy.flip == pytest.approx(0.1, abs=1e-6)
+    assert policy.shift is None
+
+
+def test_policy_round_trip():
+    policy = Policy(
+        operations=("Color", "Rotate"),
+        probabilities=(0.9, 0.1),
+        magnitudes=(0.2, 0.3, 0.9),
+        level_probabilities=((0.2, 0.3, 0.5), (0.0, 0.0, 1.0)),
+        flip=None,
+        shift=0.8,
+    )
+    layer = built(policy=policy)
+    np.testing.assert_allclose(
+        layer.policy().level_probabilities,
+        policy.level_probabilities,
+        atol=1e-6,
+    )
+    assert layer.policy().probabilities == pytest.approx((0.9, 0.1))
+    assert layer.policy().shift == pytest.approx(0.8)
+    layer.operation_logits.assign([3.0, 4.0])
+    layer.set_policy(policy)
+    assert layer.policy().probabilities == pytest.approx((0.9, 0.1))
+    assert layer.policy().magnitudes == policy.magnitudes
+
+
+def test_a_policy_that_does_not_fit_is_refused():
+    layer = built(operations=["Rotate", "Invert"], levels=2)
+    for policy in [
+        Policy.uniform(["Invert", "Rotate"], levels=2),
+        Policy.uniform(["Rotate", "Invert"], levels=3),
+        Policy.uniform(["Rotate", "Invert"], levels=2, flip=None),
+    ]:
+        with pytest.raises(ValueError, match="Received: policy="):
+            layer.set_policy(policy)
+
+
+def test_unbuilt_layer_has_no_policy():
+    with pytest.raises(ValueError, match="Received: built=False"):
+        DifferentiableAugmentation().policy()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"operations": ["Rotat"]},
+        {"operations": []},
+        {"operations": ["Rotate", "Rotate"]},
+        {"levels": 0},
+        {"levels": 2.5},
+        {"value_range": (1, 0)},
+        {"value_range": (0, 0)},
+        {"value_range": 255},
+        {"flip": 0.0},
+        {"flip": 1.0},
+        {"shift": -0.5},
+        {"shift": float("nan")},
+        {"shift": True},
+        {"flip": "often"},
+        {"policy": {"operations": ["Rotate"]}},
+        {"policy": 3},
+    ],
+)
+def test_bad_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match="Received: "):
+        DifferentiableAugmentation(**arguments)
+
+
+def test_operations_must_agree_with_the_policy():
+    policy = Policy.uniform(["Rotate"])
+    with pytest.raises(ValueError, match="Received: operations="):
+        DifferentiableAugmentation(operations=["Invert"], policy=policy)
+
+
+def test_colour_operations_need_colour_images():
+    with pytest.raises(ValueError, match="Received: channels=1"):
+        built(channels=1, operations=["Color"])
+    with pytest.raises(ValueError, match="Received: channels=None"):
+        built(channels=None)

@@ -1,0 +1,227 @@
+"""Datasets: splits against counting, readers against known content."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha import datasets
+
+PIL_Image = pytest.importorskip("PIL.Image")
+
+
+def test_digits_are_scikit_learns_with_a_fifth_held_out():
+    from sklearn.datasets import load_digits
+
+    truth = load_digits()
+    data = datasets.load("digits")
+    assert data.name == "digits"
+    assert data.class_names == tuple("0123456789")
+    assert data.x_train.dtype == np.float32
+    assert data.x_train.shape[1:] == (8, 8, 1)
+    assert (data.x_train.min(), data.x_train.max()) == (0, 16)
+    x = np.concatenate([data.x_train, data.x_test])[..., 0]
+    y = np.concatenate([data.y_train, data.y_test])
+    together = {(a.tobytes(), b) for a, b in zip(x, y, strict=True)}
+    images = truth.images.astype("float32")
+    expected = {
+        (a.tobytes(), b) for a, b in zip(images, truth.target, strict=True)
+    }
+    assert together == expected and len(y) == 1797
+    for label in range(10):
+        share = (data.y_test == label).sum() / (y == label).sum()
+        assert abs(share - 0.2) < 0.004
+
+
+def test_the_held_out_part_is_fixed_by_the_seed():
+    a, b = datasets.load("digits", seed=3), datasets.load("digits", seed=3)
+    other = datasets.load("digits", seed=4)
+    np.testing.assert_array_equal(a.x_test, b.x_test)
+    assert not np.array_equal(a.x_test, other.x_test)
+
+
+def test_held_out_leaves_every_class_on_both_sides():
+    labels = np.array([0] * 50 + [1] * 3 + [2] * 2)
+    test = datasets.held_out(labels, 0.2, seed=0)
+    assert [test[labels == k].sum() for k in range(3)] == [10, 1, 1]
+
+
+@pytest.mark.skipif(
+    not datasets.DEBIAN_FASHION_MNIST.is_dir(),
+    reason="needs the Debian package dataset-fashion-mnist",
+)
+def test_fashion_mnist_is_the_published_one():
+    data = datasets.load("fashion_mnist")
+    assert data.x_train.shape == (60000, 28, 28, 1)
+    assert data.x_test.shape == (10000, 28, 28, 1)
+    assert data.x_train.dtype == np.uint8
+    # The labels that begin both parts, as every tutorial prints them.
+    assert data.y_train[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
+    assert data.y_test[:10].tolist() == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]
+    assert np.bincount(data.y_train).tolist() == [6000] * 10
+    assert data.class_names[9] == "Ankle boot"
+
+
+def test_limit_keeps_a_random_subset_in_proportion():
+    whole = datasets.load("digits")
+    part = datasets.load("digits", limit=205)
+    assert len(part.y_train) == len(part.x_train) == 205
+    expected = np.bincount(whole.y_train) * 205 / len(whole.y_train)
+    assert np.abs(np.bincount(part.y_train) - expected).max() <= 1
+    rows = {
+        (a.tobytes(), b)
+        for a, b in zip(whole.x_train, whole.y_train, strict=True)
+    }
+    kept = {
+        (a.tobytes(), b)
+        for a, b in zip(part.x_train, part.y_train, strict=True)
+    }
+    assert kept <= rows
+    np.testing.assert_array_equal(part.x_test, whole.x_test)
+    least = datasets.load("digits", limit=10)
+    assert sorted(least.y_train) == list(range(10))
+
+
+@pytest.mark.parametrize("limit", [9, 0, -1, 20.5, True])
+def test_bad_limits_are_refused(limit):
+    with pytest.raises(ValueError, match="Received: limit="):
+        datasets.load("digits", limit=limit)
+
+
+def test_image_size_resizes_like_an_independent_resampler():
+    data = datasets.load("digits", image_size=4)
+    whole = datasets.load("digits")
+    assert data.x_train.shape == (1438, 4, 4, 1)
+    for ours, image in zip(data.x_test[:5], whole.x_test[:5], strict=True):
+        picture = PIL_Image.fromarray(image[..., 0])
+        theirs = picture.resize((4, 4), PIL_Image.BILINEAR)
+        np.testing.assert_allclose(ours[..., 0], theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, (8, 8, 3)])
+def test_bad_image_sizes_are_refused(size):
+    with pytest.raises(ValueError, match="Received: image_size="):
+        datasets.load("digits", image_size=size)
+
+
+def paint(folder, colour, count, size=(12, 10)):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        PIL_Image.new("RGB", size, colour).save(folder / f"{i}.png")
+
+
+def test_a_folder_without_parts_is_split(tmp_path):
+    paint(tmp_path / "pets" / "red", (255, 0, 0), 10)
+    paint(tmp_path / "pets" / "blue", (0, 0, 255), 5)
+    (tmp_path / "pets" / "red" / "notes.txt").write_text("not an image")
+    data = datasets.load(tmp_path / "pets", image_size=(6, 5))
+    assert data.name == "pets"
+    assert data.class_names == ("blue", "red")
+    assert np.bincount(data.y_train).tolist() == [4, 8]
+    assert np.bincount(data.y_test).tolist() == [1, 2]
+    assert data.x_train.shape == (12, 6, 5, 3)
+    colours = np.array([(0, 0, 255), (255, 0, 0)], "uint8")
+    expected = np.broadcast_to(
+        colours[data.y_train][:, None, None], data.x_train.shape
+    )
+    np.testing.assert_array_equal(data.x_train, expected)
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_folder_with_parts_keeps_them(tmp_path, part):
+    paint(tmp_path / "train" / "a", "red", 3)
+    paint(tmp_path / "train" / "b", "blue", 3)
+    paint(tmp_path / part / "b", "blue", 2)
+    data = datasets.load(tmp_path, image_size=4)
+    assert data.y_train.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.y_test.tolist() == [1, 1]
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="exists. Received: name_or_path="):
+        datasets.load(tmp_path / "nowhere", image_size=4)
+    with pytest.raises(ValueError, match="2 subfolders.*Received: 0"):
+        datasets.load(tmp_path, image_size=4)
+    paint(tmp_path / "one", "red", 3)
+    with pytest.raises(ValueError, match="2 subfolders.*Received: 1"):
+        datasets.load(tmp_path, image_size=4)
+    paint(tmp_path / "two", "red", 3)
+    with pytest.raises(ValueError, match="image_size=None"):
+        datasets.load(tmp_path)
+    (tmp_path / "two" / "broken.png").write_text("no pixels here")
+    with pytest.raises(ValueError, match="cannot be read.*broken.png"):
+        datasets.load(tmp_path, image_size=4)
+
+
+def test_a_test_class_without_training_images_is_refused(tmp_path):
+    for name in ("a", "b"):
+        paint(tmp_path / "train" / name, "red", 2)
+    for name in ("a", "c"):
+        paint(tmp_path / "test" / name, "red", 2)
+    with pytest.raises(ValueError, match=r"Received: \['c'\]"):
+        datasets.load(tmp_path, image_size=4)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar_10", "no/such/folder"])
+def test_unknown_names_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="Received: name_or_path="):
+        datasets.load(name)
+
+
+class FakeBuilder:
+    """Two labelled images in each part, as TensorFlow Datasets gives them."""
+
+    name = "fake"
+
+    def __init__(self, features, splits, shape):
+        label = types.SimpleNamespace(names=["no", "yes"])
+        image = types.SimpleNamespace(shape=shape)
+        known = {"image": image, "label": label, "id": None}
+        self.info = types.SimpleNamespace(
+            features={name: known[name] for name in features}, splits=splits
+        )
+
+    def download_and_prepare(self):
+        pass
+
+    def as_dataset(self, split, shuffle_files):
+        value = {"train": 1, "test": 2, "validation": 3}[split]
+        images = np.full((4, 6, 6, 3), value, "uint8")
+        return tf.data.Dataset.from_tensor_slices(
+            {"image": images, "label": [0, 1, 0, 1]}
+        )
+
+
+@pytest.mark.parametrize(
+    ("splits", "counts", "value"),
+    [
+        (["train", "test", "validation"], (4, 4), 2),
+        (["train", "validation"], (4, 4), 3),
+        (["train"], (2, 2), 1),
+    ],
+)
+def test_tfds_datasets(monkeypatch, splits, counts, value):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = FakeBuilder(["image", "label"], splits, (6, 6, 3))
+    monkeypatch.setattr(tfds, "builder", lambda name: builder)
+    data = datasets.load("tfds:fake/some:1.0.0")
+    assert data.name == "fake"
+    assert data.class_names == ("no", "yes")
+    assert (len(data.y_train), len(data.y_test)) == counts
+    assert (data.x_train == 1).all() and (data.x_test == value).all()
+    assert datasets.load("tfds:fake", image_size=3).x_test.shape[1:3] == (3, 3)
+
+
+def test_unfitting_tfds_datasets_are_refused(monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match="does not know.*tfds:no_such_set"):
+        datasets.load("tfds:no_such_set")
+    builder = FakeBuilder(["image", "id"], ["train"], (6, 6, 3))
+    monkeypatch.setattr(tfds, "builder", lambda name: builder)
+    with pytest.raises(ValueError, match=r"\['id', 'image'\]"):
+        datasets.load("tfds:fake")
+    builder = FakeBuilder(["image", "label"], ["train"], (None, None, 3))
+    with pytest.raises(ValueError, match="several sizes"):
+        datasets.load("tfds:fake")

@@ -1,0 +1,257 @@
+"""Exports are judged by TensorFlow's loader and the LiteRT interpreter."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha.export import export_model
+
+interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+
+
+def small_model(augmenting=False, dtype="float32"):
+    image = keras.Input((8, 8, 1), name="image", dtype=dtype)
+    x = keras.layers.Rescaling(1 / 16)(image)
+    if augmenting:
+        x = keras.layers.RandomFlip(seed=0)(x)
+        x = keras.layers.RandomRotation(0.5, seed=0)(x)
+    x = keras.layers.Conv2D(8, 3, padding="same")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation("relu")(x)
+    x = keras.layers.MaxPooling2D(2)(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(64, activation="relu")(x)
+    return keras.Model(image, keras.layers.Dense(10, activation="softmax")(x))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    loaded = pytest.importorskip("sklearn.datasets").load_digits()
+    return loaded.images[..., None].astype("float32"), loaded.target
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    keras.utils.set_random_seed(0)
+    model = small_model()
+    model.compile(
+        keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
+    )
+    model.fit(digits[0][:1400], digits[1][:1400], epochs=4, verbose=0)
+    return model
+
+
+def litert_predict(path, images):
+    net = interpreter.Interpreter(model_path=str(path))
+    run = net.get_signature_runner("serving_default")
+    name = next(iter(run.get_input_details()))
+    return np.concatenate(
+        [run(**{name: image[None]})["output_0"] for image in images]
+    )
+
+
+def test_served_litert_and_predict_agree(trained, digits, tmp_path):
+    images = digits[0][1400:1420]
+    saved = export_model(trained, tmp_path / "m" / "1")
+    lite = export_model(trained, tmp_path / "m.tflite", "litert")
+    expected = trained.predict(images, verbose=0)
+    loaded = tf.saved_model.load(saved)
+    served = loaded.signatures["serving_default"]
+    np.testing.assert_allclose(
+        served(image=tf.constant(images))["output_0"], expected, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        litert_predict(lite, images), expected, atol=1e-5
+    )
+
+
+def test_signature_keeps_name_shape_and_dtype(tmp_path):
+    model = small_model(dtype="uint8")
+    loaded = tf.saved_model.load(export_model(model, tmp_path / "1"))
+    assert set(loaded.signatures) == {"serve", "serving_default"}
+    _, inputs = loaded.signatures["serving_default"].structured_input_signature
+    assert inputs == {
+        "image": tf.TensorSpec((None, 8, 8, 1), tf.uint8, name="image")
+    }
+
+
+@pytest.mark.parametrize("format", ["tf_saved_model", "litert"])
+def test_random_layers_rest_when_served(format, tmp_path):
+    model = small_model(augmenting=True)
+    images = np.random.default_rng(1).uniform(0, 16, (4, 8, 8, 1))
+    images = images.astype("float32")
+    augmented = keras.Model(model.input, model.layers[3].output)
+    # The images are such that augmenting them shows.
+    assert np.abs(augmented(images, training=True) - images / 16).max() > 0.1
+    expected = model.predict(images, verbose=0)
+    if format == "litert":
+        path = export_model(model, tmp_path / "m.tflite", format)
+        served = litert_predict(path, images)
+    else:
+        path = export_model(model, tmp_path / "1", format)
+        loaded = tf.saved_model.load(path)
+        served = loaded.serve(images)
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+class AlwaysNoisy(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs + keras.random.normal(keras.ops.shape(inputs))
+
+
+def test_a_model_that_is_random_in_use_is_refused(tmp_path):
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, AlwaysNoisy()(image))
+    with pytest.raises(ValueError, match="random outside training"):
+        export_model(model, tmp_path / "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sequential_and_two_inputs(tmp_path):
+    row = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    x = np.ones((2, 3), "float32")
+    loaded = tf.saved_model.load(export_model(row, tmp_path / "row"))
+    served = loaded.serve(x)
+    np.testing.assert_allclose(served, row.predict(x, verbose=0), atol=1e-5)
+
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    two = keras.Model({"a": a, "b": b}, keras.layers.Subtract()([a, b]))
+    loaded = tf.saved_model.load(export_model(two, tmp_path / "two"))
+    got = loaded.serve({"a": tf.constant(x), "b": tf.constant(3 * x)})
+    np.testing.assert_allclose(got, -2 * x)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "share", "agreement"),
+    [("float16", 0.65, 1.0), ("int8", 0.45, 0.97)],
+)
+def test_quantized_files_are_smaller_and_right(
+    trained, digits, tmp_path, quantize, share, agreement
+):
+    held_out = digits[0][1400:]
+    data = digits[0][:100] if quantize == "int8" else None
+    full = export_model(trained, tmp_path / "full.tflite", "litert")
+    path = export_model(
+        trained, tmp_path / "q.tflite", "litert", quantize, data
+    )
+    assert path.stat().st_size < share * full.stat().st_size
+    expected = trained.predict(held_out, verbose=0).argmax(-1)
+    # The net has learned something, or agreement would mean little.
+    assert (expected == digits[1][1400:]).mean() > 0.8
+    got = litert_predict(path, held_out).argmax(-1)
+    assert (got == expected).mean() >= agreement
+
+
+def test_int8_runs_on_integers(trained, digits, tmp_path):
+    path = export_model(
+        trained, tmp_path / "q.tflite", "litert", "int8", digits[0][:50]
+    )
+    net = interpreter.Interpreter(model_path=str(path))
+    kinds = [t["dtype"] for t in net.get_tensor_details()]
+    assert kinds.count(np.int8) > kinds.count(np.float32)
+
+
+def test_litert_files_need_no_flex(trained, tmp_path):
+    path = export_model(trained, tmp_path / "m.tflite", "litert")
+    net = interpreter.Interpreter(model_path=str(path))
+    names = [op["op_name"] for op in net._get_ops_details()]
+    assert names and not [n for n in names if n.startswith("Flex")]
+
+
+class Unlite(keras.layers.Layer):
+    """An operation that LiteRT lacks."""
+
+    def call(self, inputs):
+        return tf.linalg.inv(tf.linalg.matmul(inputs, inputs) + tf.eye(3))
+
+
+def test_what_litert_cannot_say_is_refused(tmp_path):
+    x = keras.Input((3, 3))
+    model = keras.Model(x, Unlite()(x))
+    with pytest.raises(ValueError, match="cannot be written as a LiteRT"):
+        export_model(model, tmp_path / "m.tflite", "litert")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "onnx"}, "ONNX is not supported yet"),
+        ({"format": "tfjs"}, "one of .*Received: format='tfjs'"),
+        ({"quantize": "int4"}, "Received: quantize='int4'"),
+        ({"quantize": "int8"}, 'for format="litert" only'),
+        ({"format": "litert"}, r"end in \.tflite"),
+        ({"representative_data": [1]}, "and only there"),
+    ],
+)
+def test_unsupported_arguments_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        export_model(small_model(), tmp_path / "1", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_needs_data_of_the_right_shape(tmp_path):
+    path = tmp_path / "m.tflite"
+    with pytest.raises(ValueError, match="needed for quantize"):
+        export_model(small_model(), path, "litert", "int8")
+    with pytest.raises(ValueError, match=r"Received: shape=\(5, 9, 9, 1\)"):
+        export_model(
+            small_model(), path, "litert", "int8", np.zeros((5, 9, 9, 1))
+        )
+
+
+def test_an_unbuilt_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="built"):
+        export_model(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "1")
+
+
+def test_existing_targets_are_refused_or_replaced(tmp_path):
+    folder, file = tmp_path / "1", tmp_path / "m.tflite"
+    folder.mkdir()
+    export_model(small_model(), folder)  # an empty folder is fine
+    (folder / "mine").write_text("mine")
+    file.write_text("mine")
+    for path, format in [(folder, "tf_saved_model"), (file, "litert")]:
+        with pytest.raises(FileExistsError, match="Received: path="):
+            export_model(small_model(), path, format)
+        export_model(small_model(), path, format, overwrite=True)
+    assert not (folder / "mine").exists()
+    assert file.read_bytes() != b"mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "m.tflite"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, existing):
+    path = tmp_path / "1"
+    if existing:
+        path.mkdir()
+        (path / "mine").write_text("mine")
+
+    def full_disk(model, folder):
+        assert pathlib.Path(folder, "saved_model.pb").exists()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras_dha.export._check_agreement", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        export_model(small_model(), path, overwrite=True)
+    left = [p.relative_to(tmp_path) for p in tmp_path.rglob("*")]
+    expected = ["1", "1/mine"] if existing else []
+    assert sorted(map(str, left)) == expected
+
+
+def test_an_unwritable_place_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(keras.export, "ExportArchive", pytest.fail)
+    with pytest.raises(OSError, match="Cannot write here.*Received: path="):
+        export_model(small_model(), tmp_path / "file" / "1")
+
+
+def test_readable_by_others(tmp_path):
+    path = export_model(small_model(), tmp_path / "1")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o777 & ~umask

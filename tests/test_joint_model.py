@@ -1,0 +1,337 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.hyperparameters import hypergradient
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.joint_model import JointModel
+from tests.references import central_difference
+
+CLASSES, BATCH = 3, 6
+LEARNED = {
+    "learning_rate": Range(1e-3, 1.0, start=0.05),
+    "weight_decay": Range(1e-4, 1.0, start=0.02),
+    "momentum": Range(0.1, 0.99, "linear", start=0.8),
+}
+
+
+@pytest.fixture
+def float64():
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+def batch(seed, dtype="float64"):
+    rng = np.random.default_rng(seed)
+    return (
+        tf.constant(rng.normal(size=(BATCH, 6, 6, 2)).astype(dtype)),
+        tf.constant(rng.integers(0, CLASSES, BATCH)),
+    )
+
+
+def small_network(choice=False):
+    """Convolution, normalisation, smooth activations: no kinks to cross."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", activation="tanh")(x)
+    x = layers.BatchNormalization()(x)
+    if choice:
+        branch = Choice(
+            [
+                layers.Conv2D(4, 3, padding="same", name="three"),
+                layers.Conv2D(4, 1, name="one"),
+                layers.Conv2D(4, 5, padding="same", name="five"),
+            ],
+            name="kernel",
+        )(x)
+        x = layers.Add()([x, branch])
+    x = layers.Conv2D(4, 3, strides=2, activation="tanh")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def joint_model(values, network=None, **kwargs):
+    return JointModel(
+        network or small_network(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        hyperparameters=LearnedHyperparameters(
+            values, horizon=hypergradient.ONE_STEP
+        ),
+        **kwargs,
+    )
+
+
+def snapshot(model):
+    return [v.numpy() for v in model.variables]
+
+
+def restore(model, values):
+    for variable, value in zip(model.variables, values, strict=True):
+        variable.assign(value)
+
+
+def search_loss(joint, data):
+    """The search loss at the current weights; statistics stay as they are."""
+    saved = snapshot(joint)
+    images, labels = data
+    losses = joint.loss_object.call(labels, joint.network(images, training=True))
+    restore(joint, saved)
+    return float(tf.reduce_mean(losses))
+
+
+@pytest.mark.parametrize("name", hypergradient.LEARNABLE)
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_hypergradient_through_a_network(float64, name, momentum):
+    values = {**LEARNED, "momentum": momentum}
+    values[name] = LEARNED[name] if name != "momentum" else (
+        Range(0.0, 0.9, "linear", start=momentum)
+    )
+    joint = joint_model(values)
+    for k in range(2):  # so that there is a velocity to speak of
+        joint.train_step(batch(k), 1.0)
+    before = snapshot(joint)
+
+    joint.train_step(batch(2), 0.7)
+    ours = hypergradient.hypergradient(
+        joint._search_gradient(batch(3)), joint.hyperparameters.tangents[name]
+    )
+
+    def loss(value):
+        restore(joint, before)
+        learned = joint.hyperparameters
+        index, scale = learned.learned.index(name), learned.values[name].scale
+        position = learned.position.numpy()
+        position[index] = np.log(value) if scale == "log" else value
+        learned.position.assign(position)
+        joint.train_step(batch(2), 0.7)
+        return search_loss(joint, batch(3))
+
+    start = float(values[name].start)
+    expected = central_difference(loss, start)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_influence_of_each_image_equals_central_differences(
+    float64, monkeypatch
+):
+    joint = joint_model(LEARNED)
+    images, labels = batch(0)
+    seen = {}
+    monkeypatch.setattr(joint, "_augment", lambda x, seed: ("choices", x))
+    monkeypatch.setattr(
+        joint, "_update_policy", lambda c, r: seen.update(influence=r)
+    )
+    weights = joint.weight_vector.read()
+    joint.train_step((images, labels), 1.0, batch(1))
+    direction = joint._search_gradient(batch(1))
+
+    def losses(distance):
+        joint.weight_vector.write(weights + distance * direction)
+        outputs = joint.network(images, training=True)
+        return joint.loss_object.call(labels, outputs) / BATCH
+
+    expected = central_difference(losses, 0.0)
+    assert np.std(expected) > 1e-3
+    np.testing.assert_allclose(seen["influence"], expected, rtol=1e-4)
+
+
+def test_the_search_pass_leaves_statistics_alone():
+    joint = joint_model(LEARNED)
+    before = snapshot(joint)
+    gradient = joint._search_gradient(batch(0, "float32"))
+    assert np.linalg.norm(gradient) > 1e-3
+    for old, new in zip(before, snapshot(joint), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_an_unsampled_candidate_does_not_move():
+    joint = joint_model(
+        {"momentum": 0.9, "weight_decay": 0.1},
+        small_network(choice=True),
+        strategy=DSNAS(),
+    )
+    choice = joint.network.get_layer("kernel")
+    step = tf.function(joint.train_step, autograph=False)
+    owned = [
+        joint.weight_vector.positions_of(c.trainable_variables)
+        for c in choice.candidates
+    ]
+    moved = set()
+    for k in range(12):
+        weights = joint.weight_vector.read().numpy()
+        velocity = joint.velocity.numpy()
+        step(batch(k, "float32"), tf.constant(1.0))
+        sampled = int(choice.decision.sampled.numpy())
+        for candidate, where in enumerate(owned):
+            now = joint.weight_vector.read().numpy()[where]
+            if candidate == sampled:
+                assert np.all(now != weights[where])
+                moved.add(candidate)
+            else:
+                np.testing.assert_array_equal(now, weights[where])
+                np.testing.assert_array_equal(
+                    joint.velocity.numpy()[where], velocity[where]
+                )
+    assert moved == {0, 1, 2}
+
+
+def test_an_unsampled_candidates_statistics_do_not_move():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    choice = Choice(
+        [
+            keras.Sequential([layers.BatchNormalization(name=f"n{k}")])
+            for k in range(2)
+        ],
+        name="norm",
+    )
+    x = layers.GlobalAveragePooling2D()(choice(inputs))
+    network = keras.Model(inputs, layers.Dense(CLASSES)(x))
+    joint = joint_model({}, network, strategy=DSNAS())
+    for k in range(6):
+        before = [c.layers[0].moving_mean.numpy() for c in choice.candidates]
+        joint.train_step(batch(k, "float32"), 1.0)
+        sampled = int(choice.decision.sampled.numpy())
+        for index, candidate in enumerate(choice.candidates):
+            same = np.array_equal(
+                before[index], candidate.layers[0].moving_mean.numpy()
+            )
+            assert same == (index != sampled)
+
+
+def credits_by_path(network, decisions, data):
+    """Enumerates all paths: loss, and DSNAS's gradient of the logits."""
+    images, labels = data
+    loss_object = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    table = {}
+    for path in np.ndindex(*[d.num_candidates for d in decisions]):
+        for decision, index in zip(decisions, path, strict=True):
+            decision.sampled.assign(index)
+        logits = [d.logits.value for d in decisions]
+        with tf.GradientTape() as tape:
+            loss = loss_object(labels, network(images, training=True))
+        table[path] = float(loss), [
+            g.numpy() for g in tape.gradient(loss, logits)
+        ]
+    return table
+
+
+def two_choices():
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, activation="tanh")(x)
+    for k in range(2):
+        branch = Choice(
+            [
+                layers.Conv2D(4, 3, padding="same", name=f"three{k}"),
+                layers.Conv2D(4, 1, activation="tanh", name=f"one{k}"),
+                layers.Rescaling(0.0, name=f"none{k}"),
+            ],
+            name=f"choice{k}",
+        )(x)
+        x = layers.Add()([x, branch])
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def test_dsnas_gradient_is_credit_times_score():
+    network = two_choices()
+    decisions = find_decisions(network)
+    rng = np.random.default_rng(0)
+    for decision in decisions:
+        decision.strategy = DSNAS()
+        decision.logits.assign(rng.normal(size=3))
+    data = batch(0, "float32")
+    table = credits_by_path(network, decisions, data)
+
+    def loss_at_scale(path, which, scale):
+        """The loss with one branch's output times `scale`."""
+        choice = network.get_layer(f"choice{which}")
+        original = choice.decision.strategy.credit
+        for decision, index in zip(decisions, path, strict=True):
+            decision.sampled.assign(index)
+        choice.decision.strategy.credit = lambda logits, index: scale - 1.0
+        images, labels = data
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+            labels, network(images, training=True)
+        )
+        choice.decision.strategy.credit = original
+        return float(loss)
+
+    for path, (_, gradients) in table.items():
+        for which, decision in enumerate(decisions):
+            # R = dL/dZ, from outside: the branch scaled up and down.
+            credit = central_difference(
+                lambda z, p=path, w=which: loss_at_scale(p, w, z), 1.0, 1e-2
+            )
+            p = decision.probabilities()
+            score = np.eye(3)[path[which]] - p
+            np.testing.assert_allclose(
+                gradients[which], credit * score, atol=2e-4
+            )
+
+
+def test_dsnas_mean_equals_enumeration_and_bias_is_reported(
+    record_property,
+):
+    network = two_choices()
+    decisions = find_decisions(network)
+    rng = np.random.default_rng(0)
+    for decision in decisions:
+        decision.strategy = DSNAS()
+        decision.logits.assign(rng.normal(size=3) * 0.5)
+    table = credits_by_path(network, decisions, batch(0, "float32"))
+    probabilities = [d.probabilities() for d in decisions]
+
+    def weight(path):
+        return np.prod(
+            [p[k] for p, k in zip(probabilities, path, strict=True)]
+        )
+
+    # The estimator's mean by enumeration of every path ...
+    enumerated = [
+        sum(weight(path) * g[which] for path, (_, g) in table.items())
+        for which in range(2)
+    ]
+    # ... and by sampling as the strategy samples.
+    draws, total = 4000, [np.zeros(3), np.zeros(3)]
+    squares = [np.zeros(3), np.zeros(3)]
+    uniforms = rng.uniform(1e-6, 1.0, size=(draws, 2, 3)).astype("float32")
+    logits = np.stack([d.logits.numpy() for d in decisions])
+    keys = np.argmax(logits - np.log(-np.log(uniforms)), axis=-1)
+    for k in range(16):  # the strategy draws what NumPy says it draws
+        for which, decision in enumerate(decisions):
+            index = DSNAS().sample(decision.logits.value, uniforms[k, which])
+            assert int(index) == keys[k, which]
+    for path in map(tuple, keys):
+        for which in range(2):
+            gradient = table[path][1][which]
+            total[which] += gradient
+            squares[which] += gradient**2
+    for which in range(2):
+        mean = total[which] / draws
+        error = np.sqrt(squares[which] / draws - mean**2) / np.sqrt(draws)
+        assert np.all(np.abs(mean - enumerated[which]) <= 4 * error + 1e-6)
+
+    # The exact gradient of the expected loss, by enumeration as well.
+    exact = [
+        sum(
+            weight(path) * loss * (np.eye(3)[path[which]] - p)
+            for path, (loss, _) in table.items()
+        )
+        for which, p in enumerate(probabilities)
+    ]
+    ours, exact = np.concatenate(enumerated), np.concatenate(exact)
+    bias = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+    cosine = ours @ exact / np.linalg.norm(ours) / np.linalg.norm(exact)
+    record_property("relative_bias", float(bias))
+    record_property("cosine", float(cosine))
+    assert cosine > 0.5, f"bias {bias:.2f}, cosine {cosine:.2f}"
