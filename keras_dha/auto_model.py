@@ -80,7 +80,7 @@ class AutoModel:
         hyperparameters="auto",
         target=None,
         search_split=0.1,
-        outer_every=4,
+        outer_every=8,
         seed=None,
         directory=None,
         overwrite=False,
@@ -261,6 +261,7 @@ class AutoModel:
             None if search_data is None else _pair(search_data),
             self.seed,
             shuffle,
+            replicas,
         )
 
     def _learns_from_search_data(self):

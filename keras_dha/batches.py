@@ -13,9 +13,14 @@ from keras_dha import data
 _HASH_BUCKETS = 10_000
 _LARGEST_BATCH = 128
 _FEWEST_STEPS = 40
+# A search batch has this share of a training batch's examples: its gradient
+# is averaged over many outer steps, and a whole batch would double their cost.
+_SEARCH_BATCH_SHARE = 0.5
 
 
-def prepare(x, y, spec, batch_size, share, search_data, seed, shuffle):
+def prepare(
+    x, y, spec, batch_size, share, search_data, seed, shuffle, replicas=1
+):
     """Returns (training batches, search batches or `None`).
 
     Args:
@@ -27,21 +32,29 @@ def prepare(x, y, spec, batch_size, share, search_data, seed, shuffle):
         search_data: Pair of arrays, pair (dataset, `None`), or `None`.
         seed: Integer, of the split and of all shuffling.
         shuffle: Whether arrays are shuffled.
+        replicas: Integer; every batch is a multiple of it.
     """
+    parts = max(1, round(_SEARCH_BATCH_SHARE * batch_size / replicas))
+    search_size = parts * replicas
+    search = _given(search_data, spec, search_size, seed)
     if isinstance(x, tf.data.Dataset):
-        x = _unbatched(x)
-        count, search = spec.count, _given(search_data, spec, batch_size, seed)
+        x, count = _unbatched(x), spec.count
         if share is not None:
             x, held_out = split_dataset(x, share)
+            if not _has_examples(x) or not _has_examples(held_out):
+                raise ValueError(
+                    "The dataset is too small to be split; give a larger "
+                    "`search_split`, or `search_data`. "
+                    f"Received: {count} examples, search_split={share}"
+                )
             size = max(1, round(count * share))
-            search = StreamBatches(held_out, size, batch_size)
+            search = StreamBatches(held_out, size, search_size)
             count -= size
         return StreamBatches(x, count, batch_size), search
     x, y = data.checked_arrays(x, y)
-    search = _given(search_data, spec, batch_size, seed)
     if share is not None:
         (x, y), held_out = split_arrays(x, y, spec, share, seed)
-        search = ArrayBatches(*held_out, batch_size, seed + 1)
+        search = ArrayBatches(*held_out, search_size, seed + 1)
     return ArrayBatches(x, y, batch_size, seed, shuffle), search
 
 
@@ -82,6 +95,10 @@ def _unbatched(dataset):
     if data.is_batched(dataset.element_spec):
         return dataset.unbatch()
     return dataset
+
+
+def _has_examples(dataset):
+    return next(iter(dataset), None) is not None
 
 
 def split_arrays(x, y, spec, share, seed):
@@ -149,16 +166,22 @@ class ArrayBatches:
         def gather(index):
             return tf.gather(x, index), tf.gather(y, index)
 
-        indices = tf.data.Dataset.range(self.count)
-        if self._shuffle:
-            seed = int(
-                np.random.SeedSequence([self._seed, epoch]).generate_state(1)[
-                    0
-                ]
-            )
-            indices = indices.shuffle(self.count, seed=seed)
+        key = tf.constant([self._seed, epoch], "int64")
+
+        def pass_over_all(number):
+            indices = tf.range(self.count)
+            if self._shuffle:
+                # Stateless: `Dataset.shuffle` mixes in TensorFlow's global
+                # seed, which another process need not share.
+                seed = tf.random.experimental.stateless_fold_in(key, number)
+                indices = tf.random.experimental.stateless_shuffle(
+                    indices, seed
+                )
+            return tf.data.Dataset.from_tensor_slices(indices)
+
         return (
-            indices.repeat()
+            tf.data.Dataset.counter()
+            .flat_map(pass_over_all)
             .batch(self.batch_size, drop_remainder=True)
             .map(gather)
             .prefetch(2)

@@ -26,8 +26,9 @@ def recalibrate(network, images, batches=16):
     if not layers:
         return
     statistics = [
-        v for layer in layers for v in (layer.moving_mean,
-                                        layer.moving_variance)
+        v
+        for layer in layers
+        for v in (layer.moving_mean, layer.moving_variance)
     ]
     # Without momentum a forward pass leaves that batch's own statistics.
     momenta = [layer.momentum for layer in layers]

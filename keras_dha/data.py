@@ -56,12 +56,14 @@ def inspect(x, y=None, steps=None, num_classes=None):
             summary.add(x[part], y[part])
     else:
         batches = as_batches(x, 256)
-        if int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
-            if steps is None:
-                raise ValueError(
-                    "An endless dataset needs `steps_per_epoch`. "
-                    "Received: steps_per_epoch=None"
-                )
+        cardinality = int(x.cardinality())
+        if cardinality == tf.data.INFINITE_CARDINALITY and steps is None:
+            raise ValueError(
+                "An endless dataset needs `steps_per_epoch`. "
+                "Received: steps_per_epoch=None"
+            )
+        # A generator does not say whether it ends; one with steps may not.
+        if cardinality < 0 and steps is not None:
             batches = batches.take(steps)
         try:
             for images, labels in batches:
@@ -126,10 +128,11 @@ class _Summary:
                     f"with sums {np.unique(labels.sum(axis=1))[:5]}"
                 )
             labels = labels.argmax(axis=1)
-        elif not np.array_equal(labels, labels.astype(np.int64)):
+        elif not _are_integers(labels):
             raise ValueError(
-                "Labels must be integers 0..classes-1 or one-hot rows. "
-                f"Received: labels={np.asarray(labels).ravel()[:5]}"
+                "Labels must be integers 0..classes-1 or one-hot rows; number "
+                "names by `np.unique(y, return_inverse=True)[1]`. "
+                f"Received: labels={labels[:5]}"
             )
         self.labels.update(np.unique(labels.astype(np.int64)).tolist())
 
@@ -176,6 +179,12 @@ class _Summary:
         )
 
 
+def _are_integers(labels):
+    if labels.dtype == object or not np.issubdtype(labels.dtype, np.number):
+        return labels.dtype == bool
+    return bool(np.all(np.isfinite(labels) & (labels == np.round(labels))))
+
+
 def _rounded_range(low, high):
     """The usual range that the values fit in, else the measured one."""
     for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0)):
@@ -191,18 +200,23 @@ def checked_arrays(x, y):
             "Expected arrays `x` and `y`, or a `tf.data.Dataset` of (image, "
             f"label) pairs. Received: x of type {type(x).__name__}, y=None"
         )
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y):
+    if isinstance(x, tf.data.Dataset):
         raise ValueError(
-            "`x` and `y` must hold the same number of examples. "
-            f"Received: x of shape {x.shape}, y of shape {y.shape}"
+            "A dataset holds its labels: `y` must be None. "
+            f"Received: y of type {type(y).__name__}"
         )
+    x, y = np.asarray(x), np.asarray(y)
     if x.dtype == object or not (
         np.issubdtype(x.dtype, np.number) or x.dtype == bool
     ):
         raise ValueError(
             "`x` must be one numeric array; images of several sizes must be "
             f"resized first. Received: dtype {x.dtype}"
+        )
+    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y):
+        raise ValueError(
+            "`x` and `y` must hold the same number of examples. "
+            f"Received: x of shape {x.shape}, y of shape {y.shape}"
         )
     if x.dtype != np.uint8:
         x = x.astype("float32")
@@ -245,4 +259,7 @@ def is_batched(spec):
     if labels.shape.rank == 2 or images.shape.rank == 4:
         return True
     # A vector of labels: a batch of integers, or one one-hot row.
-    return images.shape[0] == labels.shape[0] or images.shape[0] is None
+    if images.shape[0] is None:
+        return True
+    # As many rows in an image as there are classes: the dtype decides.
+    return images.shape[0] == labels.shape[0] and labels.dtype.is_integer

@@ -27,6 +27,7 @@ class Progress(keras.callbacks.Callback):
         self._bar = None
         self._measured_from = None
         self._steps_seen = 0
+        self._shown_at = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._verbose:
@@ -39,9 +40,7 @@ class Progress(keras.callbacks.Callback):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
         self._bar = keras.utils.Progbar(
-            self._steps_per_epoch,
-            verbose=self._verbose,
-            stateless_metrics=set(),
+            self._steps_per_epoch, verbose=self._verbose
         )
 
     def on_train_batch_end(self, batch, logs=None):
@@ -55,13 +54,13 @@ class Progress(keras.callbacks.Callback):
             values = [(k, float(v)) for k, v in (logs or {}).items()]
             self._bar.update(batch + 1, values, finalize=False)
 
-    _shown_at = 0.0
-
     def on_epoch_end(self, epoch, logs=None):
         if self._verbose:
-            self._bar.update(
-                self._steps_per_epoch, list((logs or {}).items()), True
-            )
+            logs = logs or {}
+            # These are the epoch's means: not to be averaged with the losses
+            # of those steps that were shown.
+            self._bar.stateless_metrics = set(logs)
+            self._bar.update(self._steps_per_epoch, list(logs.items()), True)
 
     def _seconds_left(self, step):
         if not self._steps_seen:

@@ -59,11 +59,18 @@ class SearchResult:
                 f"A search result must be JSON. Received: {error}"
             ) from None
         names = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(fields, dict) or set(fields) != names:
+        is_object = isinstance(fields, dict)
+        if not is_object or set(fields) != names:
             raise ValueError(
                 f"A search result must have the fields {sorted(names)}. "
-                f"Received: {fields if isinstance(fields, list) else sorted(fields)}"
+                f"Received: {sorted(fields) if is_object else fields!r}"
             )
+        for name in sorted(names - {"policy"}):
+            if not isinstance(fields[name], dict):
+                raise ValueError(
+                    f"`{name}` must be an object. "
+                    f"Received: {name}={fields[name]!r}"
+                )
         if fields["policy"] is not None:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
         return cls(**fields)

@@ -21,6 +21,9 @@ from keras_dha.hyperparameters import range_test
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.result import SearchResult
 
+# The name under which the time of first calls is kept.
+TRACING = "tracing"
+RANGE_TEST = "range test"
 # Enough steps for a smooth curve, few enough to cost little of a run.
 _RANGE_TEST_STEPS = 60
 _RANGE_TEST_LOW, _RANGE_TEST_HIGH = 1e-3, 3.0
@@ -73,6 +76,7 @@ class Run:
 
     def _use(self, joint):
         self.joint = joint
+        self._traced = []
         self._build_metrics()
         self._inner, self._joint_step = _step_functions(
             joint, self.distribution
@@ -145,6 +149,8 @@ class Run:
         rate = learned.values["learning_rate"]
         if is_new and isinstance(rate, Range) and rate.start is None:
             self.range_test()
+            self.seconds[RANGE_TEST] = time.monotonic() - begun
+            self.steps[RANGE_TEST] = _RANGE_TEST_STEPS
         self.starts = {n: float(learned.value(n)) for n in learned.values}
         shown = progress.Progress(
             self.plan,
@@ -263,9 +269,15 @@ class Run:
         )
         batch = next(stream)
         if search_stream is not None and step % self.outer_every == 0:
-            loss = self._joint_step(batch, schedule, next(search_stream))
+            function = self._joint_step
+            loss = function(batch, schedule, next(search_stream))
         else:
-            loss = self._inner(batch, schedule)
+            function = self._inner
+            loss = function(batch, schedule)
+        if function not in self._traced:
+            # The first call compiles the step: that is no time of a phase.
+            self._traced.append(function)
+            phase = TRACING
         self.seconds[phase] = (
             self.seconds.get(phase, 0.0) + time.monotonic() - begun
         )

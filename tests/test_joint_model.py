@@ -82,7 +82,9 @@ def search_loss(joint, data):
     """The search loss at the current weights; statistics stay as they are."""
     saved = snapshot(joint)
     images, labels = data
-    losses = joint.loss_object.call(labels, joint.network(images, training=True))
+    losses = joint.loss_object.call(
+        labels, joint.network(images, training=True)
+    )
     restore(joint, saved)
     return float(tf.reduce_mean(losses))
 
@@ -91,8 +93,10 @@ def search_loss(joint, data):
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 def test_hypergradient_through_a_network(float64, name, momentum):
     values = {**LEARNED, "momentum": momentum}
-    values[name] = LEARNED[name] if name != "momentum" else (
-        Range(0.0, 0.9, "linear", start=momentum)
+    values[name] = (
+        LEARNED[name]
+        if name != "momentum"
+        else (Range(0.0, 0.9, "linear", start=momentum))
     )
     joint = joint_model(values)
     for k in range(2):  # so that there is a velocity to speak of
@@ -218,9 +222,10 @@ def credits_by_path(network, decisions, data):
         logits = [d.logits.value for d in decisions]
         with tf.GradientTape() as tape:
             loss = loss_object(labels, network(images, training=True))
-        table[path] = float(loss), [
-            g.numpy() for g in tape.gradient(loss, logits)
-        ]
+        table[path] = (
+            float(loss),
+            [g.numpy() for g in tape.gradient(loss, logits)],
+        )
     return table
 
 
@@ -292,9 +297,7 @@ def test_dsnas_mean_equals_enumeration_and_bias_is_reported(
     probabilities = [d.probabilities() for d in decisions]
 
     def weight(path):
-        return np.prod(
-            [p[k] for p, k in zip(probabilities, path, strict=True)]
-        )
+        return np.prod([p[k] for p, k in zip(probabilities, path, strict=True)])
 
     # The estimator's mean by enumeration of every path ...
     enumerated = [

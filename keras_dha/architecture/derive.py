@@ -75,8 +75,6 @@ def _plain(layer, names):
     if layer.name in names:
         # Candidates of different choices may bear one name; a functional
         # model wants them distinct, and a layer cannot be renamed.
-        layer = keras.Sequential(
-            [layer], name=f"{layer.name}_{len(names)}"
-        )
+        layer = keras.Sequential([layer], name=f"{layer.name}_{len(names)}")
     names.add(layer.name)
     return layer

@@ -5,6 +5,9 @@ Adam moves along the aligned hypergradient (`keras_dha.hyperparameters.
 hypergradient`) of each outer step.
 """
 
+import math
+import numbers
+
 import keras
 from keras import ops
 
@@ -212,12 +215,16 @@ def validated(values):
             )
         if isinstance(value, Range):
             low, high = value.low, value.high
-        elif isinstance(value, (int, float)):
-            low = high = value
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+            low = high = float(value)
         else:
             raise ValueError(
                 f"`{name}` must be a number (fixed) or a `keras_dha.Range` "
                 f"(learned). Received: {name}={value!r}"
+            )
+        if not math.isfinite(low):
+            raise ValueError(
+                f"`{name}` must be finite. Received: {name}={value!r}"
             )
         if low < 0 or (name == "learning_rate" and low <= 0):
             raise ValueError(
@@ -227,7 +234,10 @@ def validated(values):
             raise ValueError(
                 f"`momentum` must stay below 1. Received: {name}={value!r}"
             )
-    return dict(values)
+    return {
+        name: value if isinstance(value, Range) else float(value)
+        for name, value in values.items()
+    }
 
 
 def _first(scale):

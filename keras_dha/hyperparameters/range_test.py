@@ -46,10 +46,18 @@ def evaluate(tried, losses):
     Args:
         tried: Learning rates, increasing.
         losses: The training loss of one step at each of them.
+
+    Raises:
+        FloatingPointError: No loss is finite.
     """
     losses = np.asarray(losses, float)
     usable = np.isfinite(losses)
     tried, losses = np.asarray(tried, float)[usable], losses[usable]
+    if not len(losses):
+        raise FloatingPointError(
+            "The training loss is not finite from the first step: look at "
+            "the model and the loss. Received: losses that are NaN or infinite"
+        )
     if len(losses) < 3:
         return RangeTest(float(tried[0]), float(tried[-1]))
     lowest = tried[int(np.argmin(_smoothed(losses)))]

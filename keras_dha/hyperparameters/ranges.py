@@ -1,6 +1,7 @@
 """Ranges: which hyperparameters are learned, where from and within what."""
 
 import math
+import numbers
 
 import keras
 
@@ -32,6 +33,12 @@ class Range:
         if scale not in ("log", "linear"):
             raise ValueError(
                 f"`scale` must be 'log' or 'linear'. Received: scale={scale!r}"
+            )
+        given = (low, high) if start is None else (low, high, start)
+        if not all(isinstance(value, numbers.Real) for value in given):
+            raise ValueError(
+                "`low`, `high` and `start` must be numbers. "
+                f"Received: low={low!r}, high={high!r}, start={start!r}"
             )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(

@@ -1,0 +1,214 @@
+"""What a joint run is worth, and what it costs.
+
+For each seed, in one process and on the same images and test set:
+
+    joint          keras_dha.AutoModel with untouched defaults
+    flip_crop      the architecture it found, trained anew and plainly for
+                   the same steps with random flips and shifts
+    rand_augment   the same with keras.layers.RandAugment
+    plain          the same without augmentation, for the time it takes
+
+The plain runs use every training image (the joint run holds out a tenth),
+SGD with momentum 0.9, weight decay, and a cosine from the usual rate of 0.1.
+
+    python -m benchmarks.joint_run --dataset fashion_mnist --limit 10000
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_dha
+from benchmarks import machine
+from keras_dha.phases import base_schedule
+
+ARMS = ("joint", "flip_crop", "rand_augment", "plain")
+RATE, DECAY, MOMENTUM = 0.1, 5e-4, 0.9
+
+
+class Cosine(keras.optimizers.schedules.LearningRateSchedule):
+    """The base schedule of a joint run, at a fixed rate."""
+
+    def __init__(self, total):
+        factors = [base_schedule(step, total) for step in range(total)]
+        self._rates = RATE * np.array(factors + factors[-1:], "float32")
+
+    def __call__(self, step):
+        """Returns the learning rate of a step."""
+        return tf.gather(self._rates, tf.cast(step, "int32"))
+
+    def get_config(self):
+        raise NotImplementedError("A benchmark's schedule is not saved.")
+
+
+def augmentation(arm, value_range):
+    """Returns the arm's Keras layers, to run in `tf.data`."""
+    if arm == "flip_crop":
+        # Zeros come in from outside: the background of these images.
+        return [
+            keras.layers.RandomFlip("horizontal"),
+            keras.layers.RandomTranslation(
+                0.125, 0.125, fill_mode="constant", fill_value=value_range[0]
+            ),
+        ]
+    if arm == "rand_augment":
+        return [keras.layers.RandAugment(value_range)]
+    return []
+
+
+def with_decay(layer):
+    """Returns a fresh copy of a layer whose kernel decays.
+
+    Coupled decay, as the joint run has it: the penalty's gradient goes
+    through the momentum. Keras' own is decoupled.
+    """
+    config = layer.get_config()
+    for name in ("kernel_regularizer", "depthwise_regularizer"):
+        if name in config:
+            config[name] = keras.regularizers.L2(DECAY / 2)
+    return type(layer).from_config(config)
+
+
+def plain_run(derived, data, arm, epochs, batch_size, seed, value_range):
+    """Trains a fresh copy of the derived model; returns its record."""
+    keras.utils.set_random_seed(seed)
+    network = keras.models.clone_model(
+        derived, clone_function=with_decay, recursive=True
+    )
+    steps = len(data.x_train) // batch_size
+    network.compile(
+        keras.optimizers.SGD(Cosine(steps * epochs), momentum=MOMENTUM),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    layers = augmentation(arm, value_range)
+
+    def augmented(x, y):
+        x = tf.cast(x, "float32")
+        for layer in layers:
+            x = layer(x, training=True)
+        return x, y
+
+    images = tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train))
+    images = images.shuffle(len(data.x_train), seed=seed)
+    images = images.batch(batch_size, drop_remainder=True)
+    images = images.map(augmented, num_parallel_calls=2).prefetch(2)
+    begun = time.monotonic()
+    network.fit(images, epochs=epochs, shuffle=False, verbose=0)
+    seconds = time.monotonic() - begun
+    _, accuracy = network.evaluate(data.x_test, data.y_test, verbose=0)
+    return {
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "steps": steps * epochs,
+        "rate": RATE,
+        "decay": DECAY,
+    }
+
+
+def joint_run(data, epochs, batch_size, seed):
+    """Runs the joint search; returns (record, derived model)."""
+    model = keras_dha.AutoModel(seed=seed)
+    begun = time.monotonic()
+    # As many steps as the plain runs have, which train on every image.
+    model.fit(
+        data.x_train,
+        data.y_train,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps_per_epoch=len(data.x_train) // batch_size,
+        verbose=0,
+    )
+    seconds = time.monotonic() - begun
+    _, accuracy = model.evaluate(data.x_test, data.y_test)
+    result = model.result
+    policy = result.policy
+    order = np.argsort(policy.probabilities)[::-1][:4]
+    record = {
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
+        "cost": result.cost,
+        "learning_rate": result.history["learning_rate"][::3],
+        "weight_decay": result.history["weight_decay"][::3],
+        "leading_operations": [policy.operations[k] for k in order],
+        "flip": policy.flip,
+        "shift": policy.shift,
+    }
+    return record, model.export_model()
+
+
+def step_ms(record, phase):
+    """Mean milliseconds of a step in a phase, first calls apart."""
+    spent = record["cost"]["phases"][phase]
+    return 1e3 * spent["seconds"] / spent["steps"]
+
+
+def main():
+    """Runs all arms for all seeds and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--output")
+    options = parser.parse_args()
+    data = keras_dha.datasets.load(options.dataset, limit=options.limit)
+    value_range = (0.0, 255.0 if data.x_train.dtype == np.uint8 else 16.0)
+    path = pathlib.Path(
+        options.output
+        or pathlib.Path(__file__).parent
+        / "results"
+        / f"joint_run_{data.name}.json"
+    )
+    record = {
+        "benchmark": "joint_run",
+        "machine": machine.describe(),
+        "dataset": options.dataset,
+        "train_images": len(data.x_train),
+        "test_images": len(data.x_test),
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "runs": [],
+    }
+    for seed in range(options.seeds):
+        joint, derived = joint_run(
+            data, options.epochs, options.batch_size, seed
+        )
+        runs = {"seed": seed, "joint": joint}
+        for arm in options.arms.split(",")[1:]:
+            runs[arm] = plain_run(
+                derived,
+                data,
+                arm,
+                options.epochs,
+                options.batch_size,
+                seed,
+                value_range,
+            )
+        if "plain" in runs:
+            plain = runs["plain"]
+            plain_ms = 1e3 * plain["seconds"] / plain["steps"]
+            runs["fit_over_plain"] = joint["seconds"] / plain["seconds"]
+            for phase in ("search", "train"):
+                runs[f"{phase}_step_over_plain"] = (
+                    step_ms(joint, phase) / plain_ms
+                )
+        record["runs"].append(runs)
+        record["mean_accuracy"] = {
+            arm: float(np.mean([r[arm]["accuracy"] for r in record["runs"]]))
+            for arm in options.arms.split(",")
+        }
+        path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

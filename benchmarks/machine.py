@@ -1,0 +1,30 @@
+"""What a measurement was made on: versions and machine, for its record."""
+
+import os
+import platform
+from importlib import metadata
+
+PACKAGES = (
+    "keras",
+    "keras-cv",
+    "numpy",
+    "scikit-learn",
+    "tensorflow",
+    "tensorflow-cpu",
+)
+
+
+def describe():
+    """Returns a JSON-able dict of versions and machine."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }

@@ -1,0 +1,86 @@
+"""Curves whose minimum is known by construction."""
+
+import numpy as np
+import pytest
+
+from keras_dha.hyperparameters import range_test
+
+LOW, HIGH, STEPS = 1e-3, 3.0, 60
+
+
+def parabola(lowest, noise=0.0):
+    """A loss that is lowest at the rate `lowest`, quadratic in its log."""
+    tried = range_test.rates(LOW, HIGH, STEPS)
+    losses = 1.0 + np.log(tried / lowest) ** 2
+    return tried, losses + noise * np.random.default_rng(0).normal(size=STEPS)
+
+
+def test_rates_grow_by_one_factor():
+    tried = range_test.rates(LOW, HIGH, STEPS)
+    assert (tried[0], tried[-1]) == pytest.approx((LOW, HIGH))
+    np.testing.assert_allclose(
+        np.diff(np.log(tried)), np.log(HIGH / LOW) / (STEPS - 1)
+    )
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_start_and_bound_move_with_the_minimum(noise):
+    """Ten times the minimum, ten times the rates, to steps of the grid."""
+    small = range_test.evaluate(*parabola(0.03, noise))
+    large = range_test.evaluate(*parabola(0.3, noise))
+    factor = (HIGH / LOW) ** ((5 if noise else 2) / (STEPS - 1))
+    assert 10 / factor < large.start / small.start < 10 * factor
+    assert 10 / factor < large.high / small.high < 10 * factor
+
+
+@pytest.mark.parametrize("lowest", [0.01, 0.1, 0.5])
+def test_start_and_bound_are_below_the_minimum(lowest):
+    found = range_test.evaluate(*parabola(lowest))
+    assert lowest / 20 < found.start < found.high
+    # The minimum that smoothing shows is ten steps late at the most.
+    assert found.start < lowest
+    assert found.high < lowest * (HIGH / LOW) ** (10 / (STEPS - 1))
+
+
+def test_a_loss_that_falls_to_the_end_allows_more_than_any_other():
+    tried = range_test.rates(LOW, HIGH, STEPS)
+    found = range_test.evaluate(tried, np.linspace(2.0, 1.0, STEPS))
+    assert range_test.evaluate(*parabola(0.3)).high < found.high <= HIGH
+
+
+def test_losses_that_are_not_finite_are_left_out():
+    tried, losses = parabola(0.1)
+    expected = range_test.evaluate(tried[:50], losses[:50])
+    losses[50:] = np.nan
+    losses[55] = np.inf
+    assert range_test.evaluate(tried, losses) == expected
+
+
+def test_divergence_within_the_first_steps_keeps_to_the_rates_seen():
+    found = range_test.evaluate([0.001, 0.002, 0.004], [1.0, 1.1, np.nan])
+    assert found == range_test.RangeTest(0.001, 0.002)
+
+
+def test_a_loss_that_is_never_finite():
+    with pytest.raises(FloatingPointError, match="not finite.*first step"):
+        range_test.evaluate([0.001], [np.nan])
+
+
+def stops_at(losses):
+    for k in range(1, len(losses) + 1):
+        if range_test.has_diverged(losses[:k]):
+            return k
+    return None
+
+
+def test_divergence_is_seen_soon_and_only_then():
+    flat = [1.0] * 30
+    assert stops_at(flat) is None
+    assert stops_at(list(np.linspace(1.0, 1.9, 40))) is None  # below twice
+    assert stops_at([*flat, np.nan]) == 31
+    assert stops_at([*flat, np.inf]) == 31
+    assert 31 <= stops_at([*flat, *[10.0] * 10]) <= 35
+
+
+def test_a_rough_beginning_is_no_divergence():
+    assert stops_at([1.0, 5.0, 1.0, 5.0, 1.0, 4.0] + [1.0] * 20) is None

@@ -1,0 +1,258 @@
+"""Batches and splits are checked by counting which examples come out."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha import batches
+from keras_dha import data
+
+COUNT, CLASSES = 400, 4
+
+
+def numbered(count=COUNT):
+    """Examples that can be told apart: example k is full of the number k."""
+    x = np.ones((count, 4, 4, 1), "float32")
+    x *= np.arange(count)[:, None, None, None]
+    return x, np.arange(count) % CLASSES
+
+
+def numbers(x):
+    return np.asarray(x)[:, 0, 0, 0].astype(int)
+
+
+def stream(x=None, y=None):
+    if x is None:
+        x, y = numbered()
+    return tf.data.Dataset.from_tensor_slices((x, y))
+
+
+def numbers_of(dataset):
+    return [int(x[0, 0, 0]) for x, _ in dataset.as_numpy_iterator()]
+
+
+# The split of arrays
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_array_split_is_disjoint_complete_and_stratified(share):
+    x, y = numbered()
+    spec = data.inspect(x, y)
+    (x1, y1), (x2, y2) = batches.split_arrays(x, y, spec, share, seed=3)
+    first, second = numbers(x1), numbers(x2)
+    assert sorted([*first, *second]) == list(range(COUNT))
+    np.testing.assert_array_equal(y1, first % CLASSES)
+    np.testing.assert_array_equal(y2, second % CLASSES)
+    for label in range(CLASSES):
+        assert np.sum(y2 == label) == round(share * COUNT / CLASSES)
+
+
+def test_array_split_follows_the_seed():
+    x, y = numbered()
+    spec = data.inspect(x, y)
+
+    def held_out(seed):
+        return numbers(batches.split_arrays(x, y, spec, 0.1, seed)[1][0])
+
+    np.testing.assert_array_equal(held_out(1), held_out(1))
+    assert set(held_out(1)) != set(held_out(2))
+
+
+def test_array_split_of_one_hot_labels_is_that_of_the_integers():
+    x, y = numbered()
+    rows = np.eye(CLASSES)[y]
+    integers = batches.split_arrays(x, y, data.inspect(x, y), 0.1, 3)[1]
+    one_hot = batches.split_arrays(x, rows, data.inspect(x, rows), 0.1, 3)[1]
+    np.testing.assert_array_equal(numbers(integers[0]), numbers(one_hot[0]))
+    np.testing.assert_array_equal(np.eye(CLASSES)[integers[1]], one_hot[1])
+
+
+def test_array_split_leaves_rare_classes_in_both_parts():
+    x, _ = numbered(100)
+    y = np.r_[np.zeros(97, int), [1, 1, 2]]  # two of class 1, one of class 2
+    parts = batches.split_arrays(x, y, data.inspect(x, y), 0.1, 0)
+    (_, y1), (_, y2) = parts
+    assert sorted(set(y1)) == [0, 1, 2]
+    assert sorted(set(y2)) == [0, 1]
+
+
+# The split of datasets
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dataset_split_is_disjoint_complete_and_about_right(share):
+    first, second = batches.split_dataset(stream(), share)
+    first, second = numbers_of(first), numbers_of(second)
+    assert sorted(first + second) == list(range(COUNT))
+    # Binomial: five standard deviations around the share.
+    slack = 5 * np.sqrt(COUNT * share * (1 - share))
+    assert abs(len(second) - share * COUNT) < slack
+
+
+def test_dataset_split_stays_the_same_however_it_is_shuffled():
+    shuffled = stream().shuffle(COUNT, seed=1, reshuffle_each_iteration=True)
+    first, second = batches.split_dataset(shuffled, 0.2)
+    order, held_out = numbers_of(second), set(numbers_of(second))
+    assert numbers_of(second) != order  # it is shuffled anew indeed
+    for _ in range(2):
+        assert set(numbers_of(second)) == held_out
+        assert not held_out & set(numbers_of(first))
+    assert held_out == set(numbers_of(batches.split_dataset(stream(), 0.2)[1]))
+
+
+# Batches of arrays
+
+
+def epoch_numbers(made, epoch, epochs=1):
+    taken = made.dataset(epoch).take(made.steps * epochs)
+    got = [(numbers(x), y) for x, y in taken.as_numpy_iterator()]
+    for x, y in got:
+        np.testing.assert_array_equal(x % CLASSES, y)
+    return np.array([x for x, _ in got])
+
+
+def test_every_epoch_is_a_full_permutation():
+    made = batches.ArrayBatches(*numbered(), batch_size=40, seed=0)
+    assert made.steps == 10
+    seen = [epoch_numbers(made, epoch) for epoch in range(2)]
+    for order in seen:
+        assert order.shape == (10, 40)
+        assert sorted(order.ravel()) == list(range(COUNT))
+    assert not np.array_equal(*seen)
+    assert not np.array_equal(seen[0].ravel(), np.arange(COUNT))
+
+
+def test_batches_are_full_and_do_not_repeat_within_an_epoch():
+    made = batches.ArrayBatches(*numbered(50), batch_size=16, seed=0)
+    order = epoch_numbers(made, 0)
+    assert order.shape == (3, 16)
+    assert len(set(order.ravel())) == 48
+
+
+def test_batches_do_not_end_after_the_epoch():
+    made = batches.ArrayBatches(*numbered(40), batch_size=8, seed=0)
+    order = epoch_numbers(made, 0, epochs=3).reshape(3, 40)
+    for permutation in order:
+        assert sorted(permutation) == list(range(40))
+    assert not np.array_equal(order[0], order[1])
+
+
+def test_same_key_same_order_whatever_else_was_seeded():
+    """So a run that was loaded in a new process goes on as it would have."""
+    made = batches.ArrayBatches(*numbered(), batch_size=40, seed=0)
+    tf.random.set_seed(1)
+    first = epoch_numbers(made, 5)
+    tf.random.set_seed(2)
+    np.testing.assert_array_equal(epoch_numbers(made, 5), first)
+    again = batches.ArrayBatches(*numbered(), batch_size=40, seed=0)
+    np.testing.assert_array_equal(epoch_numbers(again, 5), first)
+    other = batches.ArrayBatches(*numbered(), batch_size=40, seed=1)
+    assert not np.array_equal(epoch_numbers(other, 5), first)
+
+
+def test_without_shuffling_arrays_keep_their_order():
+    made = batches.ArrayBatches(*numbered(), 40, seed=0, shuffle=False)
+    for epoch in range(2):
+        order = epoch_numbers(made, epoch).ravel()
+        np.testing.assert_array_equal(order, np.arange(COUNT))
+
+
+def test_a_batch_is_never_larger_than_the_data():
+    made = batches.ArrayBatches(*numbered(12), batch_size=100, seed=0)
+    assert (made.batch_size, made.steps) == (12, 1)
+    streamed = batches.StreamBatches(stream(*numbered(12)), 12, 100)
+    assert (streamed.batch_size, streamed.steps) == (12, 1)
+
+
+# Batches of datasets
+
+
+def test_stream_batches_are_full_and_in_the_dataset_s_order():
+    made = batches.StreamBatches(stream(*numbered(10)), 10, batch_size=4)
+    assert made.steps == 2
+    np.testing.assert_array_equal(
+        epoch_numbers(made, 0, epochs=2).ravel(),
+        [*range(10), *range(6)],  # a batch may reach into the next pass
+    )
+
+
+# Preparing
+
+
+def prepare(x, y=None, batch_size=20, share=0.1, search_data=None, **kwargs):
+    arguments = {"seed": 0, "shuffle": True, **kwargs}
+    spec = data.inspect(x, y)
+    return batches.prepare(
+        x, y, spec, batch_size, share, search_data, **arguments
+    )
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "batched"])
+def test_training_and_search_batches_share_nothing(form):
+    given = numbered() if form == "arrays" else (stream(),)
+    if form == "batched":
+        given = (stream().batch(7),)
+    training, search = prepare(*given)
+    train = set(epoch_numbers(training, 0).ravel())
+    searched = set(epoch_numbers(search, 0, epochs=9).ravel())
+    assert not train & searched
+    assert train | searched <= set(range(COUNT))
+    assert 0.04 * COUNT < len(searched) < 0.2 * COUNT
+    assert epoch_numbers(training, 0).shape == (training.steps, 20)
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_without_a_share_everything_trains(form):
+    given = numbered() if form == "arrays" else (stream(),)
+    training, search = prepare(*given, share=None)
+    assert search is None
+    assert set(epoch_numbers(training, 0).ravel()) == set(range(COUNT))
+
+
+@pytest.mark.parametrize("train", ["arrays", "dataset"])
+@pytest.mark.parametrize("searched", ["arrays", "dataset", "batched"])
+def test_explicit_search_data_leaves_the_training_data_whole(train, searched):
+    given = numbered() if train == "arrays" else (stream(),)
+    x, y = numbered(60)
+    x += 1000
+    extra = (x, y) if searched == "arrays" else (stream(x, y), None)
+    if searched == "batched":
+        extra = (stream(x, y).batch(7), None)
+    training, search = prepare(*given, share=None, search_data=extra)
+    assert set(epoch_numbers(training, 0).ravel()) == set(range(COUNT))
+    assert set(epoch_numbers(search, 0).ravel()) == set(range(1000, 1060))
+
+
+def test_search_data_of_another_kind():
+    x, y = numbered()
+    with pytest.raises(ValueError, match=r"`search_data`.*\(4, 4\).*\(4, 4, 1"):
+        prepare(x, y, share=None, search_data=(x[..., 0], y))
+    with pytest.raises(ValueError, match="`search_data`.*one_hot=True"):
+        prepare(x, y, share=None, search_data=(x, np.eye(CLASSES)[y]))
+    with pytest.raises(ValueError, match=r"0\.\.classes-1"):
+        prepare(x, y, share=None, search_data=(x, y + 1))
+
+
+def test_a_dataset_too_small_to_be_split():
+    """No image of these two falls into the tenth that is held out."""
+    x, y = numbered(2)
+    x = x + 0.5
+    assert numbers_of(batches.split_dataset(stream(x, y), 0.001)[1]) == []
+    with pytest.raises(ValueError, match="too small to be split.*search_data"):
+        prepare(stream(x, y), share=0.001)
+
+
+@pytest.mark.parametrize(
+    "count, expected",
+    [(20, 16), (1000, 16), (1500, 32), (2560, 64), (60_000, 128)],
+)
+def test_batch_size_for_arrays_makes_forty_steps(count, expected):
+    x = np.zeros((1, 4))
+    assert batches.fitting_batch_size(x, count) == expected
+
+
+@pytest.mark.parametrize("drop_remainder", [False, True])
+def test_batch_size_of_a_dataset_is_its_own(drop_remainder):
+    batched = stream().batch(24, drop_remainder=drop_remainder)
+    assert batches.fitting_batch_size(batched, COUNT) == 24
+    assert batches.fitting_batch_size(stream(), 60_000) == 128

@@ -1,0 +1,100 @@
+"""Statistics against NumPy's mean and variance of the very batches."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_dha.calibration import recalibrate
+
+
+def batches(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(2.0, 3.0, (count, 8, 4, 4, 2)).astype("float32")
+
+
+def normalising_network(**kwargs):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 2))
+    norm = layers.BatchNormalization(name="norm", **kwargs)
+    x = layers.Conv2D(3, 3, name="conv")(norm(inputs))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(2)(x)), norm
+
+
+def test_statistics_are_the_means_of_the_batch_statistics():
+    network, norm = normalising_network()
+    given = batches(5)
+    recalibrate(network, iter(given), batches=5)
+    axes = (1, 2, 3)
+    np.testing.assert_allclose(
+        norm.moving_mean, given.mean(axes).mean(0), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        norm.moving_variance, given.var(axes).mean(0), rtol=1e-5
+    )
+
+
+def test_only_the_given_number_of_batches_counts():
+    network, norm = normalising_network()
+    given = batches(5)
+    recalibrate(network, iter(given), batches=2)
+    expected = given[:2].mean((1, 2, 3)).mean(0)
+    np.testing.assert_allclose(norm.moving_mean, expected, rtol=1e-5)
+
+
+def test_old_statistics_are_forgotten():
+    network, norm = normalising_network()
+    norm.moving_mean.assign([1e3, -1e3])
+    norm.moving_variance.assign([1e6, 1e6])
+    given = batches(2)
+    recalibrate(network, iter(given), batches=2)
+    expected = given.mean((1, 2, 3)).mean(0)
+    np.testing.assert_allclose(norm.moving_mean, expected, rtol=1e-5)
+
+
+def test_nothing_else_changes():
+    network, norm = normalising_network(momentum=0.7)
+    statistics = {id(norm.moving_mean), id(norm.moving_variance)}
+    others = [v for v in network.variables if id(v) not in statistics]
+    before = [v.numpy() for v in others]
+    recalibrate(network, iter(batches(2)), batches=2)
+    for variable, old in zip(others, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+    assert norm.momentum == 0.7
+
+
+def test_layers_further_in_see_what_the_layers_before_them_give():
+    inner = keras.Sequential([layers.BatchNormalization(name="second")])
+    inputs = keras.Input((4, 4, 2))
+    first = layers.BatchNormalization(name="first", epsilon=1e-6)
+    scaled = layers.Rescaling(2.0, offset=5.0)(first(inputs))
+    network = keras.Model(inputs, inner(scaled))
+    recalibrate(network, iter(batches(3)), batches=3)
+    # Each batch reaches the second layer with mean 0, variance 1, rescaled.
+    second = inner.layers[0]
+    np.testing.assert_allclose(second.moving_mean, [5.0, 5.0], rtol=1e-4)
+    np.testing.assert_allclose(second.moving_variance, [4.0, 4.0], rtol=1e-4)
+
+
+def test_a_frozen_layer_keeps_its_statistics():
+    network, norm = normalising_network()
+    norm.trainable = False
+    norm.moving_mean.assign([3.0, 4.0])
+    recalibrate(network, iter(batches(2)), batches=2)
+    np.testing.assert_array_equal(norm.moving_mean, [3.0, 4.0])
+
+
+def test_a_network_without_normalisation_needs_no_batches():
+    network = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    before = network.get_weights()
+    recalibrate(network, iter([]))
+    for old, new in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_momentum_comes_back_if_the_batches_end_early():
+    network, norm = normalising_network(momentum=0.7)
+    with pytest.raises(StopIteration):
+        recalibrate(network, iter(batches(1)), batches=2)
+    assert norm.momentum == 0.7

@@ -1,0 +1,294 @@
+"""The command line, with training replaced except in one slow run."""
+
+import io
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_dha
+from keras_dha import cli
+from keras_dha import datasets
+
+pytest.importorskip("sklearn")
+
+
+class QuickModel:
+    """Stands in for `keras_dha.AutoModel`: a linear net, no search."""
+
+    calls = []
+
+    def __init__(self, **arguments):
+        if arguments["method"] == "nonsense":
+            raise ValueError("`method` must be sane. Received: method=nonsense")
+        self.calls.append(arguments)
+
+    def fit(self, x, y, **arguments):
+        self.calls.append({"shape": x.shape, **arguments})
+        self.net = keras.Sequential(
+            [
+                keras.Input(x.shape[1:], name="image"),
+                keras.layers.Rescaling(1 / 16),
+                keras.layers.Flatten(),
+                keras.layers.Dense(10, activation="softmax"),
+            ]
+        )
+        self.net.compile("adam", "sparse_categorical_crossentropy")
+        self.net.optimizer.learning_rate = 0.03
+        self.net.fit(x, y, epochs=3, verbose=0)
+
+    def export_model(self):
+        return self.net
+
+    @property
+    def result(self):
+        return keras_dha.SearchResult(
+            genotype={},
+            policy=None,
+            hyperparameters={},
+            history={"loss": [1.0]},
+            cost={"seconds": 1.0, "phases": {}, "parameters": 650},
+        )
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(keras_dha, "AutoModel", QuickModel, raising=False)
+    monkeypatch.setattr(QuickModel, "calls", [])
+    return QuickModel
+
+
+def run(*arguments):
+    out = io.StringIO()
+    code = cli.main([str(a) for a in arguments], out)
+    return code, out.getvalue()
+
+
+@pytest.fixture
+def fitted(quick, tmp_path):
+    folder = tmp_path / "out"
+    code, out = run("fit", "--dataset=digits", f"--output={folder}")
+    assert code == 0
+    return folder, out
+
+
+def test_fit_leaves_all_files_and_a_summary(fitted):
+    folder, out = fitted
+    left = {str(p.relative_to(folder)) for p in folder.rglob("*.*")}
+    assert {
+        "digits.keras",
+        "digits/1/saved_model.pb",
+        "digits.tflite",
+        "result.json",
+    } <= left
+    assert not [name for name in left if name.startswith(".")]
+    result = keras_dha.SearchResult.from_json(
+        (folder / "result.json").read_text()
+    )
+    assert result.summary() in out
+    for name in ("digits.keras", "digits/1", "digits.tflite", "result.json"):
+        assert str(folder / name) in out
+    model = keras.saving.load_model(folder / "digits.keras")
+    data = datasets.load("digits")
+    predicted = model.predict(data.x_test, verbose=0).argmax(-1)
+    accuracy = (predicted == data.y_test).mean()
+    assert accuracy > 0.8
+    assert f"Test accuracy  {accuracy:.2%} of 359 images" in out
+
+
+def test_fit_hands_its_flags_on(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _ = run(
+        *("fit", "--dataset", "digits", "--epochs", "7", "--batch_size=32"),
+        *("--limit=100", "--seed=5", "--architecture=none", "--verbose=2"),
+        *("--augmentation=none", "--image_size=6"),
+    )
+    assert code == 0
+    made, fit = quick.calls
+    assert made == {
+        "search_space": "auto",
+        "method": "auto",
+        "strategy": None,
+        "augmentation": None,
+        "hyperparameters": "auto",
+        "seed": 5,
+    }
+    assert fit == {
+        "shape": (100, 6, 6, 1),
+        "batch_size": 32,
+        "epochs": 7,
+        "verbose": 2,
+    }
+    assert (tmp_path / "digits" / "digits.keras").exists()
+
+
+def test_flags_are_those_that_the_model_takes():
+    # The stand-in takes anything; the real one must know what is passed.
+    keras_dha.auto_model.AutoModel(
+        search_space="auto",
+        method="auto",
+        strategy=None,
+        augmentation="auto",
+        hyperparameters=None,
+        seed=1,
+    )
+
+
+def test_a_used_folder_is_refused_before_training(quick, tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    arguments = ["fit", "--dataset=digits", f"--output={tmp_path}"]
+    assert run(*arguments)[0] == 1
+    assert "not empty" in capsys.readouterr().err
+    assert quick.calls == []
+    assert run(*arguments, "--overwrite")[0] == 0
+    assert run(*arguments, "--overwrite")[0] == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_an_unwritable_folder_is_refused_before_training(
+    quick, tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    code, _ = run(
+        "fit", "--dataset=digits", f"--output={tmp_path / 'file' / 'x'}"
+    )
+    assert code == 1
+    assert "Cannot write here" in capsys.readouterr().err
+    assert not [call for call in quick.calls if "shape" in call]
+
+
+def test_the_dataset_is_not_its_own_output(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets" / "cats").mkdir(parents=True)
+    code, _ = run("fit", "--dataset=pets", "--image_size=8", "--overwrite")
+    assert code == 2
+    assert quick.calls == []
+
+
+def test_evaluate_says_what_fit_said(fitted):
+    folder, out = fitted
+    model = folder / "digits.keras"
+    code, again = run("evaluate", f"--model={model}", "--dataset=digits")
+    assert code == 0
+    assert again.startswith("Test accuracy") and again in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--format=tf_saved_model"],
+        ["--format=litert"],
+        ["--format=litert", "--quantize=float16"],
+        ["--format=litert", "--quantize=int8", "--dataset=digits"],
+    ],
+)
+def test_export(fitted, tmp_path, arguments):
+    litert = "--format=litert" in arguments
+    target = tmp_path / ("small.tflite" if litert else "served/2")
+    code, out = run(
+        "export",
+        f"--model={fitted[0] / 'digits.keras'}",
+        f"--output={target}",
+        *arguments,
+    )
+    assert code == 0
+    assert out.strip() == str(target)
+    assert target.is_file() if litert else (target / "saved_model.pb").exists()
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused(tmp_path, capsys):
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]).save(
+        path
+    )
+    assert run("evaluate", f"--model={path}", "--dataset=digits")[0] == 1
+    assert "(8, 8, 3), images (8, 8, 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train"], 2, "'train' is no command"),
+        (["fit"], 2, "--dataset is needed"),
+        (["fit", "--dataset=digits", "--epochs=0"], 2, "--epochs=0"),
+        (["fit", "--dataset=digits", "--epochs=x"], 2, "--epochs=x"),
+        (["fit", "--max_trials=3"], 2, "max_trials"),
+        (["fit", "--dataset=digits", "--augmentation=x"], 2, "auto|none"),
+        (["fit", "--dataset=digits", "extra"], 2, "'extra'"),
+        (["fit", "--dataset=digits", "--method=nonsense"], 2, "sane"),
+        (["fit", "--dataset=no/such"], 1, "name_or_path='no/such'"),
+        (["evaluate", "--model=a.keras", "--dataset=digits"], 1, "a.keras"),
+        (["export", "--model=a.keras"], 2, "--output is needed"),
+        (
+            ["export", "--model=a", "--output=b", "--quantize=int8"],
+            2,
+            "needs --dataset",
+        ),
+        (
+            ["export", "--model=a", "--output=b", "--quantize=float16"],
+            2,
+            "litert only",
+        ),
+    ],
+)
+def test_errors_are_one_line(
+    quick, tmp_path, monkeypatch, capsys, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == (code, "")
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_came_from(quick):
+    with pytest.raises(ValueError, match="name_or_path"):
+        run("fit", "--dataset=no/such", "--debug")
+
+
+def test_an_interrupted_run_says_so(quick, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QuickModel, "fit", interrupted)
+    arguments = ["fit", "--dataset=digits", f"--output={tmp_path / 'out'}"]
+    assert run(*arguments)[0] == 130
+    assert capsys.readouterr().err == "keras-dha: interrupted\n"
+
+
+def test_help_is_for_people():
+    code, overview = run("--help")
+    assert code == 0
+    for name in cli.COMMANDS:
+        assert f"  {name} " in overview
+        code, text = run(name, "--help")
+        assert code == 0
+        assert text.startswith(f"usage: keras-dha {name}")
+        assert max(map(len, text.splitlines())) <= 80
+        # Nothing of absl's own, which every absl program would list.
+        assert "logtostderr" not in text and "flagfile" not in text
+        assert len(text.splitlines()) < 60
+    assert "--epochs=INT  (default 30)" in run("fit", "--help")[1]
+    assert run()[0] == 2
+
+
+@pytest.mark.slow
+def test_a_real_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    code, out = run(
+        *("fit", "--dataset=digits", "--epochs=2", "--limit=400"),
+        *("--seed=1", f"--output={tmp_path}", "--verbose=0"),
+    )
+    assert code == 0
+    assert sys.stdout.getvalue() == ""  # verbose=0 is obeyed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["genotype"] and result["policy"]
+    model = keras.saving.load_model(tmp_path / "digits.keras")
+    stock = [
+        type(layer).__module__.startswith("keras.") for layer in model.layers
+    ]
+    assert np.all(stock)
+    assert "Test accuracy" in out

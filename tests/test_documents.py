@@ -1,0 +1,94 @@
+"""README, recipes and notebooks do what they say."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def run(code_or_file, folder):
+    arguments = (
+        ["-c", code_or_file]
+        if isinstance(code_or_file, str)
+        else [str(code_or_file)]
+    )
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={
+            **os.environ,
+            "KERAS_DHA_TINY": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "PYTHONPATH": str(ROOT),
+        },
+    )
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_readme_sets_up_in_two_commands_of_one_line_each():
+    commands = blocks("bash")
+    assert [command.count("\n") for command in commands] == [1, 1]
+    assert "keras-dha fit --dataset digits" in commands[0]
+    assert "pytest" in commands[1]
+
+
+@pytest.mark.slow
+def test_readme_example_runs(tmp_path):
+    (example,) = blocks("python")
+    assert len(example.splitlines()) <= 15
+    short = example.replace("epochs=30", "epochs=2")
+    short = short.replace('load("digits")', 'load("digits", limit=200)')
+    assert short.count("epochs=2") == short.count("limit=200") == 1
+    done = run(short, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Architecture" in done.stdout
+    assert (tmp_path / "digits/1/saved_model.pb").exists()
+    assert (tmp_path / "digits.tflite").exists()
+
+
+RECIPES = sorted((ROOT / "recipes").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_run(recipe, tmp_path):
+    done = run(recipe, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Test accuracy" in done.stdout
+
+
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_those_of_their_scripts(notebook):
+    jupytext = pytest.importorskip("jupytext")
+    cells = [
+        [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+        for path in (notebook, notebook.with_suffix(".py"))
+    ]
+    assert cells[0] == cells[1]
+    installs = [source for _, source in cells[0] if "%pip install" in source]
+    assert len(installs) == 1
+
+
+def test_changelog_and_version_agree():
+    version = re.search(
+        r'__version__ = "(.+)"',
+        (ROOT / "keras_dha" / "_version.py").read_text(encoding="utf-8"),
+    ).group(1)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(.+?)\]", changes, re.MULTILINE).group(1)
+    assert newest in ("Unreleased", version)

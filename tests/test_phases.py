@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from keras_dha import phases
+from keras_dha.architecture.strategies import DSNAS
+
+
+def test_phases_follow_the_shares_of_the_strategy():
+    plan = phases.plan(200, DSNAS(warmup=0.1, until=0.4))
+    assert (plan.total, plan.warmup_end, plan.search_end) == (200, 20, 80)
+    names = [plan.phase(step, derived=step >= 80) for step in range(200)]
+    assert names == ["warm-up"] * 20 + ["search"] * 60 + ["train"] * 120
+
+
+def test_a_network_derived_early_is_trained():
+    plan = phases.plan(200, DSNAS(warmup=0.1, until=0.4))
+    assert plan.phase(30, derived=True) == phases.TRAIN
+
+
+def test_without_choices_there_is_only_training():
+    plan = phases.plan(50, None)
+    assert {plan.phase(step, derived=True) for step in range(50)} == {"train"}
+
+
+@pytest.mark.parametrize("total", range(2, 40))
+@pytest.mark.parametrize(
+    "warmup, until", [(0.0, 0.01), (0.05, 0.3), (0.1, 1.0), (0.98, 0.99)]
+)
+def test_every_run_searches_and_then_trains(total, warmup, until):
+    """However short it is: one step of each at the least."""
+    plan = phases.plan(total, DSNAS(warmup=warmup, until=until))
+    assert 0 <= plan.warmup_end <= plan.search_end <= total - 1
+    assert plan.search_end >= 1
+    assert 1 <= plan.check_every <= total
+
+
+def test_a_run_of_one_step_searches():
+    plan = phases.plan(1, DSNAS())
+    assert plan.phase(0, derived=False) == phases.SEARCH
+
+
+def numpy_schedule(total, rise):
+    """Linear rise, then half a cosine, written down as arrays."""
+    rising = max(1, round(rise * total))
+    up = np.arange(1, rising + 1) / rising
+    down = np.cos(np.linspace(0.0, np.pi, total - rising, endpoint=False))
+    return np.concatenate([up, 0.5 + 0.5 * down])
+
+
+@pytest.mark.parametrize("total, rise", [(200, 0.1), (37, 0.25), (5, 0.0)])
+def test_base_schedule(total, rise):
+    ours = [phases.base_schedule(k, total, rise) for k in range(total)]
+    np.testing.assert_allclose(ours, numpy_schedule(total, rise), rtol=1e-12)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 10, 1000])
+def test_no_step_is_lost_and_none_exceeds_the_learned_rate(total):
+    factors = [phases.base_schedule(k, total) for k in range(total)]
+    assert max(factors) == 1.0
+    assert min(factors) > 0.0

@@ -1,0 +1,113 @@
+import dataclasses
+import json
+
+import pytest
+
+from keras_dha.augmentation.policy import Policy
+from keras_dha.result import SearchResult
+
+POLICY = Policy.uniform(["Rotate", "Invert"], levels=2, flip=0.5, shift=None)
+RESULT = SearchResult(
+    genotype={
+        "block": {
+            "choice": "block_conv5",
+            "frozen": True,
+            "probabilities": {
+                "block_conv3": 0.0,
+                "block_conv5": 1.0,
+                "block_none": 0.0,
+            },
+        }
+    },
+    policy=POLICY,
+    hyperparameters={
+        "learning_rate": {"value": 0.0625, "start": 0.5, "learned": True},
+        "momentum": {"value": 0.875, "start": 0.875, "learned": False},
+    },
+    history={"loss": [1.5, 0.75], "learning_rate": [0.25, 0.0625]},
+    cost={
+        "seconds": 61.0,
+        "phases": {"search": {"seconds": 41.0, "steps": 120}},
+        "parameters": 12345,
+    },
+)
+NOTHING = dataclasses.replace(RESULT, genotype={}, policy=None)
+
+
+@pytest.mark.parametrize("result", [RESULT, NOTHING])
+def test_json_round_trip(result):
+    assert SearchResult.from_json(result.to_json()) == result
+
+
+def test_json_is_plain_and_complete():
+    fields = json.loads(RESULT.to_json())
+    assert set(fields) == {f.name for f in dataclasses.fields(SearchResult)}
+    assert fields["policy"]["operations"] == ["Rotate", "Invert"]
+    assert fields["history"]["loss"] == [1.5, 0.75]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(RESULT)])
+def test_results_that_differ_in_one_field_differ(field):
+    other = {} if field != "policy" else None
+    assert dataclasses.replace(RESULT, **{field: other}) != RESULT
+
+
+def changed(**fields):
+    return json.dumps({**json.loads(RESULT.to_json()), **fields})
+
+
+def without(field):
+    fields = json.loads(RESULT.to_json())
+    del fields[field]
+    return json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "must be JSON"),
+        ("genotype", "must be JSON"),
+        (RESULT.to_json()[:-1], "must be JSON"),
+        ("[]", "must have the fields"),
+        ("3", "must have the fields"),
+        ("null", "must have the fields"),
+        ("{}", "must have the fields"),
+        (without("cost"), "must have the fields.*Received"),
+        (changed(code="import os"), "must have the fields.*'code'"),
+        (changed(genotype=[]), "`genotype` must be an object"),
+        (changed(history=3), "`history` must be an object"),
+        (changed(cost=None), "`cost` must be an object"),
+        (changed(policy={}), "policy"),
+        (changed(policy=3), "policy"),
+    ],
+)
+def test_junk_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        SearchResult.from_json(text)
+
+
+def test_summary_says_what_was_found():
+    text = RESULT.summary()
+    assert "block_conv5" not in text.replace("block  conv5  (1 of 3)", "")
+    assert "block  conv5  (1 of 3)" in text
+    assert "Rotate" in text
+    assert "0.5 -> 0.25 -> 0.0625" in text
+    assert "0.875 (fixed)" in text
+    assert "61 s in all (search 120 steps in 41 s)" in text
+    assert "12,345 parameters" in text
+
+
+def test_summary_says_what_was_not_searched():
+    text = NOTHING.summary()
+    assert "nothing to choose" in text
+    assert "Augmentation: none" in text
+
+
+def test_a_long_trajectory_is_thinned_to_its_end():
+    history = {"learning_rate": [0.5 - 0.001 * k for k in range(100)]}
+    text = dataclasses.replace(RESULT, history=history).summary()
+    line = next(li for li in text.splitlines() if "learning_rate " in li)
+    values = [float(v) for v in line.split(maxsplit=1)[1].split(" -> ")]
+    assert len(values) == 7
+    assert (values[0], values[-1]) == (0.5, pytest.approx(0.401))
+    assert sorted(values, reverse=True) == values
