@@ -1,0 +1,1 @@
+"""Measurements of keras_dha beside what a user would pick instead."""

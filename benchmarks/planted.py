@@ -1,15 +1,15 @@
 """Planted truth: does the search find what was put there to be found?
 
-    architecture   digits; a useful branch among crippled ones (nothing, no
-                   view of the neighbours, the image blurred away): how many
-                   of 10 seeds pick it
-    invariance     Fashion-MNIST; search split and test rotated by up to 40
-                   degrees, training images upright: the policy must turn to
-                   rotations, and help on the rotated test images
-    learning_rate  Fashion-MNIST; started ten times too low, against a grid
-                   of fixed rates with the same cosine
+architecture   digits; a useful branch among crippled ones (nothing, no
+view of the neighbours, the image blurred away): how many
+of 10 seeds pick it
+invariance     Fashion-MNIST; search split and test rotated by up to 40
+degrees, training images upright: the policy must turn to
+rotations, and help on the rotated test images
+learning_rate  Fashion-MNIST; started ten times too low, against a grid
+of fixed rates with the same cosine
 
-    python -m benchmarks.planted architecture
+python -m benchmarks.planted architecture
 """
 
 import argparse
@@ -169,12 +169,8 @@ def learning_rate(seeds=3, epochs=15, limit=10_000):
                 hyperparameters={"learning_rate": rate},
                 seed=seed,
             )
-            model.fit(
-                data.x_train, data.y_train, epochs=epochs, verbose=0
-            )
-            accuracies[name].append(
-                model.evaluate(data.x_test, data.y_test)[1]
-            )
+            model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
+            accuracies[name].append(model.evaluate(data.x_test, data.y_test)[1])
             if rate is planted:
                 trajectory.append(model.result.history["learning_rate"])
     means = {name: float(np.mean(a)) for name, a in accuracies.items()}

@@ -12,10 +12,9 @@ import tensorflow as tf
 from keras_dha import batches
 from keras_dha import data
 from keras_dha import export as exporting
-from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
-from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.methods import parts
@@ -208,8 +207,15 @@ class AutoModel:
             validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
         is_new = self.joint is None
         if is_new:
+            keras.utils.set_random_seed(self.seed)
             with self._distribution.scope():
-                self.joint = self._build()
+                self.joint = assemble(
+                    self._builder(self._spec),
+                    self._spec,
+                    self._parts,
+                    seed=self.seed,
+                    **self._compiled,
+                )
         run = Run(
             self.joint,
             training,
@@ -270,65 +276,6 @@ class AutoModel:
         values = (self._parts.hyperparameters or {}).values()
         policy = self._parts.augmentation is not None and self._spec.is_image
         return policy or any(isinstance(value, Range) for value in values)
-
-    def _build(self):
-        """Returns the joint model that the first `fit` starts from."""
-        keras.utils.set_random_seed(self.seed)
-        network, strategy = self._builder(self._spec), self._parts.strategy
-        decisions = find_decisions(network)
-        if decisions and strategy is None:
-            for decision in decisions:
-                decision.freeze(0)
-            network = derive(network)
-        return JointModel(
-            network,
-            self._loss(network),
-            metrics=self._compiled["metrics"] or ["accuracy"],
-            strategy=strategy if decisions else None,
-            augmentation=self._augmentation(),
-            hyperparameters=LearnedHyperparameters(
-                self._parts.hyperparameters
-            ),
-            seed=self.seed,
-        )
-
-    def _augmentation(self):
-        augmentation, spec = self._parts.augmentation, self._spec
-        if augmentation is None or not spec.is_image:
-            return None
-        if augmentation == "auto":
-            # Loaded when used: it brings all of KerasCV with it.
-            from keras_dha.augmentation.layer import DifferentiableAugmentation
-
-            augmentation = DifferentiableAugmentation(
-                value_range=spec.value_range
-            )
-        if not augmentation.built:
-            channels = spec.shape[2:] or (1,)
-            augmentation.build((None, *spec.shape[:2], *channels))
-        return augmentation
-
-    def _loss(self, network):
-        loss = self._compiled["loss"]
-        if loss is None:
-            last = network.layers[-1]
-            is_softmax = isinstance(last, keras.layers.Softmax) or (
-                getattr(last, "activation", None) is keras.activations.softmax
-            )
-            kind = (
-                keras.losses.CategoricalCrossentropy
-                if self._spec.one_hot
-                else keras.losses.SparseCategoricalCrossentropy
-            )
-            return kind(from_logits=not is_softmax)
-        loss = keras.losses.get(loss)
-        if isinstance(loss, keras.losses.Loss):
-            return loss
-        raise ValueError(
-            "`loss` must be a `keras.losses.Loss`, such as "
-            "`keras.losses.CategoricalFocalCrossentropy()`. "
-            f"Received: loss={self._compiled['loss']!r}"
-        )
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose=0, return_dict=False

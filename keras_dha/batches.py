@@ -122,8 +122,9 @@ def split_arrays(x, y, spec, share, seed):
 def split_dataset(dataset, share):
     """Returns unbatched datasets (for the weights, for the search split).
 
-    `dataset` is unbatched. An example is held out if the hash of its image says so, whichever place
-    it has in the dataset: no shuffle moves it to the other side.
+    `dataset` is unbatched. An example is held out if the hash of its image
+    says so, whichever place it has in the dataset: no shuffle moves it to the
+    other side.
     """
     limit = round(share * _HASH_BUCKETS)
 

@@ -98,9 +98,7 @@ class JointModel(keras.Model):
             )
             self.hyperparameters.averaged.assign(self.weight_vector.read())
         self._create_state()
-        network.compile(
-            loss=loss, metrics=list(metrics), jit_compile=False
-        )
+        network.compile(loss=loss, metrics=list(metrics), jit_compile=False)
         self.built = True
 
     def _create_state(self):
@@ -276,9 +274,7 @@ class JointModel(keras.Model):
             active,
         )
         if self.needs_search_data:
-            learned.advance(
-                weights, velocity, step, schedule, decayed, active
-            )
+            learned.advance(weights, velocity, step, schedule, decayed, active)
         vector.write(step.weights)
         self.velocity.assign(step.velocity)
 
@@ -385,9 +381,7 @@ class JointModel(keras.Model):
             seed=self.seed,
             name=self.name,
         )
-        kept = self.weight_vector.positions_of(
-            derived.weight_vector.variables
-        )
+        kept = self.weight_vector.positions_of(derived.weight_vector.variables)
         size = self.weight_vector.size
         for theirs, ours in zip(
             derived.state_variables(), self.state_variables(), strict=True

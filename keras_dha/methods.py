@@ -66,39 +66,41 @@ def parts(method, strategy, augmentation, hyperparameters):
         )
     row = METHODS[method]()
     if strategy != "auto":
-        if not (strategy is None or isinstance(strategy, Strategy)):
-            raise ValueError(
-                "`strategy` must be 'auto', None or an object of "
-                f"`keras_dha.strategies`. Received: strategy={strategy!r}"
-            )
-        row = row._replace(strategy=strategy)
-    if not isinstance(augmentation, str):
-        if not (
-            augmentation is None
-            or isinstance(augmentation, keras.layers.Layer)
-            and hasattr(type(augmentation), "score_gradient")
-        ):
-            raise ValueError(
-                "`augmentation` must be 'auto', None or a "
-                "`keras_dha.DifferentiableAugmentation`. "
-                f"Received: augmentation={augmentation!r}"
-            )
-        row = row._replace(augmentation=augmentation)
-    elif augmentation != "auto":
-        raise ValueError(
-            "`augmentation` must be 'auto', None or a layer. "
-            f"Received: augmentation={augmentation!r}"
-        )
+        row = row._replace(strategy=_checked_strategy(strategy))
+    if not isinstance(augmentation, str) or augmentation != "auto":
+        row = row._replace(augmentation=_checked_augmentation(augmentation))
     if hyperparameters is None or isinstance(hyperparameters, dict):
-        return row._replace(
-            hyperparameters=validated(hyperparameters or {}) or None
-        )
-    if hyperparameters != "auto":
+        values = validated(hyperparameters or {})
+        row = row._replace(hyperparameters=values or None)
+    elif hyperparameters != "auto":
         raise ValueError(
             "`hyperparameters` must be 'auto', None or a dict. "
             f"Received: hyperparameters={hyperparameters!r}"
         )
     return row
+
+
+def _checked_strategy(strategy):
+    if strategy is None or isinstance(strategy, Strategy):
+        return strategy
+    raise ValueError(
+        "`strategy` must be 'auto', None or an object of "
+        f"`keras_dha.strategies`. Received: strategy={strategy!r}"
+    )
+
+
+def _checked_augmentation(augmentation):
+    # Asked by its verb: to import the class would load KerasCV.
+    if augmentation is None or (
+        isinstance(augmentation, keras.layers.Layer)
+        and hasattr(type(augmentation), "score_gradient")
+    ):
+        return augmentation
+    raise ValueError(
+        "`augmentation` must be 'auto', None or a "
+        "`keras_dha.DifferentiableAugmentation`. "
+        f"Received: augmentation={augmentation!r}"
+    )
 
 
 def space_builder(search_space):

@@ -40,7 +40,9 @@ class Progress(keras.callbacks.Callback):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
         self._bar = keras.utils.Progbar(
-            self._steps_per_epoch, verbose=self._verbose
+            self._steps_per_epoch,
+            verbose=self._verbose,
+            stateless_metrics=set(),
         )
 
     def on_train_batch_end(self, batch, logs=None):
@@ -56,11 +58,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self._verbose:
-            logs = logs or {}
-            # These are the epoch's means: not to be averaged with the losses
-            # of those steps that were shown.
-            self._bar.stateless_metrics = set(logs)
-            self._bar.update(self._steps_per_epoch, list(logs.items()), True)
+            self._bar.update(
+                self._steps_per_epoch, list((logs or {}).items()), True
+            )
 
     def _seconds_left(self, step):
         if not self._steps_seen:

@@ -235,9 +235,7 @@ class Run:
         stream = iter(self._distributed(self.batches, order))
         search_stream = None
         if self.search_batches is not None and self.joint.needs_search_data:
-            search_stream = iter(
-                self._distributed(self.search_batches, order)
-            )
+            search_stream = iter(self._distributed(self.search_batches, order))
         losses = []
         for k in range(self.steps_per_epoch):
             self._next_step = epoch * self.steps_per_epoch + k

@@ -1,7 +1,5 @@
 """Independent references: NumPy and finite differences, none of our code."""
 
-import numpy as np
-
 
 def central_difference(function, at, eps=1e-6):
     """(f(at + eps) - f(at - eps)) / (2 eps), in float64."""

@@ -23,9 +23,12 @@ LEARNED = {
 
 @pytest.fixture
 def float64():
+    # The policy is kept from the first layer on, whatever floatx becomes.
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def batch(seed, dtype="float64"):

@@ -22,7 +22,9 @@ class Choice(keras.layers.Layer):
             give outputs of the same shape.
         decision: Optional `keras_dha.Decision` to share with other choices,
             so that all of them pick the same candidate. By default the
-            choice has its own.
+            choice has its own. Saving keeps it shared;
+            `keras.models.clone_model`, which copies one layer at a time,
+            gives each choice a copy.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
@@ -32,7 +34,8 @@ class Choice(keras.layers.Layer):
 
     Raises:
         ValueError: Fewer than two candidates, a candidate that is no layer,
-            a decision of another size, or outputs of different shapes.
+            two of one name, a decision of another size, or outputs of
+            different shapes.
 
     Example:
 
@@ -50,25 +53,14 @@ class Choice(keras.layers.Layer):
     def __init__(self, candidates, decision=None, **kwargs):
         super().__init__(**kwargs)
         candidates = list(candidates)
-        if len(candidates) < 2:
-            raise ValueError(
-                "A `Choice` needs at least two candidates; with one there is "
-                "nothing to choose, use the layer itself. "
-                f"Received: candidates={candidates}"
-            )
-        for candidate in candidates:
-            if not isinstance(candidate, keras.layers.Layer):
-                raise ValueError(
-                    "Each candidate of a `Choice` must be a Keras layer. "
-                    f"Received: candidate={candidate!r}"
-                )
-        if len({id(c) for c in candidates}) < len(candidates):
-            raise ValueError(
-                "The candidates of a `Choice` must be distinct layers. "
-                f"Received: candidates={[c.name for c in candidates]}"
-            )
+        _check_candidates(candidates)
         if decision is None:
             decision = Decision(len(candidates), name=f"{self.name}_decision")
+        if not isinstance(decision, Decision):
+            raise ValueError(
+                "`decision` must be a `keras_dha.Decision`. "
+                f"Received: decision={decision!r}"
+            )
         if decision.num_candidates != len(candidates):
             raise ValueError(
                 "`decision` must have as many options as there are "
@@ -117,10 +109,14 @@ class Choice(keras.layers.Layer):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
+        decision = serialize(self.decision)
+        # Keras marks only what is shared at the top level of a model by this
+        # key, and honours it everywhere.
+        decision["shared_object_id"] = id(self.decision)
         return {
             **super().get_config(),
             "candidates": [serialize(c) for c in self.candidates],
-            "decision": serialize(self.decision),
+            "decision": decision,
         }
 
     @classmethod
@@ -130,3 +126,29 @@ class Choice(keras.layers.Layer):
         config["candidates"] = [deserialize(c) for c in config["candidates"]]
         config["decision"] = deserialize(config["decision"])
         return cls(**config)
+
+
+def _check_candidates(candidates):
+    if len(candidates) < 2:
+        raise ValueError(
+            "A `Choice` needs at least two candidates; with one there is "
+            "nothing to choose, use the layer itself. "
+            f"Received: candidates={candidates}"
+        )
+    for candidate in candidates:
+        if not isinstance(candidate, keras.layers.Layer):
+            raise ValueError(
+                "Each candidate of a `Choice` must be a Keras layer. "
+                f"Received: candidate={candidate!r}"
+            )
+    if len({id(c) for c in candidates}) < len(candidates):
+        raise ValueError(
+            "The candidates of a `Choice` must be distinct layers. "
+            f"Received: candidates={[c.name for c in candidates]}"
+        )
+    names = [c.name for c in candidates]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "The candidates of a `Choice` must have distinct names, by "
+            f"which the result tells them apart. Received: names={names}"
+        )

@@ -16,8 +16,8 @@ class Decision(keras.layers.Layer):
 
     A decision is *free* while it is searched and *frozen* once `freeze` was
     called. In training mode a free decision runs the candidate that was last
-    put into `sampled`; in inference mode it runs the most probable one. A frozen
-    decision always runs `chosen`.
+    put into `sampled`; in inference mode it runs the most probable one. A
+    frozen decision always runs `chosen`.
 
     Args:
         num_candidates: Integer of at least 2, how many candidates there are.

@@ -34,14 +34,16 @@ def derive(model):
     """
     if not find_layers(model, Choice):
         return model
-    names = set()
+    names = {
+        layer.name for layer in model.layers if not isinstance(layer, Choice)
+    }
     if isinstance(model, keras.Sequential):
         layers = [_plain(layer, names) for layer in model.layers]
         derived = keras.Sequential(
             [keras.Input(batch_shape=model.input_shape), *layers],
             name=model.name,
         )
-    elif isinstance(model, keras.models.Model) and model.inputs:
+    elif getattr(model, "inputs", None):
         replaced = {}
 
         def replace(layer):
@@ -67,14 +69,19 @@ def derive(model):
 
 
 def _plain(layer, names):
-    if isinstance(layer, Choice):
-        layer = layer.chosen_candidate()
-        layer = _plain(layer, set())
-    elif isinstance(layer, keras.Model):
-        layer = derive(layer)
-    if layer.name in names:
-        # Candidates of different choices may bear one name; a functional
-        # model wants them distinct, and a layer cannot be renamed.
-        layer = keras.Sequential([layer], name=f"{layer.name}_{len(names)}")
-    names.add(layer.name)
-    return layer
+    """Returns what takes a layer's place, under a name that is not taken."""
+    if isinstance(layer, keras.Model):
+        return derive(layer)
+    if not isinstance(layer, Choice):
+        return layer
+    chosen = _plain(layer.chosen_candidate(), set())
+    name, number = chosen.name, 1
+    while name in names:
+        number += 1
+        name = f"{chosen.name}_{number}"
+    names.add(name)
+    if name == chosen.name:
+        return chosen
+    # Candidates of different choices may bear one name; a functional model
+    # wants them distinct, and a layer cannot be renamed.
+    return keras.Sequential([chosen], name=name)

@@ -41,6 +41,8 @@ class Horizon(NamedTuple):
     averaging: float = 0.98
 
 
+# What learning uses by default, and the form of the DHA paper.
+LONG = Horizon()
 ONE_STEP = Horizon(discount=0.0, averaging=0.0)
 
 
@@ -95,9 +97,7 @@ def advance(
         change = direction
     else:
         direct = decayed * weights if name == "weight_decay" else velocity
-        moved = (
-            horizon.discount * momentum * tangents.velocity + direct
-        )
+        moved = horizon.discount * momentum * tangents.velocity + direct
         # What did not take part keeps its velocity, and so its tangent.
         velocity_tangent = active * moved + (1.0 - active) * tangents.velocity
         change = learning_rate * active * moved

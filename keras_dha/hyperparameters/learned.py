@@ -43,7 +43,7 @@ class LearnedHyperparameters(keras.layers.Layer):
     def __init__(
         self,
         values=None,
-        horizon=hypergradient.Horizon(),
+        horizon=hypergradient.LONG,
         step_size=0.05,
         **kwargs,
     ):
@@ -65,9 +65,7 @@ class LearnedHyperparameters(keras.layers.Layer):
             "position", [_to_scale(r, _first(r)) for r in ranges]
         )
         self.low = self._vector("low", [_to_scale(r, r.low) for r in ranges])
-        self.high = self._vector(
-            "high", [_to_scale(r, r.high) for r in ranges]
-        )
+        self.high = self._vector("high", [_to_scale(r, r.high) for r in ranges])
         moments = [0.0] * len(ranges)
         self.first = self._vector("first", moments)
         self.second = self._vector("second", moments)
@@ -124,9 +122,7 @@ class LearnedHyperparameters(keras.layers.Layer):
         position[index] = _to_scale(scale, scale.clip(value))
         self.position.assign(position)
 
-    def advance(
-        self, weights, velocity, step, schedule, decayed, active
-    ):
+    def advance(self, weights, velocity, step, schedule, decayed, active):
         """Follows one inner step with the tangents and the average.
 
         Args:
@@ -151,9 +147,7 @@ class LearnedHyperparameters(keras.layers.Layer):
                 schedule,
                 self.horizon,
             )
-            for variable, value in zip(
-                self.tangents[name], moved, strict=True
-            ):
+            for variable, value in zip(self.tangents[name], moved, strict=True):
                 variable.assign(value)
         self.averaged.assign(
             hypergradient.average(

@@ -87,8 +87,7 @@ class Range:
 
     def __eq__(self, other):
         return (
-            isinstance(other, Range)
-            and self.get_config() == other.get_config()
+            isinstance(other, Range) and self.get_config() == other.get_config()
         )
 
     def __hash__(self):

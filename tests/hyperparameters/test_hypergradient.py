@@ -58,12 +58,27 @@ def followed(p, name, horizon, steps=STEPS):
     for t in range(steps):
         schedule = tf.constant(p["schedule"][t], "float64")
         step = inner_update.sgd(
-            w, b, tf.constant(p["g"][t]), schedule * rate, decay, momentum,
-            ones, ones,
+            w,
+            b,
+            tf.constant(p["g"][t]),
+            schedule * rate,
+            decay,
+            momentum,
+            ones,
+            ones,
         )
         tangents = hypergradient.advance(
-            name, tangents, w, b, step.direction, rate, momentum, ones, ones,
-            schedule, horizon,
+            name,
+            tangents,
+            w,
+            b,
+            step.direction,
+            rate,
+            momentum,
+            ones,
+            ones,
+            schedule,
+            horizon,
         )
         w, b = step.weights, step.velocity
     return tangents
@@ -96,9 +111,7 @@ def test_one_step_sees_only_the_last_step(name, momentum):
     # The state before the last step is taken as given.
     w, b = p["w"], p["b"]
     for t in range(STEPS - 1):
-        w, b = numpy_sgd(
-            w, b, p["g"][t], 0.1, 0.0, momentum, p["schedule"][t]
-        )
+        w, b = numpy_sgd(w, b, p["g"][t], 0.1, 0.0, momentum, p["schedule"][t])
 
     def loss(value):
         v = {**p["values"], name: value}

@@ -1,0 +1,79 @@
+"""Assembly: from a network, its data and a method's parts to a joint model."""
+
+import keras
+
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.derive import derive
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.joint_model import JointModel
+
+
+def assemble(network, spec, parts, seed, loss=None, metrics=None):
+    """Returns the joint model that a first `fit` starts from.
+
+    Args:
+        network: Functional or Sequential `keras.Model`, with or without
+            choices.
+        spec: `data.DataSpec` of the training data.
+        parts: `methods.Parts`.
+        seed: Integer.
+        loss: A Keras loss, its name, or `None` for the cross-entropy that
+            fits labels and outputs.
+        metrics: List of Keras metrics, or `None` for accuracy.
+    """
+    decisions, strategy = find_decisions(network), parts.strategy
+    if decisions and strategy is None:
+        # No search: every choice takes its first candidate.
+        for decision in decisions:
+            decision.freeze(0)
+        network = derive(network)
+    return JointModel(
+        network,
+        _loss(loss, network, spec),
+        metrics=metrics or ["accuracy"],
+        strategy=strategy if decisions else None,
+        augmentation=_augmentation(parts.augmentation, spec),
+        hyperparameters=LearnedHyperparameters(parts.hyperparameters),
+        seed=seed,
+    )
+
+
+def _augmentation(augmentation, spec):
+    if augmentation is None or not spec.is_image:
+        return None
+    if augmentation == "auto":
+        # Loaded when used: it brings all of KerasCV with it.
+        from keras_dha.augmentation.layer import DifferentiableAugmentation
+
+        augmentation = DifferentiableAugmentation(value_range=spec.value_range)
+    if not augmentation.built:
+        channels = spec.shape[2:] or (1,)
+        augmentation.build((None, *spec.shape[:2], *channels))
+    return augmentation
+
+
+def _loss(loss, network, spec):
+    if loss is None:
+        kind = (
+            keras.losses.CategoricalCrossentropy
+            if spec.one_hot
+            else keras.losses.SparseCategoricalCrossentropy
+        )
+        return kind(from_logits=not _ends_in_softmax(network))
+    found = keras.losses.get(loss)
+    if isinstance(found, keras.losses.Loss):
+        return found
+    raise ValueError(
+        "`loss` must be a `keras.losses.Loss`, such as "
+        "`keras.losses.CategoricalFocalCrossentropy()`. "
+        f"Received: loss={loss!r}"
+    )
+
+
+def _ends_in_softmax(network):
+    last = network.layers[-1]
+    activation = getattr(last, "activation", None)
+    return (
+        isinstance(last, keras.layers.Softmax)
+        or activation is keras.activations.softmax
+    )

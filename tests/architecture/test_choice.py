@@ -1,0 +1,256 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.decision import find_layers
+
+WEIGHTS = (2.0, 3.0, 5.0)
+
+
+def factors(**kwargs):
+    """Candidates that say who they are: they multiply by 2, 3 and 5."""
+    return Choice(
+        [layers.Rescaling(w, name=f"x{w:g}") for w in WEIGHTS], **kwargs
+    )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counting(layers.Layer):
+    """The identity; counts how often it has really run."""
+
+    def build(self, input_shape):
+        self.runs = self.add_weight(
+            name="runs", shape=(), initializer="zeros", trainable=False
+        )
+
+    def call(self, inputs):
+        self.runs.assign(self.runs + 1.0)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_runs_the_sampled_and_inference_the_best(compiled):
+    choice = factors()
+    choice.decision.logits.assign([0.0, 1.0, 0.0])
+    call = tf.function(choice) if compiled else choice
+    x = tf.ones((2, 3))
+    for sampled, weight in enumerate(WEIGHTS):
+        choice.decision.sampled.assign(sampled)
+        np.testing.assert_array_equal(call(x, training=True), weight * x)
+        np.testing.assert_array_equal(call(x, training=False), 3.0 * x)
+    choice.decision.freeze(2)
+    choice.decision.sampled.assign(0)
+    for training in (True, False):
+        np.testing.assert_array_equal(call(x, training=training), 5.0 * x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_only_one_candidate_runs(training):
+    choice = Choice([Counting(name=f"c{k}") for k in range(3)])
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, choice(inputs))
+    choice.decision.logits.assign([0.0, 0.0, 1.0])
+    choice.decision.sampled.assign(1)
+    before = [float(c.runs) for c in choice.candidates]
+    run = tf.function(lambda x: model(x, training=training))
+    for _ in range(3):
+        run(tf.ones((1, 2)))
+    runs = [
+        float(c.runs) - b
+        for c, b in zip(choice.candidates, before, strict=True)
+    ]
+    assert runs == ([0, 3, 0] if training else [0, 0, 3])
+
+
+def test_the_training_mode_reaches_the_candidates():
+    choice = Choice([layers.Dropout(0.9, seed=1), layers.Dropout(0.8, seed=2)])
+    x = tf.ones((50, 50))
+    np.testing.assert_array_equal(choice(x, training=False), x)
+    assert np.mean(choice(x, training=True) == 0) == pytest.approx(
+        0.9, abs=0.05
+    )
+    choice.decision.sampled.assign(1)
+    assert np.mean(choice(x, training=True) == 0) == pytest.approx(
+        0.8, abs=0.05
+    )
+
+
+def test_chosen_candidate():
+    choice = factors()
+    choice.decision.logits.assign([0.0, 0.0, 1.0])
+    assert choice.chosen_candidate() is choice.candidates[2]
+    choice.decision.freeze(1)
+    assert choice.chosen_candidate() is choice.candidates[1]
+
+
+def shared_model():
+    keras.utils.set_random_seed(0)
+    decision = Decision(3, name="kernel")
+    inputs = x = keras.Input((2,))
+    for name in ("first", "second"):
+        x = Choice(
+            [layers.Rescaling(w, name=f"{name}_{w:g}") for w in WEIGHTS],
+            decision=decision,
+            name=name,
+        )(x)
+    return keras.Model(inputs, layers.Dense(2, use_bias=False)(x)), decision
+
+
+def test_a_shared_decision_picks_the_same_in_both_choices():
+    model, decision = shared_model()
+    kernel = model.get_weights()[-1]
+    x = np.ones((1, 2), "float32")
+    for index, weight in enumerate(WEIGHTS):
+        decision.sampled.assign(index)
+        np.testing.assert_allclose(
+            model(x, training=True), weight**2 * x @ kernel, rtol=1e-6
+        )
+    assert len(decision.variables) == 3  # one set of logits, not two
+
+
+def reloaded(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return keras.saving.load_model(tmp_path / "model.keras")
+
+
+def copied(model, tmp_path):
+    del tmp_path
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def test_a_shared_decision_stays_shared(tmp_path):
+    model, decision = shared_model()
+    decision.logits.assign([0.0, 1.0, 0.5])
+    copy = reloaded(model, tmp_path)
+    first, second = find_layers(copy, Choice)
+    assert first.decision is second.decision
+    assert first.decision is not decision
+    first.decision.sampled.assign(2)
+    x = np.ones((1, 2), "float32")
+    np.testing.assert_allclose(copy(x), model(x), rtol=1e-6)
+    np.testing.assert_allclose(
+        copy(x, training=True), (25 / 9) * model(x), rtol=1e-6
+    )
+
+
+def test_a_decision_shared_across_nested_models_stays_shared(tmp_path):
+    decision = Decision(2, name="shared")
+
+    def choice(name):
+        candidates = [layers.Rescaling(w, name=f"{name}{w}") for w in (2, 3)]
+        return Choice(candidates, decision=decision, name=name)
+
+    inner = keras.Sequential([keras.Input((2,)), choice("inner")])
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, choice("outer")(inner(inputs)))
+    decision.freeze(1)
+    copy = reloaded(model, tmp_path)
+    first, second = find_layers(copy, Choice)
+    assert first.decision is second.decision
+    np.testing.assert_array_equal(copy(np.ones((1, 2))), [[9.0, 9.0]])
+
+
+def small_supernet():
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((8, 8, 1))
+    for k in range(2):
+        x = Choice(
+            [
+                layers.Conv2D(4, 3, padding="same", name=f"three{k}"),
+                keras.Sequential(
+                    [layers.Conv2D(4, 1), layers.BatchNormalization()],
+                    name=f"one{k}",
+                ),
+            ],
+            name=f"choice{k}",
+        )(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("again", [reloaded, copied])
+def test_a_supernet_copied_predicts_the_same(again, tmp_path):
+    model = small_supernet()
+    choices = find_layers(model, Choice)
+    choices[0].decision.freeze(1)
+    choices[1].decision.logits.assign([0.0, 1.0])
+    copy = again(model, tmp_path)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(copy(x), model(x), rtol=1e-5)
+    theirs = find_layers(copy, Choice)
+    assert [c.decision.is_frozen for c in theirs] == [True, False]
+    assert not {id(v) for v in copy.variables} & {
+        id(v) for v in model.variables
+    }
+
+
+def test_a_choice_works_in_sequential_models_and_fit():
+    model = keras.Sequential([keras.Input((2,)), factors(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    # Without a strategy nothing credits the logits, and Keras says so.
+    with pytest.warns(UserWarning, match="logits"):
+        history = model.fit(np.ones((4, 2)), np.zeros(4), epochs=3, verbose=0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+# Bad input
+
+
+def test_one_candidate():
+    with pytest.raises(ValueError, match="at least two candidates"):
+        Choice([layers.Dense(2)])
+    with pytest.raises(ValueError, match="at least two candidates"):
+        Choice([])
+
+
+@pytest.mark.parametrize("other", ["relu", None, tf.nn.relu, layers.ReLU])
+def test_a_candidate_that_is_no_layer(other):
+    with pytest.raises(ValueError, match="must be a Keras layer.*Received"):
+        Choice([layers.Dense(2), other])
+
+
+def test_one_layer_twice():
+    dense = layers.Dense(2, name="mine")
+    with pytest.raises(ValueError, match="distinct.*mine"):
+        Choice([dense, dense])
+
+
+def test_two_candidates_of_one_name():
+    """The genotype could not tell which of them was chosen."""
+    with pytest.raises(ValueError, match="distinct names.*conv"):
+        Choice([layers.Conv2D(2, k, name="conv") for k in (1, 3)])
+
+
+def test_a_decision_of_another_size():
+    with pytest.raises(ValueError, match="3 options, 2 candidates"):
+        Choice([layers.Dense(2), layers.Dense(2)], decision=Decision(3))
+
+
+@pytest.mark.parametrize("decision", ["kernel", 2])
+def test_a_decision_that_is_none(decision):
+    with pytest.raises(ValueError, match="`decision` must be a"):
+        Choice([layers.Dense(2), layers.Dense(2)], decision=decision)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        layers.Conv2D(5, 3, padding="same", name="wider"),
+        layers.Conv2D(4, 3, name="smaller"),
+        layers.GlobalAveragePooling2D(name="flat"),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_outputs_of_different_shape(other):
+    choice = Choice([layers.Conv2D(4, 3, padding="same", name="three"), other])
+    with pytest.raises(ValueError, match=f"one shape.*three: .*{other.name}"):
+        choice(keras.Input((8, 8, 4)))

@@ -1,0 +1,287 @@
+"""The derived model against the supernet restricted to the same choices."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_dha.architecture import spaces
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.derive import derive
+
+SHAPE = (8, 8, 2)
+
+
+def images(count=4, shape=SHAPE):
+    rng = np.random.default_rng(0)
+    return rng.uniform(0.0, 255.0, (count, *shape)).astype("float32")
+
+
+def kernels(name, filters=2):
+    """Two candidates with weights of their own and a nested one."""
+    return [
+        layers.Conv2D(filters, 3, padding="same", name=f"{name}_three"),
+        keras.Sequential(
+            [layers.Conv2D(filters, 1), layers.BatchNormalization()],
+            name=f"{name}_one",
+        ),
+        layers.Conv2D(filters, 5, padding="same", name=f"{name}_five"),
+    ]
+
+
+def all_layers(model):
+    return find_layers(model, layers.Layer)
+
+
+def assert_derived(model, inputs):
+    """Equal outputs, stock layers only, the same weights."""
+    expected = np.asarray(model(inputs, training=False))
+    derived = derive(model)
+    np.testing.assert_allclose(
+        derived(inputs, training=False), expected, rtol=1e-5, atol=1e-5
+    )
+    assert find_layers(derived, Choice) == []
+    assert find_decisions(derived) == []
+    for layer in all_layers(derived):
+        assert type(layer).__module__.startswith("keras."), layer
+    ours = {id(v) for v in model.variables}
+    assert {id(v) for v in derived.variables} <= ours
+    assert np.ptp(expected) > 1e-3
+    return derived, expected
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    keras.utils.set_random_seed(0)
+    supernet = spaces.resnet(SHAPE, 3, width=4, stages=2, blocks=2)
+    for decision in find_decisions(supernet):
+        for index in range(decision.num_candidates):
+            decision.sampled.assign(index)
+            supernet(images(16), training=True)  # statistics of some kind
+    return supernet
+
+
+NUMBERS = range(5)  # four candidates, and none in the further blocks
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_candidate_of_the_resnet_space(resnet, number):
+    decisions = find_decisions(resnet)
+    assert max(d.num_candidates for d in decisions) == len(NUMBERS)
+    for decision in decisions:
+        decision.freeze(min(number, decision.num_candidates - 1))
+    derived, _ = assert_derived(resnet, images())
+    names = {layer.name for layer in all_layers(derived)}
+    for choice in find_layers(resnet, Choice):
+        chosen = choice.chosen_candidate()
+        assert chosen.name in names
+        for candidate in choice.candidates:
+            assert candidate is chosen or candidate.name not in names
+
+
+def test_mixed_and_free_decisions_of_the_resnet_space(resnet):
+    rng = np.random.default_rng(1)
+    outputs = []
+    for _ in range(2):
+        for decision in find_decisions(resnet):
+            decision.chosen.assign(-1)
+            decision.logits.assign(rng.normal(size=decision.num_candidates))
+        outputs.append(assert_derived(resnet, images())[1])
+    assert np.max(np.abs(outputs[0] - outputs[1])) > 1e-3
+
+
+def test_the_layers_are_the_very_same_objects(resnet):
+    theirs = {id(layer) for layer in all_layers(resnet)}
+    for layer in all_layers(derive(resnet)):
+        assert id(layer) in theirs or isinstance(
+            layer, (keras.Model, layers.InputLayer)
+        )
+
+
+def test_a_model_without_choices_is_derived_already():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    assert derive(model) is model
+
+
+def test_sequential_model():
+    keras.utils.set_random_seed(0)
+    choice = Choice(kernels("kernel"), name="kernel")
+    model = keras.Sequential(
+        [keras.Input(SHAPE), choice, layers.Flatten(), layers.Dense(3)],
+        name="mine",
+    )
+    choice.decision.freeze(2)
+    derived, _ = assert_derived(model, images())
+    assert isinstance(derived, keras.Sequential)
+    assert derived.name == "mine"
+    assert derived.layers[0] is choice.candidates[2]
+
+
+def test_choices_in_nested_models_and_in_candidates():
+    keras.utils.set_random_seed(0)
+    inner = Choice(kernels("inner"), name="inner")
+    inside = keras.Input(SHAPE)
+    nested = keras.Model(
+        inside, layers.Add()([inside, inner(inside)]), name="nested"
+    )
+    deepest = Choice(kernels("deepest"), name="deepest")
+    around = Choice(
+        [
+            layers.Conv2D(2, 1, name="plain"),
+            keras.Sequential([deepest, layers.ReLU()], name="sequence"),
+        ],
+        name="around",
+    )
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, around(nested(inputs)))
+    inner.decision.freeze(1)
+    around.decision.freeze(1)
+    for index in (0, 2):
+        deepest.decision.freeze(index)
+        assert_derived(model, images())
+    around.decision.freeze(0)
+    assert_derived(model, images())
+
+
+def test_a_choice_as_the_candidate_of_a_choice():
+    keras.utils.set_random_seed(0)
+    inner = Choice(kernels("inner"), name="inner")
+    outer = Choice([layers.Conv2D(2, 1, name="plain"), inner], name="outer")
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, outer(inputs))
+    outer.decision.freeze(1)
+    inner.decision.freeze(2)
+    derived, _ = assert_derived(model, images())
+    assert derived.layers[1] is inner.candidates[2]
+
+
+def test_a_choice_called_twice_stays_one_layer():
+    keras.utils.set_random_seed(0)
+    choice = Choice(kernels("twice"), name="twice")
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, choice(layers.ReLU()(choice(inputs))))
+    choice.decision.freeze(0)
+    derived, _ = assert_derived(model, images())
+    assert derived.count_params() == choice.candidates[0].count_params()
+
+
+def test_a_shared_decision():
+    keras.utils.set_random_seed(0)
+    decision = Decision(3)
+    inputs = x = keras.Input(SHAPE)
+    for name in "ab":
+        x = Choice(kernels(name), decision=decision, name=name)(x)
+    model = keras.Model(inputs, x)
+    for index in range(3):
+        decision.freeze(index)
+        assert_derived(model, images())
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_candidates_of_different_choices_may_bear_one_name(kind):
+    keras.utils.set_random_seed(0)
+    choices = [
+        Choice(
+            [
+                layers.Conv2D(2, 3, padding="same", name="conv"),
+                layers.Conv2D(2, 1, name="other"),
+            ],
+            name=f"choice{k}",
+        )
+        for k in range(3)
+    ]
+    # A name that the derived model has already, and one it may come to.
+    rest = [layers.ReLU(name="conv_2"), layers.ReLU(name="conv_3")]
+    inputs = x = keras.Input(SHAPE, name="conv_1")
+    if kind == "sequential":
+        model = keras.Sequential([inputs, *rest, *choices])
+    else:
+        for layer in [*rest, *choices]:
+            x = layer(x)
+        model = keras.Model(inputs, x)
+    for choice in choices:
+        choice.decision.freeze(0)
+    derived, _ = assert_derived(model, images())
+    names = [layer.name for layer in derived.layers]
+    assert len(set(names)) == len(names)
+    kept = {id(v) for c in choices for v in c.candidates[0].variables}
+    assert {id(v) for v in derived.variables} == kept
+
+
+def test_several_inputs_and_outputs():
+    keras.utils.set_random_seed(0)
+    choice = Choice(kernels("kernel"), name="kernel")
+    first, second = keras.Input(SHAPE), keras.Input(SHAPE)
+    x = choice(layers.Add()([first, second]))
+    model = keras.Model([first, second], [x, layers.Flatten()(x)])
+    choice.decision.freeze(1)
+    given = [images(), 1.0 + images()]
+    expected = model(given)
+    for ours, theirs in zip(derive(model)(given), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_supernet_and_derived_model_survive_saving(number, tmp_path):
+    keras.utils.set_random_seed(0)
+    supernet = spaces.resnet(SHAPE, 3, width=4, stages=1, blocks=2)
+    supernet(images(16), training=True)
+    for decision in find_decisions(supernet):
+        decision.freeze(number)
+    derived = derive(supernet)
+    expected = derived(images())
+    for name, model in (("super", supernet), ("derived", derived)):
+        model.save(tmp_path / f"{name}.keras")
+        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
+        np.testing.assert_allclose(loaded(images()), expected, rtol=1e-5)
+    supernet_again = keras.saving.load_model(tmp_path / "super.keras")
+    np.testing.assert_allclose(
+        derive(supernet_again)(images()), expected, rtol=1e-5
+    )
+
+
+def test_deriving_leaves_the_supernet_searchable(resnet):
+    before = [v.numpy() for v in resnet.variables]
+    derive(resnet)
+    assert len(find_layers(resnet, Choice)) == 4
+    for variable, old in zip(resnet.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+
+
+# Bad input
+
+
+@keras.saving.register_keras_serializable("tests")
+class Wrapped(layers.Layer):
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        return self.layer(inputs)
+
+
+def test_a_choice_inside_a_custom_layer():
+    choice = Choice(kernels("hidden"), name="hidden")
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, Wrapped(choice)(inputs))
+    with pytest.raises(ValueError, match="custom layer.*'hidden'"):
+        derive(model)
+
+
+def test_a_choice_inside_a_subclassed_model():
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__(name="mine")
+            self.choice = Choice(kernels("hidden"), name="hidden")
+
+        def call(self, inputs):
+            return self.choice(inputs)
+
+    model = Mine()
+    model(images())
+    with pytest.raises(ValueError, match="Sequential and functional.*mine"):
+        derive(model)

@@ -1,0 +1,146 @@
+"""DSNAS against closed forms; its gradient is tested in test_joint_model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import Strategy
+from keras_dha.joint_model import JointModel
+
+
+def decided(*probabilities):
+    made = Decision(len(probabilities))
+    made.logits.assign(np.log(probabilities))
+    return made
+
+
+def test_decisions_harden_when_the_lead_reaches_the_margin():
+    behind = decided(0.5, 0.3, 0.2)  # leads by 0.2
+    ahead = decided(0.2, 0.2, 0.6)  # leads by 0.4
+    assert DSNAS(margin=0.3).harden([behind, ahead]) == [ahead]
+    assert not behind.is_frozen
+    assert int(ahead.chosen) == 2
+    assert DSNAS(margin=0.15).harden([behind, ahead]) == [behind]
+    assert int(behind.chosen) == 0
+
+
+def test_the_margin_is_to_the_second_not_to_the_mean():
+    close = decided(0.49, 0.47, 0.02, 0.02)
+    assert DSNAS(margin=0.05).harden([close]) == []
+
+
+def test_samples_follow_the_probabilities():
+    p = np.array([0.1, 0.6, 0.3])
+    logits = np.log(p).astype("float32")
+    rng = np.random.default_rng(0)
+    draws = 3000
+    uniforms = rng.uniform(1e-6, 1.0, (draws, 3)).astype("float32")
+    sample = tf.function(DSNAS().sample)
+    counts = np.bincount(
+        [int(sample(logits, tf.constant(u))) for u in uniforms], minlength=3
+    )
+    deviation = np.sqrt(draws * p * (1 - p))
+    assert np.all(np.abs(counts - draws * p) < 4 * deviation)
+
+
+def test_credit_is_zero_with_the_score_as_gradient():
+    p = np.array([0.1, 0.6, 0.3])
+    logits = tf.constant(np.log(p), "float32")
+    for index in range(3):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            credit = DSNAS().credit(logits, index)
+        assert float(credit) == 0.0
+        np.testing.assert_allclose(
+            tape.gradient(credit, logits), np.eye(3)[index] - p, rtol=1e-5
+        )
+
+
+def test_frozen_decisions_do_not_move_and_free_ones_do():
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((4, 4, 2))
+    for k in range(2):
+        branch = Choice(
+            [
+                layers.Conv2D(2, 3, padding="same", name=f"three{k}"),
+                layers.Conv2D(2, 1, name=f"one{k}"),
+            ],
+            name=f"choice{k}",
+        )(x)
+        x = layers.Add()([x, branch])
+    x = layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(inputs, layers.Dense(2)(x))
+    frozen, free = find_decisions(network)
+    joint = JointModel(
+        network,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=DSNAS(),
+    )
+    rng = np.random.default_rng(0)
+    step = tf.function(joint.train_step, autograph=False)
+
+    def steps(count):
+        for _ in range(count):
+            images = rng.normal(size=(8, 4, 4, 2)).astype("float32")
+            labels = rng.integers(0, 2, 8)
+            step((tf.constant(images), tf.constant(labels)), tf.constant(1.0))
+
+    steps(3)  # the rate is zero until the search begins
+    np.testing.assert_array_equal(free.logits, [0.0, 0.0])
+    joint.architecture_rate.assign(0.1)
+    steps(3)  # both have Adam moments now, which alone would move them on
+    assert np.all(np.abs(frozen.logits) > 1e-3)
+    frozen.freeze(0)
+    before, moving = frozen.logits.numpy(), free.logits.numpy()
+    steps(3)
+    np.testing.assert_array_equal(frozen.logits, before)
+    assert np.all(free.logits.numpy() != moving)
+    assert int(frozen.sampled) == 0
+
+
+def test_config_round_trip():
+    made = DSNAS(learning_rate=0.5, margin=0.25, warmup=0.125, until=0.75)
+    saved = keras.saving.serialize_keras_object(made)
+    copy = keras.saving.deserialize_keras_object(saved)
+    assert isinstance(copy, DSNAS)
+    assert copy.get_config() == {
+        "learning_rate": 0.5,
+        "margin": 0.25,
+        "warmup": 0.125,
+        "until": 0.75,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": -1.0},
+        {"margin": 0.0},
+        {"margin": 1.5},
+        {"warmup": -0.1},
+        {"warmup": 0.5, "until": 0.5},
+        {"warmup": 0.5, "until": 0.4},
+        {"until": 1.5},
+    ],
+)
+def test_bad_arguments(arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=f"`{name}`.*Received"):
+        DSNAS(**arguments)
+
+
+@pytest.mark.parametrize("verb", ["sample", "credit", "harden", "get_config"])
+def test_a_strategy_must_implement_its_verbs(verb):
+    class Half(Strategy):
+        pass
+
+    arguments = {"sample": (0, 0), "credit": (0, 0), "harden": ([],)}
+    with pytest.raises(NotImplementedError, match=f"`Half`.*`{verb}"):
+        getattr(Half(), verb)(*arguments.get(verb, ()))

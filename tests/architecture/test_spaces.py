@@ -1,0 +1,114 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_dha.architecture import spaces
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.derive import derive
+
+
+@pytest.mark.parametrize(
+    "shape, resolutions",
+    [
+        # Of the stem and of each stage: the stem halves from 24 pixels on
+        # and quarters from 96, each stage after the first halves.
+        ((8, 8), (8, 8, 4, 2)),
+        ((8, 8, 1), (8, 8, 4, 2)),
+        ((28, 28, 1), (14, 14, 7, 4)),
+        ((32, 32, 3), (16, 16, 8, 4)),
+        ((96, 96, 3), (24, 24, 12, 6)),
+    ],
+)
+def test_resnet_of_usual_image_sizes(shape, resolutions):
+    keras.utils.set_random_seed(0)
+    model = spaces.resnet(shape, 5, width=4)
+    assert model.input_shape == (None, *shape)
+    assert model.output_shape == (None, 5)
+    names = ["stem_relu", *(f"stage{k}_block1_relu" for k in (1, 2, 3))]
+    found = [model.get_layer(name).output.shape for name in names]
+    assert [s[1] for s in found] == list(resolutions)
+    assert [s[3] for s in found] == [4, 4, 8, 16]
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 255, (2, *shape)).astype("float32")
+    for training in (False, True):
+        outputs = np.asarray(model(x, training=training))
+        assert outputs.shape == (2, 5)
+        assert outputs.min() >= 0.0
+        np.testing.assert_allclose(outputs.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_resnet_of_an_image_that_is_not_square():
+    model = spaces.resnet((40, 12, 3), 2, width=4)
+    assert model.get_layer("stem_relu").output.shape[1:3] == (40, 12)
+    assert model(np.zeros((1, 40, 12, 3))).shape == (1, 2)
+
+
+@pytest.mark.parametrize("low, high", [(0, 255), (0, 1), (-1, 1), (0, 16)])
+def test_the_value_range_is_mapped_to_minus_one_and_one(low, high):
+    model = spaces.resnet((8, 8, 1), 3, width=4, value_range=(low, high))
+    scale = model.get_layer("scale")
+    x = np.array([low, (low + high) / 2, high], "float32").reshape(3, 1, 1, 1)
+    np.testing.assert_allclose(np.ravel(scale(x)), [-1.0, 0.0, 1.0], atol=1e-6)
+
+
+def test_the_value_range_does_not_change_what_is_predicted():
+    x = np.random.default_rng(0).random((2, 8, 8, 1)).astype("float32")
+    outputs = []
+    for high in (1.0, 255.0):
+        keras.utils.set_random_seed(0)
+        model = spaces.resnet((8, 8, 1), 3, width=4, value_range=(0, high))
+        outputs.append(model(high * x))
+    np.testing.assert_allclose(*outputs, rtol=1e-4)
+
+
+def test_uint8_and_float_images_are_the_same_to_the_model():
+    keras.utils.set_random_seed(0)
+    model = spaces.resnet((8, 8, 1), 3, width=4)
+    x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1))
+    np.testing.assert_allclose(
+        model(x.astype("uint8")), model(x.astype("float32")), rtol=1e-6
+    )
+
+
+def test_blocks_that_can_be_chosen_away():
+    model = spaces.resnet((8, 8, 1), 3, width=4, stages=2, blocks=3)
+    choices = {c.name: c for c in find_layers(model, Choice)}
+    assert sorted(choices) == [
+        f"stage{s}_block{b}" for s in (1, 2) for b in (1, 2, 3)
+    ]
+    for name, choice in choices.items():
+        candidates = [c.name for c in choice.candidates]
+        assert (f"{name}_none" in candidates) == (not name.endswith("block1"))
+    for choice in choices.values():
+        choice.decision.freeze(len(choice.candidates) - 1)
+    x = model.get_layer("stage1_block1_relu").output
+    kept = keras.Model(
+        model.input, model.get_layer("stage1_block3_relu").output
+    )
+    before = keras.Model(model.input, x)
+    image = np.random.default_rng(0).random((1, 8, 8, 1)).astype("float32")
+    np.testing.assert_array_equal(kept(image), before(image))
+
+
+def test_candidates_differ_in_cost():
+    """Else there is nothing to choose for a small model."""
+    model = spaces.resnet((8, 8, 1), 3)
+    (choice,) = [c for c in find_layers(model, Choice) if "stage3" in c.name]
+    sizes = [c.count_params() for c in choice.candidates]
+    assert len(set(sizes)) == len(sizes)
+    choice.decision.freeze(int(np.argmin(sizes)))
+    small = derive(model).count_params()
+    choice.decision.freeze(int(np.argmax(sizes)))
+    assert derive(model).count_params() - small == max(sizes) - min(sizes)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 3, 1), (None, None, 3), ()])
+def test_a_shape_that_is_no_image(shape):
+    with pytest.raises(ValueError, match="`input_shape`.*Received"):
+        spaces.resnet(shape, 3)
+
+
+def test_one_class():
+    with pytest.raises(ValueError, match="at least two classes"):
+        spaces.resnet((8, 8, 1), 1)
