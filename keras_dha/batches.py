@@ -139,19 +139,19 @@ def split_dataset(dataset, share):
 
 
 class ArrayBatches:
-    """Endless shuffled batches of arrays, the same for the same epoch.
+    """Endless shuffled batches of arrays.
 
     Args:
         x, y: NumPy arrays.
         batch_size: Integer; every batch is full.
         seed: Integer.
-        shuffle: Whether to shuffle anew in each epoch.
+        shuffle: Whether to shuffle anew in each pass.
     """
 
     def __init__(self, x, y, batch_size, seed, shuffle=True):
         self.count = len(x)
         self.batch_size = min(batch_size, len(x))
-        self._seed = seed
+        self._seed = tf.constant(seed, tf.int64)
         self._shuffle = shuffle
         self._x, self._y = tf.constant(x), tf.constant(y)
 
@@ -160,29 +160,31 @@ class ArrayBatches:
         """Batches in an epoch."""
         return self.count // self.batch_size
 
-    def dataset(self, epoch):
-        """Returns the endless batches that begin with this epoch's."""
-        x, y = self._x, self._y
+    def dataset(self, step=0):
+        """Returns the endless batches from a step of training on.
+
+        Each pass over the arrays has an order of its own, which follows from
+        the seed and the pass: a run that goes on at a step sees what it would
+        have seen without a stop.
+        """
+        x, y, count = self._x, self._y, self.count
+
+        def one_pass(number):
+            order = tf.range(count)
+            if self._shuffle:
+                order = tf.random.experimental.stateless_shuffle(
+                    order, tf.stack([self._seed, number])
+                )
+            return tf.data.Dataset.from_tensor_slices(order)
 
         def gather(index):
             return tf.gather(x, index), tf.gather(y, index)
 
-        key = tf.constant([self._seed, epoch], "int64")
-
-        def pass_over_all(number):
-            indices = tf.range(self.count)
-            if self._shuffle:
-                # Stateless: `Dataset.shuffle` mixes in TensorFlow's global
-                # seed, which another process need not share.
-                seed = tf.random.experimental.stateless_fold_in(key, number)
-                indices = tf.random.experimental.stateless_shuffle(
-                    indices, seed
-                )
-            return tf.data.Dataset.from_tensor_slices(indices)
-
+        passed = step * self.batch_size
         return (
-            tf.data.Dataset.counter()
-            .flat_map(pass_over_all)
+            tf.data.Dataset.counter(passed // count)
+            .flat_map(one_pass)
+            .skip(passed % count)
             .batch(self.batch_size, drop_remainder=True)
             .map(gather)
             .prefetch(2)
@@ -208,9 +210,9 @@ class StreamBatches:
         """Batches in an epoch."""
         return max(1, self.count // self.batch_size)
 
-    def dataset(self, epoch):
-        """Returns the endless batches; a stream has no memory of epochs."""
-        del epoch
+    def dataset(self, step=0):
+        """Returns the endless batches; a stream has no memory of steps."""
+        del step
         return (
             self._dataset.repeat()
             .batch(self.batch_size, drop_remainder=True)

@@ -88,7 +88,7 @@ class Run:
         A `tf.function` that creates variables is traced twice.
         """
         network = self.joint.network
-        labels = next(iter(self.batches.dataset(0)))[1]
+        labels = next(iter(self.batches.dataset()))[1]
         outputs = tf.zeros([tf.shape(labels)[0], *network.output_shape[1:]])
 
         def update():
@@ -118,7 +118,7 @@ class Run:
             _RANGE_TEST_LOW, _RANGE_TEST_HIGH, _RANGE_TEST_STEPS
         )
         losses = []
-        stream = iter(self._distributed(self.batches, 0))
+        stream = self._batches_from(self.batches, 0)
         current = learned.value("learning_rate")
         for rate in tried:
             # One seed, and so one path: paths differ more than rates do.
@@ -151,6 +151,14 @@ class Run:
             self.range_test()
             self.seconds[RANGE_TEST] = time.monotonic() - begun
             self.steps[RANGE_TEST] = _RANGE_TEST_STEPS
+        # One stream for all epochs: to end one costs as much as many batches.
+        done = int(self.joint.step.numpy())
+        self._stream = self._batches_from(self.batches, done)
+        self._search_stream = None
+        if self.search_batches is not None and self.joint.needs_search_data:
+            self._search_stream = self._batches_from(
+                self.search_batches, done // self.outer_every
+            )
         self.starts = {n: float(learned.value(n)) for n in learned.values}
         shown = progress.Progress(
             self.plan,
@@ -229,18 +237,11 @@ class Run:
     def epoch(self, epoch, callbacks):
         """Runs one epoch; returns its logs, a dict of floats."""
         self.joint.network.reset_metrics()
-        # Every epoch of a model's life has an order of its own, and the same
-        # one whether the run was interrupted before it or not.
-        order = int(self.joint.step.numpy())
-        stream = iter(self._distributed(self.batches, order))
-        search_stream = None
-        if self.search_batches is not None and self.joint.needs_search_data:
-            search_stream = iter(self._distributed(self.search_batches, order))
         losses = []
         for k in range(self.steps_per_epoch):
             self._next_step = epoch * self.steps_per_epoch + k
             callbacks.on_train_batch_begin(k)
-            loss = self._step(stream, search_stream)
+            loss = self._step()
             losses.append(loss)
             callbacks.on_train_batch_end(k, {"loss": loss})
             self._next_step += 1
@@ -255,7 +256,7 @@ class Run:
             )
         return {"loss": loss, **self._metrics(), **self._trajectory()}
 
-    def _step(self, stream, search_stream):
+    def _step(self):
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
         searching = phase == phases.SEARCH
         if searching and not self.joint.architecture_rate.numpy():
@@ -265,10 +266,11 @@ class Run:
         schedule = tf.constant(
             phases.base_schedule(step, self.plan.total), "float32"
         )
-        batch = next(stream)
-        if search_stream is not None and step % self.outer_every == 0:
+        batch = next(self._stream)
+        is_outer = self._search_stream and step % self.outer_every == 0
+        if is_outer:
             function = self._joint_step
-            loss = function(batch, schedule, next(search_stream))
+            loss = function(batch, schedule, next(self._search_stream))
         else:
             function = self._inner
             loss = function(batch, schedule)
@@ -305,7 +307,7 @@ class Run:
 
     def recalibrate(self):
         """Fits the normalisation statistics to clean training images."""
-        images = (batch[0] for batch in self.batches.dataset(0))
+        images = (batch[0] for batch in self.batches.dataset())
         recalibrate(self.joint.network, images)
 
     def _metrics(self):
@@ -326,10 +328,9 @@ class Run:
             logs["decision_margin"] = float(np.mean(margins))
         return {k: float(v) for k, v in logs.items()}
 
-    def _distributed(self, batches, epoch):
-        return self.distribution.experimental_distribute_dataset(
-            batches.dataset(epoch)
-        )
+    def _batches_from(self, batches, step):
+        dataset = batches.dataset(step)
+        return iter(self.distribution.experimental_distribute_dataset(dataset))
 
 
 def _step_functions(joint, distribution):

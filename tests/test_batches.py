@@ -104,7 +104,8 @@ def test_dataset_split_stays_the_same_however_it_is_shuffled():
 
 
 def epoch_numbers(made, epoch, epochs=1):
-    taken = made.dataset(epoch).take(made.steps * epochs)
+    start = epoch * made.steps
+    taken = made.dataset(start).take(made.steps * epochs)
     got = [(numbers(x), y) for x, y in taken.as_numpy_iterator()]
     for x, y in got:
         np.testing.assert_array_equal(x % CLASSES, y)
@@ -148,6 +149,18 @@ def test_same_key_same_order_whatever_else_was_seeded():
     np.testing.assert_array_equal(epoch_numbers(again, 5), first)
     other = batches.ArrayBatches(*numbered(), batch_size=40, seed=1)
     assert not np.array_equal(epoch_numbers(other, 5), first)
+
+
+def test_a_stream_that_begins_at_a_step_is_the_rest_of_the_whole_stream():
+    made = batches.ArrayBatches(*numbered(50), batch_size=16, seed=0)
+
+    def first_images(start, count):
+        taken = made.dataset(start).take(count)
+        return [numbers(x).tolist() for x, _ in taken.as_numpy_iterator()]
+
+    whole = first_images(0, 12)
+    for step in (1, 3, 7):
+        assert first_images(step, 12 - step) == whole[step:]
 
 
 def test_without_shuffling_arrays_keep_their_order():

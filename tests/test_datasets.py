@@ -128,6 +128,20 @@ def test_a_folder_without_parts_is_split(tmp_path):
     np.testing.assert_array_equal(data.x_train, expected)
 
 
+def test_folder_images_are_resized_as_pillow_does(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 9, 3), "uint8")
+    picture = PIL_Image.fromarray(noise)
+    for name in ("a", "b"):
+        for part in ("train", "test"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            picture.save(folder / "0.png")
+    data = datasets.load(tmp_path, image_size=(4, 7))
+    expected = np.asarray(picture.resize((7, 4)))
+    for image in [*data.x_train, *data.x_test]:
+        np.testing.assert_array_equal(image, expected)
+
+
 @pytest.mark.parametrize("part", ["test", "val"])
 def test_a_folder_with_parts_keeps_them(tmp_path, part):
     paint(tmp_path / "train" / "a", "red", 3)
