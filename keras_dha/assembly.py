@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
@@ -70,8 +71,11 @@ def _loss(loss, network, spec):
     )
 
 
-def _ends_in_softmax(network):
-    last = network.layers[-1]
+def _ends_in_softmax(last):
+    if isinstance(last, keras.Model):
+        return _ends_in_softmax(last.layers[-1])
+    if isinstance(last, Choice):
+        return _ends_in_softmax(last.candidates[0])
     activation = getattr(last, "activation", None)
     return (
         isinstance(last, keras.layers.Softmax)

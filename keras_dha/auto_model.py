@@ -1,9 +1,7 @@
 """`AutoModel`: one `fit` that learns weights and everything around them."""
 
 import json
-import os
 import pathlib
-import tempfile
 
 import keras
 import numpy as np
@@ -108,7 +106,9 @@ class AutoModel:
                 "`outer_every` must be an integer of at least 1. "
                 f"Received: outer_every={outer_every}"
             )
-        if seed is None:
+        if seed is not None:
+            _check_integer("seed", seed)
+        else:
             seed = np.random.default_rng().integers(2**31)
         self.search_split = search_split
         self.outer_every = outer_every
@@ -235,7 +235,7 @@ class AutoModel:
 
     def _prepare(self, x, y, batch_size, shuffle, steps, search_data):
         """Checks the data; returns training and search batches."""
-        known = self._spec
+        known = self._spec if self.joint is not None else None
         if batch_size is not None:
             _check_count("batch_size", batch_size)
         spec = data.inspect(x, y, steps, known and known.num_classes)
@@ -348,17 +348,29 @@ class AutoModel:
         self._check_fitted("export_model")
         return derive(self.joint.network)
 
-    def export(self, path, format="tf_saved_model", quantize=None):
+    def export(
+        self,
+        path,
+        format="tf_saved_model",
+        quantize=None,
+        representative_data=None,
+    ):
         """Writes the trained model for deployment.
 
         Args:
             path: Where to write. For TF Serving `<name>/<version>`; for
                 LiteRT a file that ends in `.tflite`.
             format: `"tf_saved_model"` or `"litert"`.
-            quantize: `None`, or for LiteRT `"float16"`.
+            quantize: `None`, or for LiteRT `"float16"` or `"int8"`.
+            representative_data: Array of some training examples, which
+                `"int8"` needs to find the ranges of activations.
         """
         exporting.export_model(
-            self.export_model(), path, format=format, quantize=quantize
+            self.export_model(),
+            path,
+            format=format,
+            quantize=quantize,
+            representative_data=representative_data,
         )
 
     def save(self, filepath, overwrite=True):
@@ -388,10 +400,8 @@ class AutoModel:
             "result": self._result and json.loads(self._result.to_json()),
         }
         # Beside its place first: a reader never sees half a file.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            half = pathlib.Path(folder) / path.name
+        with exporting.written_beside(path) as half:
             self.joint.save(half)
-            os.replace(half, path)
 
     @classmethod
     def load(cls, filepath):
@@ -461,11 +471,15 @@ def _pair(given):
     )
 
 
-def _check_count(name, value):
+def _check_integer(name, value):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ValueError(
             f"`{name}` must be an integer. Received: {name}={value!r}"
         )
+
+
+def _check_count(name, value):
+    _check_integer(name, value)
     if value < 1:
         raise ValueError(
             f"`{name}` must be at least 1. Received: {name}={value}"

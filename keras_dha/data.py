@@ -195,10 +195,11 @@ def _rounded_range(low, high):
 
 def checked_arrays(x, y):
     """Returns `x` and `y` as NumPy arrays of one length."""
-    if y is None:
+    if x is None or y is None:
         raise ValueError(
             "Expected arrays `x` and `y`, or a `tf.data.Dataset` of (image, "
-            f"label) pairs. Received: x of type {type(x).__name__}, y=None"
+            f"label) pairs. Received: x of type {type(x).__name__}, y of type "
+            f"{type(y).__name__}"
         )
     if isinstance(x, tf.data.Dataset):
         raise ValueError(

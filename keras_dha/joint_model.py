@@ -21,14 +21,13 @@ d<g(m), v>/dm_i = r_i, without a second forward pass.
 import contextlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.architecture.learned import LearnedArchitecture
+from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
-from keras_dha.inner_update import AdamState
-from keras_dha.inner_update import adam
 from keras_dha.inner_update import sgd
 from keras_dha.weight_vector import WeightVector
 
@@ -83,57 +82,36 @@ class JointModel(keras.Model):
         self.network = network
         self.loss_object = loss
         self.metric_list = list(metrics)
-        self.strategy = strategy
-        self.augmentation = augmentation
+        self.architecture = LearnedArchitecture(
+            find_decisions(network), strategy
+        )
+        self.policy = LearnedPolicy(augmentation, policy_rate)
         self.hyperparameters = hyperparameters or LearnedHyperparameters()
-        self.policy_rate = policy_rate
         self.seed = seed
         self.weight_vector = WeightVector(network)
-        self.decisions = find_decisions(network)
-        for decision in self.decisions:
-            decision.strategy = strategy
         if not self.hyperparameters.built:
             self.hyperparameters.build(
                 self.weight_vector.size, self.weight_vector.dtype
             )
             self.hyperparameters.averaged.assign(self.weight_vector.read())
-        self._create_state()
-        network.compile(loss=loss, metrics=list(metrics), jit_compile=False)
+        self.step = self._zeros("step", (), "int32")
+        vector = self.weight_vector
+        self.velocity = self._zeros("velocity", (vector.size,), vector.dtype)
+        # For `evaluate` and `predict`; the optimizer is never used, but Keras
+        # has none that needs no state.
+        network.compile(
+            "sgd", loss=loss, metrics=list(metrics), jit_compile=False
+        )
         self.built = True
 
-    def _create_state(self):
-        def zeros(name, shape=(), dtype="float32"):
-            return self.add_weight(
-                name=name,
-                shape=shape,
-                initializer="zeros",
-                dtype=dtype,
-                trainable=False,
-            )
-
-        self.step = zeros("step", dtype="int32")
-        vector = self.weight_vector
-        self.velocity = zeros("velocity", (vector.size,), vector.dtype)
-        self.architecture_rate = zeros("architecture_rate")
-        self._architecture_state = [
-            zeros("architecture_first", (self._num_logits(),)),
-            zeros("architecture_second", (self._num_logits(),)),
-            zeros("architecture_count"),
-        ]
-        size = sum(int(np.prod(v.shape)) for v in self._policy_variables())
-        self._policy_state = [
-            zeros("policy_first", (size,)),
-            zeros("policy_second", (size,)),
-            zeros("policy_count"),
-        ]
-
-    def _num_logits(self):
-        return sum(d.num_candidates for d in self.decisions)
-
-    def _policy_variables(self):
-        if self.augmentation is None:
-            return []
-        return self.augmentation.trainable_variables
+    def _zeros(self, name, shape, dtype):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer="zeros",
+            dtype=dtype,
+            trainable=False,
+        )
 
     def call(self, inputs, training=None):
         return self.network(inputs, training=training)
@@ -144,7 +122,7 @@ class JointModel(keras.Model):
     @property
     def needs_search_data(self):
         """Whether anything is learned from the search split."""
-        return bool(self.hyperparameters.learned or self._policy_variables())
+        return bool(self.hyperparameters.learned) or self.policy.is_learned
 
     def train_step(self, batch, schedule, search_batch=None):
         """One inner step and, given a search batch, one outer step.
@@ -163,12 +141,16 @@ class JointModel(keras.Model):
         """
         images, labels = batch
         seed = tf.stack([tf.constant(self.seed, "int32"), self.step.value])
-        self._sample_paths(seed)
+        self.architecture.sample(
+            lambda k, size: tf.random.stateless_uniform(
+                [size], _fold(seed, _PATHS, k), minval=1e-6
+            )
+        )
         choices, inputs = self._augment(images, seed)
         schedule = tf.cast(schedule, self.weight_vector.dtype)
         factors = tf.ones(tf.shape(images)[:1], self.weight_vector.dtype)
         influence_tape = contextlib.nullcontext()
-        if search_batch is not None and choices is not None:
+        if search_batch is not None and self.policy.is_learned:
             influence_tape = tf.GradientTape(watch_accessed_variables=False)
         with influence_tape as tape:
             if tape is not None:
@@ -180,7 +162,7 @@ class JointModel(keras.Model):
         )
         size = self.weight_vector.size
         self._update_weights(total[:size], schedule)
-        self._update_architecture(tf.cast(total[size:-1], "float32"))
+        self.architecture.update(total[size:-1])
         if search_batch is not None:
             search_gradient = self._search_gradient(search_batch)
             self.hyperparameters.update(search_gradient)
@@ -188,53 +170,23 @@ class JointModel(keras.Model):
                 influence = tape.gradient(
                     gradient, factors, output_gradients=search_gradient
                 )
-                self._update_policy(choices, tf.cast(influence, "float32"))
+                self.policy.update(choices, influence, _sum_over_replicas)
         self.step.assign_add(1)
         return total[-1]
 
-    def _sample_paths(self, seed):
-        for k, decision in enumerate(self.decisions):
-            if self.strategy is not None:
-                # Every replica has the same seed, and so the same path.
-                uniform = tf.random.stateless_uniform(
-                    [decision.num_candidates],
-                    _fold(seed, _PATHS, k),
-                    minval=1e-6,
-                )
-                drawn = self.strategy.sample(decision.logits.value, uniform)
-                free = decision.chosen.value < 0
-                decision.sampled.assign(
-                    tf.where(free, drawn, decision.chosen.value)
-                )
-            else:
-                decision.sampled.assign(decision.index(False))
-
     def _augment(self, images, seed):
-        if self.augmentation is None:
-            return None, images
-        # Drawn for the global batch, of which each replica takes its part:
-        # what happens to an image does not depend on how many there are.
         context = tf.distribute.get_replica_context()
-        size = images.shape[0] or tf.shape(images)[0]
-        begin = context.replica_id_in_sync_group * size
-        total = context.num_replicas_in_sync * size
-        layer = self.augmentation
-        choices, draws = tf.nest.map_structure(
-            lambda drawn: drawn[begin : begin + size],
-            (
-                layer.sample(total, _fold(seed, _CHOICES, 0)),
-                layer.draw(total, _fold(seed, _TRANSFORMS, 0)),
-            ),
+        return self.policy.augment(
+            images,
+            (_fold(seed, _CHOICES, 0), _fold(seed, _TRANSFORMS, 0)),
+            context.replica_id_in_sync_group,
+            context.num_replicas_in_sync,
         )
-        if images.shape.rank == 4:
-            return choices, layer.transform(images, choices, draws)
-        augmented = layer.transform(images[..., None], choices, draws)
-        return choices, augmented[..., 0]
 
     def _gradients(self, inputs, labels, factors):
         """Returns this replica's part of loss, g and g_a (flat vectors)."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        logits = [d.logits.value for d in self.decisions]
+        logits = [d.logits.value for d in self.architecture.decisions]
         weights = self.weight_vector.tensors()
         with tf.GradientTape() as tape:
             predictions = self.network(inputs, training=True)
@@ -278,31 +230,6 @@ class JointModel(keras.Model):
         vector.write(step.weights)
         self.velocity.assign(step.velocity)
 
-    def _update_architecture(self, credit):
-        if self.strategy is None or not self.decisions:
-            return
-        logits = tf.concat([d.logits.value for d in self.decisions], axis=0)
-        free = tf.concat(
-            [
-                tf.repeat(
-                    tf.cast(d.chosen.value < 0, "float32"), d.num_candidates
-                )
-                for d in self.decisions
-            ],
-            axis=0,
-        )
-        moved, state = adam(
-            logits,
-            credit,
-            AdamState(*(v.value for v in self._architecture_state)),
-            free * self.architecture_rate.value,
-        )
-        _assign(self._architecture_state, state)
-        _assign(
-            [d.logits for d in self.decisions],
-            tf.split(moved, [d.num_candidates for d in self.decisions]),
-        )
-
     def _search_gradient(self, batch):
         """Returns v, the search loss' gradient at the averaged weights."""
         images, labels = batch
@@ -322,52 +249,13 @@ class JointModel(keras.Model):
         )
         return _sum_over_replicas(self.weight_vector.join(gradients))
 
-    def _update_policy(self, choices, influence):
-        count = tf.cast(tf.size(influence), "float32")
-        moments = _sum_over_replicas(
-            tf.stack(
-                [
-                    count,
-                    tf.reduce_sum(influence),
-                    tf.reduce_sum(tf.square(influence)),
-                ]
-            )
-        )
-        mean = moments[1] / moments[0]
-        deviation = tf.sqrt(
-            tf.maximum(moments[2] / moments[0] - tf.square(mean), 0.0)
-        )
-        # A baseline and a unit scale: only which image helped more counts.
-        rewards = (influence - mean) / (deviation + 1e-12) / moments[0]
-        variables = self._policy_variables()
-        score = self.augmentation.score_gradient(choices, rewards)
-        ascent = _sum_over_replicas(
-            tf.concat([tf.reshape(s, [-1]) for s in score], axis=0)
-        )
-        values = tf.concat([tf.reshape(v, [-1]) for v in variables], axis=0)
-        moved, state = adam(
-            values,
-            -ascent,
-            AdamState(*(v.value for v in self._policy_state)),
-            self.policy_rate,
-        )
-        _assign(self._policy_state, state)
-        parts = tf.split(moved, [int(np.prod(v.shape)) for v in variables])
-        _assign(
-            variables,
-            [
-                tf.reshape(p, v.shape)
-                for p, v in zip(parts, variables, strict=True)
-            ],
-        )
-
     def derive(self):
         """Returns the joint model of the derived plain network.
 
         Layers, weights, velocities, averages and all that is learned go on
         from where they are.
         """
-        for decision in self.decisions:
+        for decision in self.architecture.decisions:
             if not decision.is_frozen:
                 decision.freeze()
         config = self.hyperparameters.get_config()
@@ -375,9 +263,9 @@ class JointModel(keras.Model):
             derive(self.network),
             self.loss_object,
             metrics=self.metric_list,
-            augmentation=self.augmentation,
+            augmentation=self.policy.augmentation,
             hyperparameters=LearnedHyperparameters.from_config(config),
-            policy_rate=self.policy_rate,
+            policy_rate=self.policy.rate,
             seed=self.seed,
             name=self.name,
         )
@@ -395,9 +283,29 @@ class JointModel(keras.Model):
         return [
             self.step,
             self.velocity,
-            *self._policy_state,
+            *self.policy.state_variables(),
             *self.hyperparameters.variables,
         ]
+
+    def _seed_states(self):
+        """Returns the states of the network's random layers, as Dropout.
+
+        They are `variables` but no `weights`, so Keras does not save them,
+        and a loaded model would draw otherwise than the one that went on.
+        """
+        weights = {id(v) for v in self.network.weights}
+        return [v for v in self.network.variables if id(v) not in weights]
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for k, state in enumerate(self._seed_states()):
+            store[f"seed_{k}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store):
+        for k, state in enumerate(self._seed_states()):
+            state.assign(store[f"seed_{k}"])
+        kept = [name for name in store.keys() if not name.startswith("seed_")]
+        super().load_own_variables({name: store[name] for name in kept})
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -406,10 +314,10 @@ class JointModel(keras.Model):
             "network": serialize(self.network),
             "loss": serialize(self.loss_object),
             "metrics": serialize(self.metric_list),
-            "strategy": serialize(self.strategy),
-            "augmentation": serialize(self.augmentation),
+            "strategy": serialize(self.architecture.strategy),
+            "augmentation": serialize(self.policy.augmentation),
             "hyperparameters": serialize(self.hyperparameters),
-            "policy_rate": self.policy_rate,
+            "policy_rate": self.policy.rate,
             "seed": self.seed,
             "owner": self.owner,
         }
@@ -439,8 +347,3 @@ def _fold(seed, use, index):
 def _sum_over_replicas(tensor):
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

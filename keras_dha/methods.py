@@ -139,7 +139,9 @@ def _resnet(spec):
 
 def _checked(network, spec):
     """Returns `network` if it maps the data's shape to its classes."""
-    if not isinstance(network, keras.Model) or not network.inputs:
+    if not isinstance(network, keras.Model) or not getattr(
+        network, "inputs", None
+    ):
         raise ValueError(
             "A search space must be a functional or Sequential `keras.Model` "
             "with an `Input` (that is what can be derived). "

@@ -42,7 +42,6 @@ class Progress(keras.callbacks.Callback):
         self._bar = keras.utils.Progbar(
             self._steps_per_epoch,
             verbose=self._verbose,
-            stateless_metrics=set(),
         )
 
     def on_train_batch_end(self, batch, logs=None):

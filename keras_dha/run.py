@@ -69,7 +69,8 @@ class Run:
         self.genotype = None
         self.seconds = {}
         self.steps = {}
-        searched = joint.strategy if joint.decisions else None
+        architecture = joint.architecture
+        searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(epochs * steps_per_epoch, searched)
         self._next_step = 0
         self._use(joint)
@@ -100,7 +101,7 @@ class Run:
     @property
     def is_derived(self):
         """Whether the network is plain by now."""
-        return not (self.joint.decisions and self.joint.strategy)
+        return not self.joint.architecture.is_searched
 
     def phase(self):
         """Returns the name of the phase that the next step belongs to."""
@@ -210,7 +211,7 @@ class Run:
         """
         learned, augmentation = (
             self.joint.hyperparameters,
-            self.joint.augmentation,
+            self.joint.policy.augmentation,
         )
         return SearchResult(
             genotype=self.genotype or genotype_before,
@@ -258,11 +259,8 @@ class Run:
 
     def _step(self):
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
-        searching = phase == phases.SEARCH
-        if searching and not self.joint.architecture_rate.numpy():
-            self.joint.architecture_rate.assign(
-                self.joint.strategy.learning_rate
-            )
+        if phase == phases.SEARCH:
+            self.joint.architecture.start()
         schedule = tf.constant(
             phases.base_schedule(step, self.plan.total), "float32"
         )
@@ -292,8 +290,9 @@ class Run:
         last = step >= self.plan.search_end
         if not last and step % self.plan.check_every:
             return
-        self.joint.strategy.harden(self.joint.decisions)
-        if last or all(d.is_frozen for d in self.joint.decisions):
+        architecture = self.joint.architecture
+        architecture.strategy.harden(architecture.decisions)
+        if last or all(d.is_frozen for d in architecture.decisions):
             self.derive()
 
     def derive(self):
@@ -301,9 +300,19 @@ class Run:
         self.genotype = genotype(self.joint.network)
         names = ", ".join(g["choice"] for g in self.genotype.values())
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
+        counted = [v.numpy() for v in self._metric_variables()]
         with self.distribution.scope():
             self._use(self.joint.derive())
+        # The epoch's metrics go on where they were.
+        for variable, value in zip(
+            self._metric_variables(), counted, strict=True
+        ):
+            variable.assign(value)
         self.recalibrate()
+
+    def _metric_variables(self):
+        metrics = self.joint.network.metrics
+        return [v for metric in metrics for v in metric.variables]
 
     def recalibrate(self):
         """Fits the normalisation statistics to clean training images."""
@@ -318,12 +327,14 @@ class Run:
         """Returns the current values of all that is learned by gradient."""
         learned = self.joint.hyperparameters
         logs = {name: float(learned.value(name)) for name in learned.values}
-        if self.joint.augmentation is not None:
-            logs["policy_entropy"] = self.joint.augmentation.policy().entropy
+        if self.joint.policy.augmentation is not None:
+            logs["policy_entropy"] = (
+                self.joint.policy.augmentation.policy().entropy
+            )
         if not self.is_derived:
             margins = [
                 np.diff(np.sort(d.probabilities())[-2:])[0]
-                for d in self.joint.decisions
+                for d in self.joint.architecture.decisions
             ]
             logs["decision_margin"] = float(np.mean(margins))
         return {k: float(v) for k, v in logs.items()}

@@ -276,7 +276,7 @@ def test_arrays_of_different_length():
 @pytest.mark.parametrize("y", [None, "missing"])
 def test_arrays_without_labels(y):
     arguments = (images(),) if y == "missing" else (images(), None)
-    with pytest.raises(ValueError, match="Expected arrays.*y=None"):
+    with pytest.raises(ValueError, match="Expected arrays.*y of type None"):
         data.inspect(*arguments)
 
 

@@ -134,7 +134,10 @@ def test_influence_of_each_image_equals_central_differences(
     seen = {}
     monkeypatch.setattr(joint, "_augment", lambda x, seed: ("choices", x))
     monkeypatch.setattr(
-        joint, "_update_policy", lambda c, r: seen.update(influence=r)
+        type(joint.policy), "is_learned", property(lambda self: True)
+    )
+    monkeypatch.setattr(
+        joint.policy, "update", lambda c, r, total: seen.update(influence=r)
     )
     weights = joint.weight_vector.read()
     joint.train_step((images, labels), 1.0, batch(1))

@@ -54,7 +54,11 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
     monkeypatch,
 ):
     joint = joint_model()
-    layer, batch, search = joint.augmentation, data(0, BATCH), data(1, 16)
+    layer, batch, search = (
+        joint.policy.augmentation,
+        data(0, BATCH),
+        data(1, 16),
+    )
     weights = joint.weight_vector.read()
     logits = layer.operation_logits.numpy().astype("float64")
     p = np.exp(logits) / np.exp(logits).sum()
@@ -62,9 +66,11 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
     estimate, loss = np.zeros(3), {}
     seen = {}
     monkeypatch.setattr(
-        joint,
-        "_update_policy",
-        lambda choices, influence: seen.update(influence=influence.numpy()),
+        joint.policy,
+        "update",
+        lambda choices, influence, total: seen.update(
+            influence=influence.numpy()
+        ),
     )
     for picked in itertools.product(range(3), repeat=BATCH):
         choices = layer.sample(BATCH, tf.constant([0, 0]))._replace(

@@ -93,7 +93,7 @@ def test_frozen_decisions_do_not_move_and_free_ones_do():
 
     steps(3)  # the rate is zero until the search begins
     np.testing.assert_array_equal(free.logits, [0.0, 0.0])
-    joint.architecture_rate.assign(0.1)
+    joint.architecture.rate.assign(0.1)
     steps(3)  # both have Adam moments now, which alone would move them on
     assert np.all(np.abs(frozen.logits) > 1e-3)
     frozen.freeze(0)
