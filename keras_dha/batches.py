@@ -181,7 +181,7 @@ class ArrayBatches:
             return tf.gather(x, index), tf.gather(y, index)
 
         passed = step * self.batch_size
-        return (
+        return _untuned(
             tf.data.Dataset.counter(passed // count)
             .flat_map(one_pass)
             .skip(passed % count)
@@ -213,8 +213,19 @@ class StreamBatches:
     def dataset(self, step=0):
         """Returns the endless batches; a stream has no memory of steps."""
         del step
-        return (
+        return _untuned(
             self._dataset.repeat()
             .batch(self.batch_size, drop_remainder=True)
             .prefetch(2)
         )
+
+
+def _untuned(dataset):
+    """Switches the pipeline's autotuning off.
+
+    Its thread sleeps ever longer, up to a minute, and whoever ends an
+    iterator waits for it to wake.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

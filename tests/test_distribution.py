@@ -1,0 +1,138 @@
+"""Two replicas against one device with the same global batch.
+
+The network has no batch normalisation, whose statistics are each replica's
+own, and its activations are smooth, so that rounding stays rounding.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.auto_model import AutoModel
+from keras_dha.hyperparameters.ranges import Range
+
+CLASSES, COUNT, BATCH = 3, 160, 32
+_RNG = np.random.default_rng(0)
+X = _RNG.random((COUNT, 8, 8, 1)).astype("float32")
+Y = _RNG.integers(0, CLASSES, COUNT)
+
+
+one_device = tf.distribute.get_strategy
+
+
+def two_replicas():
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def space(shape, num_classes):
+    inputs = x = keras.Input(shape)
+    for k in range(2):
+        x = layers.Conv2D(4, 3, padding="same", activation="tanh")(x)
+        branch = Choice(
+            [
+                layers.Conv2D(
+                    4,
+                    size,
+                    padding="same",
+                    activation="tanh",
+                    name=f"c{size}{k}",
+                )
+                for size in (1, 3)
+            ],
+            name=f"choice{k}",
+        )(x)
+        x = layers.Add()([x, branch])
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(
+        inputs, layers.Dense(num_classes, activation="softmax")(x)
+    )
+
+
+@functools.cache
+def run(replicas, augmentation):
+    """The model and its history; tests must not train it further."""
+    distribution = two_replicas() if replicas == 2 else one_device()
+    assert distribution.num_replicas_in_sync == replicas
+    with distribution.scope():
+        if augmentation:
+            augmentation = DifferentiableAugmentation(
+                ["Identity", "Rotate", "Invert"],
+                levels=2,
+                value_range=(0, 1),
+                trainable=False,
+            )
+        model = AutoModel(
+            space,
+            seed=3,
+            strategy=DSNAS(warmup=0.1, until=0.7),
+            augmentation=augmentation,
+            hyperparameters={
+                "learning_rate": Range(1e-3, 1.0, start=0.05),
+                "weight_decay": Range(1e-5, 1e-2),
+            },
+            outer_every=2,
+        )
+    history = model.fit(
+        X,
+        Y,
+        epochs=3,
+        batch_size=BATCH,
+        verbose=0,
+        validation_data=(X[:50], Y[:50]),
+    )
+    return model, history.history
+
+
+@pytest.mark.parametrize(
+    "augmentation", [None, True], ids=["plain", "augmented"]
+)
+def test_two_replicas_equal_one_device(augmentation):
+    one, losses = run(1, augmentation)
+    two, their_losses = run(2, augmentation)
+
+    for name in ("loss", "val_loss", "decision_margin"):
+        np.testing.assert_allclose(
+            their_losses[name], losses[name], rtol=1e-5, err_msg=name
+        )
+    np.testing.assert_allclose(
+        their_losses["accuracy"], losses["accuracy"], rtol=1e-6
+    )
+    for name, found in one.result.hyperparameters.items():
+        theirs = two.result.hyperparameters[name]["value"]
+        assert theirs == pytest.approx(found["value"], rel=1e-3)
+    for name, gene in one.result.genotype.items():
+        theirs = two.result.genotype[name]
+        assert theirs["choice"] == gene["choice"]
+    for ours, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    np.testing.assert_allclose(two.predict(X), one.predict(X), atol=1e-5)
+
+    # The comparison has something to say: the run went somewhere.
+    assert np.ptp(losses["loss"]) > 1e-4
+    value = one.result.hyperparameters["learning_rate"]["value"]
+    assert abs(value / 0.05 - 1) > 1e-2
+
+
+def test_every_replica_holds_the_same_weights_and_decisions():
+    model, _ = run(2, None)
+    for variable in model.joint.variables:
+        copies = getattr(variable.value, "values", None)
+        assert copies is not None and len(copies) == 2, variable.path
+        np.testing.assert_array_equal(*copies, err_msg=variable.path)
+
+
+def test_a_batch_must_be_shared_out_evenly():
+    with two_replicas().scope():
+        model = AutoModel(space, augmentation=None, seed=0)
+    with pytest.raises(ValueError, match="multiple of the number of replicas"):
+        model.fit(X, Y, epochs=1, batch_size=31, verbose=0)
