@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha import arguments
 from keras_dha import batches
 from keras_dha import data
 from keras_dha import export as exporting
@@ -16,7 +17,6 @@ from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.methods import parts
-from keras_dha.methods import refuse_unknown
 from keras_dha.methods import space_builder
 from keras_dha.result import SearchResult
 from keras_dha.run import Run
@@ -83,7 +83,7 @@ class AutoModel:
         overwrite=False,
         **unknown,
     ):
-        refuse_unknown(unknown)
+        arguments.refuse_unknown(unknown)
         self._builder = space_builder(search_space)
         self._parts = parts(method, strategy, augmentation, hyperparameters)
         for name, value, default in (
@@ -107,7 +107,7 @@ class AutoModel:
                 f"Received: outer_every={outer_every}"
             )
         if seed is not None:
-            _check_integer("seed", seed)
+            arguments.check_integer("seed", seed)
         else:
             seed = np.random.default_rng().integers(2**31)
         self.search_split = search_split
@@ -189,10 +189,11 @@ class AutoModel:
             ValueError: Whatever is wrong with the arguments or the data is
                 said before training begins.
         """
-        refuse_unknown(unknown, where="fit")
-        _check_count("epochs", epochs)
+        arguments.refuse_unknown(unknown, where="fit")
+        arguments.check_count("epochs", epochs)
         if steps_per_epoch is not None:
-            _check_count("steps_per_epoch", steps_per_epoch)
+            arguments.check_count("steps_per_epoch", steps_per_epoch)
+        arguments.check_callbacks(callbacks, self._searches_architecture())
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(
                 "`verbose` must be 'auto', 0, 1 or 2. "
@@ -203,7 +204,7 @@ class AutoModel:
         )
         validate = None
         if validation_data is not None:
-            pair = self._evaluable(*_pair(validation_data))
+            pair = self._evaluable(*arguments.pair(validation_data))
             validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
         is_new = self.joint is None
         if is_new:
@@ -228,7 +229,13 @@ class AutoModel:
         )
         found = self._result.genotype if self._result else {}
         self.stop_training = False
-        history = run.fit(self, callbacks, validate, is_new)
+        try:
+            history = run.fit(self, callbacks, validate, is_new)
+        except FloatingPointError:
+            if is_new:
+                # Nothing of it can be gone on with; the next fit is the first.
+                self.joint = None
+            raise
         self.joint = run.joint
         self._result = run.result(found)
         return history
@@ -237,7 +244,7 @@ class AutoModel:
         """Checks the data; returns training and search batches."""
         known = self._spec if self.joint is not None else None
         if batch_size is not None:
-            _check_count("batch_size", batch_size)
+            arguments.check_count("batch_size", batch_size)
         spec = data.inspect(x, y, steps, known and known.num_classes)
         if known is not None and (spec.shape, spec.one_hot) != (
             known.shape,
@@ -264,11 +271,16 @@ class AutoModel:
             spec,
             batch_size,
             self.search_split if splits else None,
-            None if search_data is None else _pair(search_data),
+            None if search_data is None else arguments.pair(search_data),
             self.seed,
             shuffle,
             replicas,
         )
+
+    def _searches_architecture(self):
+        if self.joint is not None:
+            return self.joint.architecture.is_searched
+        return self._parts.strategy is not None
 
     def _learns_from_search_data(self):
         if self.joint is not None:
@@ -457,30 +469,3 @@ class AutoModel:
                 f"`{name}` needs a model that was fitted or loaded; call "
                 "`fit` first. Received: a model that was not fitted"
             )
-
-
-def _pair(given):
-    """Returns (x, y) of a pair of arrays, or (dataset, None)."""
-    if isinstance(given, tf.data.Dataset):
-        return given, None
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        return tuple(given)
-    raise ValueError(
-        "Expected a pair (x, y) of arrays or a `tf.data.Dataset`. "
-        f"Received: {type(given).__name__}"
-    )
-
-
-def _check_integer(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(
-            f"`{name}` must be an integer. Received: {name}={value!r}"
-        )
-
-
-def _check_count(name, value):
-    _check_integer(name, value)
-    if value < 1:
-        raise ValueError(
-            f"`{name}` must be at least 1. Received: {name}={value}"
-        )

@@ -34,22 +34,6 @@ METHODS = {
     "dsnas": lambda: Parts(DSNAS(), None, None),
 }
 
-# What users of other libraries pass, and what to use here instead.
-_ELSEWHERE = {
-    "max_trials": "there are no trials: one `fit` searches; set `epochs`",
-    "tuner": "there are no trials: one `fit` searches; see `method`",
-    "objective": "the search split's loss is the objective",
-    "project_name": "use `directory`",
-    "max_model_size": "use `target`, once it is available",
-    "optimizer": "use `hyperparameters`",
-    "validation_split": "use `validation_data`; the part that judges policy "
-    "and hyperparameters is `search_split` of the constructor",
-    "time_limit": "not available in this version; set `epochs`",
-    "initial_epoch": "a further `fit` goes on by itself",
-    "class_weight": "not available in this version; resample the data",
-    "sample_weight": "not available in this version; resample the data",
-}
-
 
 def parts(method, strategy, augmentation, hyperparameters):
     """Returns the `Parts` of a method with the given ones in their place.
@@ -163,22 +147,3 @@ def _checked(network, spec):
             f"{tuple(expected)} to {tuple(outputs[1:])}"
         )
     return network
-
-
-def refuse_unknown(arguments, where="AutoModel"):
-    """Raises a `TypeError` that says what to use instead, if any are left.
-
-    Args:
-        arguments: Dict of the keyword arguments nobody took.
-        where: Name of the function that received them.
-    """
-    if not arguments:
-        return
-    hints = [
-        f"`{name}` ({_ELSEWHERE[name]})" if name in _ELSEWHERE else f"`{name}`"
-        for name in arguments
-    ]
-    raise TypeError(
-        f"`{where}` does not take {', '.join(hints)}. "
-        f"Received: {', '.join(f'{k}={v!r}' for k, v in arguments.items())}"
-    )

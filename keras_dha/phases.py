@@ -1,18 +1,18 @@
 """Phases: what one `fit` does when.
 
-    warm-up   weights only, all paths alike
-    search    weights, architecture, policy and hyperparameters
+    warm-up   weights, policy and hyperparameters; all paths alike
+    search    the architecture as well
+    settle    the same, from the first decision that froze to the last one,
+              at the latest at a stated share of the steps
     train     the derived plain network; policy and hyperparameters go on
 
-Decisions settle during the search, one after the other, and the search ends
-when the last one has settled or at a stated share of the steps. A network
-without decisions is trained from the first step.
+A network without decisions is trained from the first step.
 """
 
 import math
 from typing import NamedTuple
 
-WARMUP, SEARCH, TRAIN = "warm-up", "search", "train"
+WARMUP, SEARCH, SETTLE, TRAIN = "warm-up", "search", "settle", "train"
 
 
 class Plan(NamedTuple):
@@ -30,11 +30,19 @@ class Plan(NamedTuple):
     search_end: int
     check_every: int
 
-    def phase(self, step, derived):
-        """Returns the phase of a step, given whether it is derived yet."""
+    def phase(self, step, derived, frozen=0):
+        """Returns the phase of a step.
+
+        Args:
+            step: Integer.
+            derived: Whether the network is plain by then.
+            frozen: How many decisions are frozen by then.
+        """
         if derived:
             return TRAIN
-        return WARMUP if step < self.warmup_end else SEARCH
+        if step < self.warmup_end:
+            return WARMUP
+        return SETTLE if frozen else SEARCH
 
 
 def plan(total, strategy):

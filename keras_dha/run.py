@@ -73,6 +73,7 @@ class Run:
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(epochs * steps_per_epoch, searched)
         self._next_step = 0
+        self._frozen = 0
         self._use(joint)
 
     def _use(self, joint):
@@ -105,7 +106,7 @@ class Run:
 
     def phase(self):
         """Returns the name of the phase that the next step belongs to."""
-        return self.plan.phase(self._next_step, self.is_derived)
+        return self.plan.phase(self._next_step, self.is_derived, self._frozen)
 
     def range_test(self):
         """Finds where the learning rate starts and ends; rolls back.
@@ -259,7 +260,7 @@ class Run:
 
     def _step(self):
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
-        if phase == phases.SEARCH:
+        if phase in (phases.SEARCH, phases.SETTLE):
             self.joint.architecture.start()
         schedule = tf.constant(
             phases.base_schedule(step, self.plan.total), "float32"
@@ -291,7 +292,8 @@ class Run:
         if not last and step % self.plan.check_every:
             return
         architecture = self.joint.architecture
-        architecture.strategy.harden(architecture.decisions)
+        hardened = architecture.strategy.harden(architecture.decisions)
+        self._frozen += len(hardened)
         if last or all(d.is_frozen for d in architecture.decisions):
             self.derive()
 
@@ -326,12 +328,15 @@ class Run:
     def _trajectory(self):
         """Returns the current values of all that is learned by gradient."""
         learned = self.joint.hyperparameters
-        logs = {name: float(learned.value(name)) for name in learned.values}
+        logs = {name: float(learned.value(name)) for name in learned.learned}
         if self.joint.policy.augmentation is not None:
             logs["policy_entropy"] = (
                 self.joint.policy.augmentation.policy().entropy
             )
-        if not self.is_derived:
+        if self.genotype is not None:
+            # Every epoch has the same quantities, as a table wants it.
+            logs["decision_margin"] = 1.0
+        elif not self.is_derived:
             margins = [
                 np.diff(np.sort(d.probabilities())[-2:])[0]
                 for d in self.joint.architecture.decisions

@@ -17,6 +17,17 @@ def test_a_network_derived_early_is_trained():
     assert plan.phase(30, derived=True) == phases.TRAIN
 
 
+def test_decisions_settle_from_the_first_that_froze():
+    plan = phases.plan(200, DSNAS(warmup=0.1, until=0.4))
+    names = [
+        plan.phase(step, derived=step >= 60, frozen=int(step >= 40))
+        for step in range(100)
+    ]
+    assert names == (
+        ["warm-up"] * 20 + ["search"] * 20 + ["settle"] * 20 + ["train"] * 40
+    )
+
+
 def test_without_choices_there_is_only_training():
     plan = phases.plan(50, None)
     assert {plan.phase(step, derived=True) for step in range(50)} == {"train"}

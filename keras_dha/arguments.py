@@ -1,0 +1,107 @@
+"""Arguments: what is refused, and with which words."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# What users of other libraries pass, and what to use here instead.
+_ELSEWHERE = {
+    "max_trials": "there are no trials: one `fit` searches; set `epochs`",
+    "tuner": "there are no trials: one `fit` searches; see `method`",
+    "objective": "the search split's loss is the objective",
+    "project_name": "use `directory`",
+    "max_model_size": "use `target`, once it is available",
+    "optimizer": "use `hyperparameters`",
+    "validation_split": "use `validation_data`; the part that judges policy "
+    "and hyperparameters is `search_split` of the constructor",
+    "time_limit": "not available in this version; set `epochs`",
+    "initial_epoch": "a further `fit` goes on by itself",
+    "class_weight": "not available in this version; resample the data",
+    "sample_weight": "not available in this version; resample the data",
+}
+
+
+def refuse_unknown(arguments, where="AutoModel"):
+    """Raises a `TypeError` that says what to use instead, if any are left.
+
+    Args:
+        arguments: Dict of the keyword arguments nobody took.
+        where: Name of the function that received them.
+    """
+    if not arguments:
+        return
+    hints = [
+        f"`{name}` ({_ELSEWHERE[name]})" if name in _ELSEWHERE else f"`{name}`"
+        for name in arguments
+    ]
+    raise TypeError(
+        f"`{where}` does not take {', '.join(hints)}. "
+        f"Received: {', '.join(f'{k}={v!r}' for k, v in arguments.items())}"
+    )
+
+
+def pair(given):
+    """Returns (x, y) of a pair of arrays, or (dataset, None)."""
+    if isinstance(given, tf.data.Dataset):
+        return given, None
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return tuple(given)
+    raise ValueError(
+        "Expected a pair (x, y) of arrays or a `tf.data.Dataset`. "
+        f"Received: {type(given).__name__}"
+    )
+
+
+def check_integer(name, value):
+    """Refuses what is no integer; a boolean is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(
+            f"`{name}` must be an integer. Received: {name}={value!r}"
+        )
+
+
+def check_count(name, value):
+    """Refuses what is no integer of at least 1."""
+    check_integer(name, value)
+    if value < 1:
+        raise ValueError(
+            f"`{name}` must be at least 1. Received: {name}={value}"
+        )
+
+
+def check_callbacks(callbacks, searches_architecture):
+    """Refuses callbacks that a run would not honour.
+
+    Args:
+        callbacks: List of Keras callbacks, or `None`.
+        searches_architecture: Whether the network changes during the run.
+    """
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    for callback in callbacks or []:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ValueError(
+                "`callbacks` must be Keras callbacks. "
+                f"Received: {type(callback).__name__}"
+            )
+        if isinstance(
+            callback,
+            (
+                keras.callbacks.LearningRateScheduler,
+                keras.callbacks.ReduceLROnPlateau,
+            ),
+        ):
+            raise ValueError(
+                "The learning rate is learned and follows a cosine; set it "
+                'with AutoModel(hyperparameters={"learning_rate": ...}) in '
+                f"place of a callback. Received: {type(callback).__name__}"
+            )
+        if searches_architecture and getattr(
+            callback, "restore_best_weights", False
+        ):
+            raise ValueError(
+                "The weights of an epoch of the search do not fit the network "
+                "that is derived from it. Use restore_best_weights=False, or "
+                "`keras.callbacks.ModelCheckpoint`. "
+                f"Received: {type(callback).__name__}"
+            )
