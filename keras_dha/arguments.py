@@ -69,11 +69,11 @@ def check_count(name, value):
         )
 
 
-def check_callbacks(callbacks, searches_architecture):
-    """Refuses callbacks that a run would not honour.
+def checked_callbacks(callbacks, searches_architecture):
+    """Returns the callbacks as a list; refuses what a run would not honour.
 
     Args:
-        callbacks: List of Keras callbacks, or `None`.
+        callbacks: List of Keras callbacks, one of them, or `None`.
         searches_architecture: Whether the network changes during the run.
     """
     if isinstance(callbacks, keras.callbacks.Callback):
@@ -105,3 +105,4 @@ def check_callbacks(callbacks, searches_architecture):
                 "`keras.callbacks.ModelCheckpoint`. "
                 f"Received: {type(callback).__name__}"
             )
+    return list(callbacks or [])

@@ -193,7 +193,9 @@ class AutoModel:
         arguments.check_count("epochs", epochs)
         if steps_per_epoch is not None:
             arguments.check_count("steps_per_epoch", steps_per_epoch)
-        arguments.check_callbacks(callbacks, self._searches_architecture())
+        callbacks = arguments.checked_callbacks(
+            callbacks, self._searches_architecture()
+        )
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(
                 "`verbose` must be 'auto', 0, 1 or 2. "
@@ -204,7 +206,7 @@ class AutoModel:
         )
         validate = None
         if validation_data is not None:
-            pair = self._evaluable(*arguments.pair(validation_data))
+            pair = data.evaluable(*arguments.pair(validation_data), self._spec)
             validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
         is_new = self.joint is None
         if is_new:
@@ -302,7 +304,7 @@ class AutoModel:
             return_dict: Whether to return a dict rather than a list.
         """
         self._check_fitted("evaluate")
-        x, y = self._evaluable(x, y)
+        x, y = data.evaluable(x, y, self._spec)
         return self.joint.network.evaluate(
             x,
             y,
@@ -327,12 +329,6 @@ class AutoModel:
             batch_size=batch_size or 256 if is_array else None,
             verbose=verbose,
         )
-
-    def _evaluable(self, x, y):
-        """Checks evaluation data; returns what Keras' `evaluate` takes."""
-        if isinstance(x, tf.data.Dataset):
-            return data.as_batches(x, 256), None
-        return data.checked_arrays(x, y)
 
     def _evaluate(self, x, y, prefix):
         logs = self.joint.network.evaluate(

@@ -1,9 +1,9 @@
-"""Calibration: normalisation statistics that fit the weights and the data.
+"""Calibration: normalisation statistics that fit the weights.
 
-Moving statistics of batch normalisation lag behind the weights and describe
-augmented images, and those of a searched network describe many paths. After
-a network is derived, and once training ends, they are replaced by the mean of
-the statistics of a number of clean batches.
+Moving statistics of batch normalisation lag behind the weights, and those of
+a searched network describe many paths. After a network is derived, and once
+training ends, they are replaced by the mean of the statistics of a number of
+batches.
 """
 
 import keras
@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_dha.architecture.decision import find_layers
 
 
-def recalibrate(network, images, batches=16):
+def recalibrate(network, images, batches=32):
     """Recomputes the moving statistics of every batch normalisation.
 
     Args:

@@ -47,14 +47,10 @@ def inspect(x, y=None, steps=None, num_classes=None):
         ValueError: No examples, one class, labels out of range or of the
             wrong rank, NaN or infinite values, examples of several shapes.
     """
-    summary = _Summary()
     if y is not None or not isinstance(x, tf.data.Dataset):
-        x, y = checked_arrays(x, y)
-        # In parts: one mask over a large array would double its memory.
-        for start in range(0, len(x), 4096):
-            part = slice(start, start + 4096)
-            summary.add(x[part], y[part])
+        summary = _summary_of_arrays(*checked_arrays(x, y))
     else:
+        summary = _Summary()
         batches = as_batches(x, 256)
         cardinality = int(x.cardinality())
         if cardinality == tf.data.INFINITE_CARDINALITY and steps is None:
@@ -75,6 +71,50 @@ def inspect(x, y=None, steps=None, num_classes=None):
                 f"cannot be formed: {error.message.splitlines()[0]}"
             ) from None
     return summary.spec(num_classes)
+
+
+def evaluable(x, y, spec):
+    """Returns data to evaluate on, as `keras.Model.evaluate` takes them.
+
+    Args:
+        x: NumPy array (with `y`) or `tf.data.Dataset`, batched or not.
+        y: Labels, or `None` for a dataset.
+        spec: `DataSpec` of the training data.
+
+    Returns:
+        Pair of arrays, or (batched dataset, `None`).
+
+    Raises:
+        ValueError: The data do not look like the training data. Of a dataset
+            only the shapes are known without reading it.
+    """
+    if isinstance(x, tf.data.Dataset) and y is None:
+        x = as_batches(x, 256)
+        images, labels = x.element_spec
+        shape = images.shape[1:]
+        one_hot = labels.shape.rank == 2 and labels.shape[1] != 1
+    else:
+        x, y = checked_arrays(x, y)
+        summary = _summary_of_arrays(x, y)
+        summary.check_classes(spec.num_classes)
+        shape, one_hot = x.shape[1:], summary.one_hot
+    alike = tf.TensorShape(shape).is_compatible_with(spec.shape)
+    if not alike or one_hot != spec.one_hot:
+        raise ValueError(
+            "The data must look like the training data. Received: shape "
+            f"{tuple(shape)}, one_hot={one_hot}; training data: shape "
+            f"{spec.shape}, one_hot={spec.one_hot}"
+        )
+    return x, y
+
+
+def _summary_of_arrays(x, y):
+    summary = _Summary()
+    # In parts: one mask over a large array would double its memory.
+    for start in range(0, len(x), 4096):
+        part = slice(start, start + 4096)
+        summary.add(x[part], y[part])
+    return summary
 
 
 class _Summary:
@@ -136,33 +176,42 @@ class _Summary:
             )
         self.labels.update(np.unique(labels.astype(np.int64)).tolist())
 
-    def spec(self, num_classes):
+    def check_classes(self, num_classes):
+        """Refuses labels that are none of `num_classes`, if that is known."""
         if self.count == 0:
-            raise ValueError(
-                "The training data holds no examples. Received: 0 examples"
-            )
+            raise ValueError("The data hold no examples. Received: 0 examples")
         if min(self.labels) < 0:
             raise ValueError(
                 "Labels must be integers from 0. "
                 f"Received: smallest label {min(self.labels)}"
             )
+        if num_classes is None:
+            return
+        if max(self.labels) >= num_classes or (
+            self.one_hot and self.width != num_classes
+        ):
+            raise ValueError(
+                f"Labels must be of the classes 0..{num_classes - 1}. "
+                f"Received: labels up to {max(self.labels)}"
+                + (f", {self.width} columns" if self.one_hot else "")
+            )
+
+    def spec(self, num_classes):
+        self.check_classes(num_classes)
         if len(self.labels) < 2:
             raise ValueError(
                 "There must be at least two classes to tell apart. "
                 f"Received: only label {min(self.labels)}"
             )
-        inferred = self.width or max(self.labels) + 1
-        classes = num_classes or inferred
-        missing = inferred - len(self.labels)
-        if inferred > classes or (
-            num_classes is None and not self.one_hot and missing > inferred / 2
-        ):
+        classes = num_classes or self.width or max(self.labels) + 1
+        is_inferred = num_classes is None and not self.one_hot
+        if is_inferred and classes - len(self.labels) > classes / 2:
             raise ValueError(
                 "Labels must be integers 0..classes-1 without large gaps; "
                 "number them anew, for instance with "
                 "`np.unique(y, return_inverse=True)[1]`. Received: "
                 f"{len(self.labels)} different labels up to "
-                f"{max(self.labels)}, classes={classes}"
+                f"{max(self.labels)}"
             )
         low, high = (0.0, 255.0) if self.is_uint8 else (self.low, self.high)
         if not low < high:

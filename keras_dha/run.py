@@ -317,9 +317,15 @@ class Run:
         return [v for metric in metrics for v in metric.variables]
 
     def recalibrate(self):
-        """Fits the normalisation statistics to clean training images."""
-        images = (batch[0] for batch in self.batches.dataset())
-        recalibrate(self.joint.network, images)
+        """Fits the normalisation statistics to the weights as they are."""
+        recalibrate(self.joint.network, self._augmented_images())
+
+    def _augmented_images(self):
+        # What the weights were trained on: with statistics of clean images
+        # the same network is less accurate on clean images, too.
+        for number, (images, _) in enumerate(self.batches.dataset()):
+            seed = tf.constant([self.joint.seed, number])
+            yield self.joint.policy.augment(images, (seed, seed))[1]
 
     def _metrics(self):
         results = self.joint.network.get_metrics_result()

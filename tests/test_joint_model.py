@@ -153,6 +153,31 @@ def test_influence_of_each_image_equals_central_differences(
     np.testing.assert_allclose(seen["influence"], expected, rtol=1e-4)
 
 
+def test_influence_equals_forward_mode(float64, monkeypatch):
+    joint = joint_model(LEARNED)
+    images, labels = batch(0)
+    seen = {}
+    monkeypatch.setattr(joint, "_augment", lambda x, seed: ("choices", x))
+    monkeypatch.setattr(
+        type(joint.policy), "is_learned", property(lambda self: True)
+    )
+    monkeypatch.setattr(
+        joint.policy, "update", lambda c, r, total: seen.update(influence=r)
+    )
+    weights = joint.weight_vector.read()
+    joint.train_step((images, labels), 1.0, batch(1))
+    direction = joint.weight_vector.split(joint._search_gradient(batch(1)))
+    joint.weight_vector.write(weights)
+    with tf.autodiff.ForwardAccumulator(
+        joint.weight_vector.tensors(), direction
+    ) as forward:
+        outputs = joint.network(images, training=True)
+        losses = joint.loss_object.call(labels, outputs) / BATCH
+    np.testing.assert_allclose(
+        seen["influence"], forward.jvp(losses), rtol=1e-9
+    )
+
+
 def test_the_search_pass_leaves_statistics_alone():
     joint = joint_model(LEARNED)
     before = snapshot(joint)

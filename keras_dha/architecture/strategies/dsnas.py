@@ -46,7 +46,7 @@ class DSNAS(Strategy):
         Parameter Retraining", CVPR 2020.
     """
 
-    def __init__(self, learning_rate=0.03, margin=0.3, warmup=0.05, until=0.3):
+    def __init__(self, learning_rate=0.05, margin=0.3, warmup=0.05, until=0.2):
         if learning_rate <= 0:
             raise ValueError(
                 "`learning_rate` must be positive. "
