@@ -61,6 +61,9 @@ def _loss(loss, network, spec):
             else keras.losses.SparseCategoricalCrossentropy
         )
         return kind(from_logits=not _ends_in_softmax(network))
+    if isinstance(loss, str) and "_" in loss:
+        # Under its snake-case name Keras has a function, which has a mean.
+        loss = "".join(part.capitalize() for part in loss.split("_"))
     found = keras.losses.get(loss)
     if isinstance(found, keras.losses.Loss):
         return found

@@ -1,8 +1,5 @@
 """`AutoModel`: one `fit` that learns weights and everything around them."""
 
-import json
-import pathlib
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,14 +8,13 @@ from keras_dha import arguments
 from keras_dha import batches
 from keras_dha import data
 from keras_dha import export as exporting
+from keras_dha import saving
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
 from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.joint_model import JointModel
 from keras_dha.methods import parts
 from keras_dha.methods import space_builder
-from keras_dha.result import SearchResult
 from keras_dha.run import Run
 
 
@@ -167,7 +163,9 @@ class AutoModel:
         Args:
             x: NumPy array of images `(n, h, w)` or `(n, h, w, c)`, or
                 vectors `(n, d)` with a search space of your own; or a
-                `tf.data.Dataset` of (image, label), batched or not.
+                `tf.data.Dataset` of (image, label), batched or not. If its
+                images change at random from pass to pass, give `search_data`
+                as well: the split tells images apart by what they show.
             y: Labels, integers `(n,)` or one-hot `(n, classes)`.
             batch_size: Integer. By default a dataset's own, else 16 to 128
                 by the amount of data.
@@ -341,7 +339,7 @@ class AutoModel:
         return {prefix + name: float(value) for name, value in logs.items()}
 
     def summary(self):
-        """Prints the network; while it is searched, also the decisions."""
+        """Prints the network; a `Choice` counts all of its candidates."""
         self._check_fitted("summary")
         self.joint.network.summary()
 
@@ -349,6 +347,12 @@ class AutoModel:
     def result(self):
         """What the run found, a `keras_dha.SearchResult`."""
         self._check_fitted("result")
+        if self._result is None:
+            raise ValueError(
+                "`result` is there once `fit` has ended; this model was saved "
+                "in the middle of one. Call `fit` to go on. "
+                "Received: an unfinished run"
+            )
         return self._result
 
     def export_model(self):
@@ -362,6 +366,7 @@ class AutoModel:
         format="tf_saved_model",
         quantize=None,
         representative_data=None,
+        overwrite=False,
     ):
         """Writes the trained model for deployment.
 
@@ -372,6 +377,7 @@ class AutoModel:
             quantize: `None`, or for LiteRT `"float16"` or `"int8"`.
             representative_data: Array of some training examples, which
                 `"int8"` needs to find the ranges of activations.
+            overwrite: Whether what is there may be replaced.
         """
         exporting.export_model(
             self.export_model(),
@@ -379,6 +385,7 @@ class AutoModel:
             format=format,
             quantize=quantize,
             representative_data=representative_data,
+            overwrite=overwrite,
         )
 
     def save(self, filepath, overwrite=True):
@@ -389,27 +396,10 @@ class AutoModel:
             overwrite: Whether an existing file may be replaced.
         """
         self._check_fitted("save")
-        path = pathlib.Path(filepath)
-        if path.suffix != ".keras":
-            raise ValueError(
-                "`filepath` must end in '.keras'. "
-                f"Received: filepath={str(filepath)!r}"
-            )
-        if path.exists() and not overwrite:
-            raise ValueError(
-                "The file exists; use overwrite=True to replace it. "
-                f"Received: filepath={str(filepath)!r}"
-            )
-        self.joint.owner = {
-            "search_split": self.search_split,
-            "outer_every": self.outer_every,
-            "seed": self.seed,
-            "spec": self._spec._asdict(),
-            "result": self._result and json.loads(self._result.to_json()),
-        }
-        # Beside its place first: a reader never sees half a file.
-        with exporting.written_beside(path) as half:
-            self.joint.save(half)
+        state = {name: getattr(self, name) for name in saving.ARGUMENTS}
+        saving.write(
+            filepath, overwrite, self.joint, state, self._spec, self._result
+        )
 
     @classmethod
     def load(cls, filepath):
@@ -418,29 +408,9 @@ class AutoModel:
         Args:
             filepath: Path of the `.keras` file.
         """
-        # Saved augmentation layers are found by their registered class.
-        from keras_dha.augmentation import layer  # noqa: F401
-
-        joint = keras.saving.load_model(filepath)
-        if not isinstance(joint, JointModel) or not joint.owner:
-            raise ValueError(
-                "The file holds a plain Keras model; load it with "
-                "`keras.saving.load_model`. "
-                f"Received: filepath={str(filepath)!r}"
-            )
-        owner = joint.owner
-        model = cls(
-            search_split=owner["search_split"],
-            outer_every=owner["outer_every"],
-            seed=owner["seed"],
-        )
-        spec = dict(owner["spec"])
-        for name in ("shape", "value_range"):
-            spec[name] = tuple(spec[name])
-        model.joint = joint
-        model._spec = data.DataSpec(**spec)
-        if owner["result"] is not None:
-            model._result = SearchResult.from_json(json.dumps(owner["result"]))
+        joint, state, spec, result = saving.read(filepath)
+        model = cls(**state)
+        model.joint, model._spec, model._result = joint, spec, result
         return model
 
     def get_weights(self):

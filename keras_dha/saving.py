@@ -1,0 +1,79 @@
+"""Saving: a whole run as one `.keras` file, and back.
+
+The joint model is a Keras model, so Keras' own format holds its networks,
+weights and states. What `AutoModel` knows beside it goes along as plain data.
+"""
+
+import json
+import pathlib
+
+import keras
+
+from keras_dha import export
+from keras_dha.data import DataSpec
+from keras_dha.joint_model import JointModel
+from keras_dha.result import SearchResult
+
+# The constructor's arguments that a run goes on with.
+ARGUMENTS = ("search_split", "outer_every", "seed")
+
+
+def write(filepath, overwrite, joint, arguments, spec, result):
+    """Writes a run.
+
+    Args:
+        filepath: Path that ends in `.keras`.
+        overwrite: Whether an existing file may be replaced.
+        joint: The `JointModel`.
+        arguments: Dict of `ARGUMENTS`.
+        spec: `DataSpec` of the training data.
+        result: `SearchResult`, or `None` in the middle of a run.
+    """
+    path = pathlib.Path(filepath)
+    if path.suffix != ".keras":
+        raise ValueError(
+            "`filepath` must end in '.keras'. "
+            f"Received: filepath={str(filepath)!r}"
+        )
+    if path.exists() and not overwrite:
+        raise ValueError(
+            "The file exists; use overwrite=True to replace it. "
+            f"Received: filepath={str(filepath)!r}"
+        )
+    joint.owner = {
+        "arguments": arguments,
+        "spec": spec._asdict(),
+        "result": result and json.loads(result.to_json()),
+    }
+    # Beside its place first: a reader never sees half a file.
+    with export.written_beside(path) as half:
+        joint.save(half)
+
+
+def read(filepath):
+    """Reads a run; runs no code from the file.
+
+    Args:
+        filepath: Path of the `.keras` file.
+
+    Returns:
+        (`JointModel`, dict of `ARGUMENTS`, `DataSpec`, `SearchResult` or
+        `None`).
+    """
+    # Saved augmentation layers are found by their registered class.
+    from keras_dha.augmentation import layer  # noqa: F401
+
+    joint = keras.saving.load_model(filepath)
+    if not isinstance(joint, JointModel) or not joint.owner:
+        raise ValueError(
+            "The file holds a plain Keras model; load it with "
+            "`keras.saving.load_model`. "
+            f"Received: filepath={str(filepath)!r}"
+        )
+    owner, spec = joint.owner, dict(joint.owner["spec"])
+    for name in ("shape", "value_range"):
+        spec[name] = tuple(spec[name])
+    result = owner["result"]
+    if result is not None:
+        result = SearchResult.from_json(json.dumps(result))
+    return joint, owner["arguments"], DataSpec(**spec), result
