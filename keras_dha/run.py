@@ -7,6 +7,7 @@ exchange may not stand in a conditional. And it changes the network on its
 way. So the loop is here; callbacks, metrics and the progress bar are Keras'.
 """
 
+import contextlib
 import time
 
 import keras
@@ -74,6 +75,7 @@ class Run:
         self.plan = phases.plan(epochs * steps_per_epoch, searched)
         self._next_step = 0
         self._frozen = 0
+        self._search_options = contextlib.ExitStack()
         self._use(joint)
 
     def _use(self, joint):
@@ -96,7 +98,7 @@ class Run:
         def update():
             network.compute_metrics(None, labels, outputs)
 
-        tf.function(lambda: self.distribution.run(update))()
+        self.distribution.run(update)
         network.reset_metrics()
 
     @property
@@ -146,6 +148,12 @@ class Run:
             validate: Function that returns validation logs, or `None`.
             is_new: Whether nothing was trained before.
         """
+        with self._search_options:
+            if not self.is_derived:
+                self._search_options.enter_context(_unoptimized_graphs())
+            return self._fit(owner, callbacks, validate, is_new)
+
+    def _fit(self, owner, callbacks, validate, is_new):
         begun = time.monotonic()
         learned = self.joint.hyperparameters
         rate = learned.values["learning_rate"]
@@ -299,6 +307,7 @@ class Run:
 
     def derive(self):
         """Makes the network plain; layers and weights are inherited."""
+        self._search_options.close()
         self.genotype = genotype(self.joint.network)
         names = ", ".join(g["choice"] for g in self.genotype.values())
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
@@ -353,6 +362,29 @@ class Run:
     def _batches_from(self, batches, step):
         dataset = batches.dataset(step)
         return iter(self.distribution.experimental_distribute_dataset(dataset))
+
+
+@contextlib.contextmanager
+def _unoptimized_graphs():
+    """Lets TensorFlow run graphs as they are, on machines without a GPU.
+
+    Optimizing the graph of a supernet, all of whose candidates stand in
+    branches, takes longer than building it, and makes no step faster there.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        yield
+        return
+    before = tf.config.optimizer.get_experimental_options()
+    was_off = before.get("disable_meta_optimizer", False)
+    tf.config.optimizer.set_experimental_options(
+        {"disable_meta_optimizer": True}
+    )
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options(
+            {"disable_meta_optimizer": was_off}
+        )
 
 
 def _step_functions(joint, distribution):
