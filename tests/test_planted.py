@@ -26,7 +26,7 @@ def test_a_rate_started_ten_times_too_low_recovers():
         )
         model.fit(data.x_train, data.y_train, epochs=12, verbose=0)
         accuracy = model.evaluate(data.x_test, data.y_test)[1]
-        return accuracy, model.result.history["learning_rate"]
+        return accuracy, model.result.history.get("learning_rate")
 
     good, _ = run(0.1)
     recovered, rates = run(keras_dha.Range(1e-4, 1.0, start=0.01))
