@@ -39,7 +39,9 @@ class _ReadOnly(keras.StatelessScope):
     """Runs a model at given weights and lets nothing of it move.
 
     Normalisation statistics and seeds keep their values: what the search
-    loss needs of them it computes from its own batch.
+    loss needs of them it computes from its own batch. Keras' own scope would
+    hand an update on to the next call of the layer; one made in the branch of
+    a choice cannot be read outside of it.
     """
 
     def add_update(self, update):

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
 from keras_dha.architecture.genotype import genotype
@@ -82,7 +83,7 @@ class Run:
         self.joint = joint
         self._traced = []
         self._build_metrics()
-        self._inner, self._joint_step = _step_functions(
+        self._inner, self._joint_step = compiled.step_functions(
             joint, self.distribution
         )
 
@@ -150,7 +151,9 @@ class Run:
         """
         with self._search_options:
             if not self.is_derived:
-                self._search_options.enter_context(_unoptimized_graphs())
+                self._search_options.enter_context(
+                    compiled.unoptimized_graphs()
+                )
             return self._fit(owner, callbacks, validate, is_new)
 
     def _fit(self, owner, callbacks, validate, is_new):
@@ -362,43 +365,3 @@ class Run:
     def _batches_from(self, batches, step):
         dataset = batches.dataset(step)
         return iter(self.distribution.experimental_distribute_dataset(dataset))
-
-
-@contextlib.contextmanager
-def _unoptimized_graphs():
-    """Lets TensorFlow run graphs as they are, on machines without a GPU.
-
-    Optimizing the graph of a supernet, all of whose candidates stand in
-    branches, takes longer than building it, and makes no step faster there.
-    """
-    if tf.config.list_physical_devices("GPU"):
-        yield
-        return
-    before = tf.config.optimizer.get_experimental_options()
-    was_off = before.get("disable_meta_optimizer", False)
-    tf.config.optimizer.set_experimental_options(
-        {"disable_meta_optimizer": True}
-    )
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options(
-            {"disable_meta_optimizer": was_off}
-        )
-
-
-def _step_functions(joint, distribution):
-    """Returns the compiled (inner step, joint step)."""
-
-    def run(batch, schedule, search_batch=None):
-        loss = distribution.run(
-            joint.train_step, args=(batch, schedule, search_batch)
-        )
-        # Summed over replicas already: all of them hold the same value.
-        return distribution.experimental_local_results(loss)[0]
-
-    # XLA would compile for minutes and run slower where paths branch; there
-    # is no Python control flow to convert, and not trying traces faster.
-    return tuple(
-        tf.function(run, jit_compile=False, autograph=False) for _ in range(2)
-    )

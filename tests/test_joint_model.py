@@ -126,12 +126,9 @@ def test_hypergradient_through_a_network(float64, name, momentum):
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def test_influence_of_each_image_equals_central_differences(
-    float64, monkeypatch
-):
-    joint = joint_model(LEARNED)
-    images, labels = batch(0)
-    seen = {}
+def influence_of_a_step(monkeypatch):
+    """A joint model after a step, the weights before, the images' influence."""
+    joint, seen = joint_model(LEARNED), {}
     monkeypatch.setattr(joint, "_augment", lambda x, seed: ("choices", x))
     monkeypatch.setattr(
         type(joint.policy), "is_learned", property(lambda self: True)
@@ -140,7 +137,15 @@ def test_influence_of_each_image_equals_central_differences(
         joint.policy, "update", lambda c, r, total: seen.update(influence=r)
     )
     weights = joint.weight_vector.read()
-    joint.train_step((images, labels), 1.0, batch(1))
+    joint.train_step(batch(0), 1.0, batch(1))
+    return joint, weights, seen["influence"]
+
+
+def test_influence_of_each_image_equals_central_differences(
+    float64, monkeypatch
+):
+    joint, weights, influence = influence_of_a_step(monkeypatch)
+    images, labels = batch(0)
     direction = joint._search_gradient(batch(1))
 
     def losses(distance):
@@ -150,22 +155,12 @@ def test_influence_of_each_image_equals_central_differences(
 
     expected = central_difference(losses, 0.0)
     assert np.std(expected) > 1e-3
-    np.testing.assert_allclose(seen["influence"], expected, rtol=1e-4)
+    np.testing.assert_allclose(influence, expected, rtol=1e-4)
 
 
 def test_influence_equals_forward_mode(float64, monkeypatch):
-    joint = joint_model(LEARNED)
+    joint, weights, influence = influence_of_a_step(monkeypatch)
     images, labels = batch(0)
-    seen = {}
-    monkeypatch.setattr(joint, "_augment", lambda x, seed: ("choices", x))
-    monkeypatch.setattr(
-        type(joint.policy), "is_learned", property(lambda self: True)
-    )
-    monkeypatch.setattr(
-        joint.policy, "update", lambda c, r, total: seen.update(influence=r)
-    )
-    weights = joint.weight_vector.read()
-    joint.train_step((images, labels), 1.0, batch(1))
     direction = joint.weight_vector.split(joint._search_gradient(batch(1)))
     joint.weight_vector.write(weights)
     with tf.autodiff.ForwardAccumulator(
@@ -173,9 +168,7 @@ def test_influence_equals_forward_mode(float64, monkeypatch):
     ) as forward:
         outputs = joint.network(images, training=True)
         losses = joint.loss_object.call(labels, outputs) / BATCH
-    np.testing.assert_allclose(
-        seen["influence"], forward.jvp(losses), rtol=1e-9
-    )
+    np.testing.assert_allclose(influence, forward.jvp(losses), rtol=1e-9)
 
 
 def test_the_search_pass_leaves_statistics_alone():
@@ -185,6 +178,23 @@ def test_the_search_pass_leaves_statistics_alone():
     assert np.linalg.norm(gradient) > 1e-3
     for old, new in zip(before, snapshot(joint), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_the_search_pass_of_a_choice_that_is_called_twice():
+    choice = Choice(
+        [
+            keras.Sequential([layers.BatchNormalization(name=f"n{k}")])
+            for k in range(2)
+        ],
+        name="norm",
+    )
+    inputs = keras.Input((6, 6, 2))
+    x = layers.GlobalAveragePooling2D()(choice(choice(inputs)))
+    network = keras.Model(inputs, layers.Dense(CLASSES)(x))
+    joint = joint_model(LEARNED, network, strategy=DSNAS())
+    step = tf.function(joint.train_step, autograph=False)
+    loss = step(batch(0, "float32"), tf.constant(1.0), batch(1, "float32"))
+    assert np.isfinite(loss)
 
 
 def test_an_unsampled_candidate_does_not_move():
