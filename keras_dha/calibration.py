@@ -3,7 +3,7 @@
 Moving statistics of batch normalisation lag behind the weights, and those of
 a searched network describe many paths. After a network is derived, and once
 training ends, they are replaced by the mean of the statistics of a number of
-batches.
+batches; of clean or of augmented ones, whichever the search split prefers.
 """
 
 import keras

@@ -214,6 +214,8 @@ class Run:
         if not self.is_derived:
             self.derive()
         self.recalibrate()
+        if self._search_stream and self.joint.policy.augmentation:
+            self._choose_statistics()
 
     def result(self, genotype_before):
         """Returns the `SearchResult` of a run that was fitted.
@@ -332,9 +334,25 @@ class Run:
         """Fits the normalisation statistics to the weights as they are."""
         recalibrate(self.joint.network, self._augmented_images())
 
+    def _choose_statistics(self):
+        """Takes statistics of clean images if the search split prefers them.
+
+        The weights were trained on augmented images, the network will see
+        clean ones: which statistics do better depends on the data.
+        """
+        network = self.joint.network
+        augmented, loss = network.get_weights(), self._search_loss()
+        recalibrate(network, (x for x, _ in self.batches.dataset()))
+        if self._search_loss() > loss:
+            network.set_weights(augmented)
+
+    def _search_loss(self):
+        batches = self.search_batches
+        data = batches.dataset().take(batches.steps)
+        logs = self.joint.network.evaluate(data, verbose=0, return_dict=True)
+        return logs["loss"]
+
     def _augmented_images(self):
-        # What the weights were trained on: with statistics of clean images
-        # the same network is less accurate on clean images, too.
         for number, (images, _) in enumerate(self.batches.dataset()):
             seed = tf.constant([self.joint.seed, number])
             yield self.joint.policy.augment(images, (seed, seed))[1]
