@@ -347,10 +347,16 @@ class Run:
             network.set_weights(augmented)
 
     def _search_loss(self):
+        """Returns the loss on the search split as an exported model has it."""
+        network, losses = self.joint.network, []
         batches = self.search_batches
-        data = batches.dataset().take(batches.steps)
-        logs = self.joint.network.evaluate(data, verbose=0, return_dict=True)
-        return logs["loss"]
+        forward = tf.function(
+            lambda x: network(x, training=False), jit_compile=False
+        )
+        for images, labels in batches.dataset().take(batches.steps):
+            loss = self.joint.loss_object.call(labels, forward(images))
+            losses.append(float(tf.reduce_mean(loss)))
+        return np.mean(losses)
 
     def _augmented_images(self):
         for number, (images, _) in enumerate(self.batches.dataset()):
