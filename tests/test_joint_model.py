@@ -11,6 +11,7 @@ from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
+from keras_dha.joint_step import search_gradient
 from tests.references import central_difference
 
 CLASSES, BATCH = 3, 6
@@ -108,7 +109,7 @@ def test_hypergradient_through_a_network(float64, name, momentum):
 
     joint.train_step(batch(2), 0.7)
     ours = hypergradient.hypergradient(
-        joint._search_gradient(batch(3)), joint.hyperparameters.tangents[name]
+        search_gradient(joint, batch(3)), joint.hyperparameters.tangents[name]
     )
 
     def loss(value):
@@ -129,7 +130,7 @@ def test_hypergradient_through_a_network(float64, name, momentum):
 def influence_of_a_step(monkeypatch):
     """A joint model after a step, the weights before, the images' influence."""
     joint, seen = joint_model(LEARNED), {}
-    monkeypatch.setattr(joint, "_augment", lambda x, seed: ("choices", x))
+    monkeypatch.setattr(joint.policy, "augment", lambda x, *_: ("choices", x))
     monkeypatch.setattr(
         type(joint.policy), "is_learned", property(lambda self: True)
     )
@@ -146,7 +147,7 @@ def test_influence_of_each_image_equals_central_differences(
 ):
     joint, weights, influence = influence_of_a_step(monkeypatch)
     images, labels = batch(0)
-    direction = joint._search_gradient(batch(1))
+    direction = search_gradient(joint, batch(1))
 
     def losses(distance):
         joint.weight_vector.write(weights + distance * direction)
@@ -161,7 +162,7 @@ def test_influence_of_each_image_equals_central_differences(
 def test_influence_equals_forward_mode(float64, monkeypatch):
     joint, weights, influence = influence_of_a_step(monkeypatch)
     images, labels = batch(0)
-    direction = joint.weight_vector.split(joint._search_gradient(batch(1)))
+    direction = joint.weight_vector.split(search_gradient(joint, batch(1)))
     joint.weight_vector.write(weights)
     with tf.autodiff.ForwardAccumulator(
         joint.weight_vector.tensors(), direction
@@ -174,7 +175,7 @@ def test_influence_equals_forward_mode(float64, monkeypatch):
 def test_the_search_pass_leaves_statistics_alone():
     joint = joint_model(LEARNED)
     before = snapshot(joint)
-    gradient = joint._search_gradient(batch(0, "float32"))
+    gradient = search_gradient(joint, batch(0, "float32"))
     assert np.linalg.norm(gradient) > 1e-3
     for old, new in zip(before, snapshot(joint), strict=True):
         np.testing.assert_array_equal(old, new)

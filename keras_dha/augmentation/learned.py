@@ -6,7 +6,7 @@ drawn for it, the policy ascends
     mean_i (r_i - mean r) / std r * grad log p(choice_i)
 
 A baseline and a unit scale: only which image helped more than others counts
-(Williams, REINFORCE, 1992; influence as in `keras_dha.joint_model`).
+(Williams, REINFORCE, 1992; influence as in `keras_dha.joint_step`).
 """
 
 import keras
