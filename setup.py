@@ -25,6 +25,8 @@ TEST = [
     "ruff>=0.12",
 ]
 
+BENCH = ["keras-tuner>=1.4.7", "matplotlib>=3.9", "optuna>=4.0"]
+
 setuptools.setup(
     name="keras_dha",
     version=VERSION,
@@ -50,6 +52,7 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "datasets": DATASETS,
         "litert": LITERT,
+        "bench": [*BENCH, *DATASETS],
         "test": [*TEST, *DATASETS, *LITERT],
     },
     entry_points={"console_scripts": ["keras-dha = keras_dha.cli:main"]},

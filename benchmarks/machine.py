@@ -7,7 +7,9 @@ from importlib import metadata
 PACKAGES = (
     "keras",
     "keras-cv",
+    "keras-tuner",
     "numpy",
+    "optuna",
     "scikit-learn",
     "tensorflow",
     "tensorflow-cpu",

@@ -1,5 +1,7 @@
 """Arguments: what is refused, and with which words."""
 
+import numbers
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,7 +16,6 @@ _ELSEWHERE = {
     "optimizer": "use `hyperparameters`",
     "validation_split": "use `validation_data`; the part that judges policy "
     "and hyperparameters is `search_split` of the constructor",
-    "time_limit": "not available in this version; set `epochs`",
     "initial_epoch": "a further `fit` goes on by itself",
     "class_weight": "not available in this version; resample the data",
     "sample_weight": "not available in this version; resample the data",
@@ -67,6 +68,38 @@ def check_count(name, value):
         raise ValueError(
             f"`{name}` must be at least 1. Received: {name}={value}"
         )
+
+
+def check_length(epochs, time_limit, steps_per_epoch):
+    """Refuses a length of a run that is none, or that is given twice."""
+    if epochs is not None and time_limit is not None:
+        raise ValueError(
+            "Give `epochs` or `time_limit`, not both. "
+            f"Received: epochs={epochs!r}, time_limit={time_limit!r}"
+        )
+    if epochs is not None:
+        check_count("epochs", epochs)
+    if steps_per_epoch is not None:
+        check_count("steps_per_epoch", steps_per_epoch)
+    if time_limit is not None and (
+        isinstance(time_limit, bool)
+        or not isinstance(time_limit, numbers.Real)
+        or not 0 < time_limit < float("inf")
+    ):
+        raise ValueError(
+            "`time_limit` must be a positive number of seconds. "
+            f"Received: time_limit={time_limit!r}"
+        )
+
+
+def checked_verbose(verbose):
+    """Returns 0, 1 or 2."""
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(
+            "`verbose` must be 'auto', 0, 1 or 2. "
+            f"Received: verbose={verbose!r}"
+        )
+    return 1 if verbose == "auto" else int(verbose)
 
 
 def checked_callbacks(callbacks, searches_architecture):

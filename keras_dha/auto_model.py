@@ -1,5 +1,7 @@
 """`AutoModel`: one `fit` that learns weights and everything around them."""
 
+import time
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,8 @@ from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.methods import parts
 from keras_dha.methods import space_builder
+from keras_dha.pace import ClockPace
+from keras_dha.pace import StepPace
 from keras_dha.run import Run
 
 
@@ -147,13 +151,14 @@ class AutoModel:
         x=None,
         y=None,
         batch_size=None,
-        epochs=30,
+        epochs=None,
         verbose="auto",
         callbacks=None,
         validation_data=None,
         shuffle=True,
         steps_per_epoch=None,
         search_data=None,
+        time_limit=None,
         **unknown,
     ):
         """Trains and searches; afterwards the model is plain and trained.
@@ -169,7 +174,7 @@ class AutoModel:
             y: Labels, integers `(n,)` or one-hot `(n, classes)`.
             batch_size: Integer. By default a dataset's own, else 16 to 128
                 by the amount of data.
-            epochs: Integer of at least 1.
+            epochs: Integer of at least 1, default 30.
             verbose: 0 silent, 1 bars, 2 a line an epoch; `"auto"` is 1.
             callbacks: List of `keras.callbacks.Callback`; their `model` is
                 this object.
@@ -179,6 +184,9 @@ class AutoModel:
             steps_per_epoch: Integer; by default one pass over the data.
             search_data: Pair of arrays, or dataset, to be used in place of
                 `search_split`.
+            time_limit: Float, seconds, in place of `epochs`: phases and
+                schedules are laid out over that time, all of `fit` included,
+                rather than cut off by it.
 
         Returns:
             A `keras.callbacks.History`.
@@ -187,18 +195,13 @@ class AutoModel:
             ValueError: Whatever is wrong with the arguments or the data is
                 said before training begins.
         """
+        begun = time.monotonic()
         arguments.refuse_unknown(unknown, where="fit")
-        arguments.check_count("epochs", epochs)
-        if steps_per_epoch is not None:
-            arguments.check_count("steps_per_epoch", steps_per_epoch)
+        arguments.check_length(epochs, time_limit, steps_per_epoch)
         callbacks = arguments.checked_callbacks(
             callbacks, self._searches_architecture()
         )
-        if verbose not in ("auto", 0, 1, 2):
-            raise ValueError(
-                "`verbose` must be 'auto', 0, 1 or 2. "
-                f"Received: verbose={verbose!r}"
-            )
+        verbose = arguments.checked_verbose(verbose)
         training, search = self._prepare(
             x, y, batch_size, shuffle, steps_per_epoch, search_data
         )
@@ -217,15 +220,18 @@ class AutoModel:
                     seed=self.seed,
                     **self._compiled,
                 )
+        steps = steps_per_epoch or training.steps
         run = Run(
             self.joint,
             training,
             search,
             self._distribution,
-            epochs,
-            steps_per_epoch or training.steps,
+            StepPace(epochs or 30, steps)
+            if time_limit is None
+            else ClockPace(time_limit, begun),
+            steps,
             self.outer_every,
-            1 if verbose == "auto" else verbose,
+            verbose,
         )
         found = self._result.genotype if self._result else {}
         self.stop_training = False

@@ -50,3 +50,48 @@ def recalibrate(network, images, batches=32):
             layer.momentum = momentum
     for variable, value in zip(statistics, sums, strict=True):
         variable.assign(value / batches)
+
+
+def fit_statistics(joint, batches):
+    """Fits the statistics of a joint model to its weights as they are.
+
+    Args:
+        joint: `keras_dha.joint_model.JointModel`.
+        batches: Training batches, which are augmented by its policy.
+    """
+
+    def augmented_images():
+        for number, (images, _) in enumerate(batches.dataset()):
+            seed = tf.constant([joint.seed, number])
+            yield joint.policy.augment(images, (seed, seed))[1]
+
+    recalibrate(joint.network, augmented_images())
+
+
+def choose_statistics(joint, batches, search_batches):
+    """Takes statistics of clean images if the search split prefers them.
+
+    The weights were trained on augmented images, the network will see clean
+    ones: which statistics do better depends on the data.
+
+    Args:
+        joint: Joint model with statistics of augmented images.
+        batches, search_batches: Training batches, and those that judge.
+    """
+    network = joint.network
+    augmented, loss = network.get_weights(), search_loss(joint, search_batches)
+    recalibrate(network, (x for x, _ in batches.dataset()))
+    if search_loss(joint, search_batches) > loss:
+        network.set_weights(augmented)
+
+
+def search_loss(joint, search_batches):
+    """Returns the loss on the search split as an exported model has it."""
+    network, losses = joint.network, []
+    forward = tf.function(
+        lambda x: network(x, training=False), jit_compile=False
+    )
+    for images, labels in search_batches.dataset().take(search_batches.steps):
+        loss = joint.loss_object.call(labels, forward(images))
+        losses.append(float(tf.reduce_mean(loss)))
+    return np.mean(losses)

@@ -96,7 +96,8 @@ def _fit_flags():
     flags.count("limit", "Train on a random subset of so many images.")
     flags.text("output", "Folder for the files; by default the dataset's name.")
     flags.switch("overwrite", "Replace what an earlier run left there.")
-    flags.count("epochs", "Passes over the training images.", default=30)
+    flags.count("epochs", "Passes over the training images, by default 30.")
+    flags.seconds("time_limit", "Seconds to train for, in place of --epochs.")
     flags.count("batch_size", "By default chosen by the amount of data.")
     flags.text("search_space", "Name of the search space.", default="auto")
     flags.text("method", "Name of the method.", default="auto")
@@ -167,6 +168,8 @@ def _fit(values, out):
     name = datasets.short_name(values.dataset)
     output = pathlib.Path(values.output or name)
     _refuse_in_use(output, values)
+    if values.epochs is not None and values.time_limit is not None:
+        raise UsageError("fit: give --epochs or --time_limit, not both")
     model = _auto_model(values)
     data = datasets.load(
         values.dataset, image_size=values.image_size, limit=values.limit
@@ -178,6 +181,7 @@ def _fit(values, out):
         data.y_train,
         batch_size=values.batch_size,
         epochs=values.epochs,
+        time_limit=values.time_limit,
         verbose=verbose if verbose == "auto" else int(verbose),
     )
     plain = model.export_model()

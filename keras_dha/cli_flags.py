@@ -62,6 +62,18 @@ class CommandFlags:
             name, default, help, lower_bound=least, flag_values=self._values
         )
 
+    def seconds(self, name, help):
+        """Adds a flag for a time.
+
+        Args:
+            name: Name of the flag.
+            help: What it means.
+        """
+        self._add(name, help)
+        flags.DEFINE_float(
+            name, None, help, lower_bound=1.0, flag_values=self._values
+        )
+
     def choice(self, name, help, options):
         """Adds a flag for one of several words.
 

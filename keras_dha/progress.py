@@ -10,19 +10,17 @@ class Progress(keras.callbacks.Callback):
     """Shows a run as it goes, in a terminal or a notebook.
 
     Args:
-        plan: The run's `keras_dha.phases.Plan`.
+        pace: The run's `keras_dha.pace.StepPace` or `ClockPace`.
         phase: Function without arguments that names the current phase.
         steps_per_epoch: Integer.
-        epochs: Integer.
         verbose: 0 silent, 1 a bar for each epoch, 2 a line for each epoch.
     """
 
-    def __init__(self, plan, phase, steps_per_epoch, epochs, verbose):
+    def __init__(self, pace, phase, steps_per_epoch, verbose):
         super().__init__()
-        self._plan = plan
+        self._pace = pace
         self._phase = phase
         self._steps_per_epoch = steps_per_epoch
-        self._epochs = epochs
         self._verbose = verbose
         self._bar = None
         self._measured_from = None
@@ -33,7 +31,8 @@ class Progress(keras.callbacks.Callback):
         if not self._verbose:
             return
         step = epoch * self._steps_per_epoch
-        line = f"Epoch {epoch + 1}/{self._epochs} - {self._phase()}"
+        of = f"/{self._pace.epochs}" if self._pace.epochs else ""
+        line = f"Epoch {epoch + 1}{of} - {self._phase()}"
         left = self._seconds_left(step)
         if left is not None:
             line += f" - {_clock(left)} left"
@@ -65,7 +64,7 @@ class Progress(keras.callbacks.Callback):
         if not self._steps_seen:
             return None
         each = (time.monotonic() - self._measured_from) / self._steps_seen
-        return each * (self._plan.total - step)
+        return self._pace.seconds_left(step, each)
 
 
 def message(text, verbose):

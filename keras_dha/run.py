@@ -8,17 +8,18 @@ way. So the loop is here; callbacks, metrics and the progress bar are Keras'.
 """
 
 import contextlib
+import itertools
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha import calibration
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
 from keras_dha.architecture.genotype import genotype
-from keras_dha.calibration import recalibrate
 from keras_dha.hyperparameters import range_test
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.result import SearchResult
@@ -39,7 +40,7 @@ class Run:
         batches: Training batches (`ArrayBatches` or `StreamBatches`).
         search_batches: Batches of the search split, or `None`.
         distribution: `tf.distribute.Strategy`.
-        epochs: Integer, at which epoch the run ends.
+        pace: `pace.StepPace` or `pace.ClockPace`, how long it goes on.
         steps_per_epoch: Integer.
         outer_every: Integer, inner steps for each joint one.
         verbose: 0, 1 or 2.
@@ -56,7 +57,7 @@ class Run:
         batches,
         search_batches,
         distribution,
-        epochs,
+        pace,
         steps_per_epoch,
         outer_every,
         verbose,
@@ -64,7 +65,7 @@ class Run:
         self.batches = batches
         self.search_batches = search_batches
         self.distribution = distribution
-        self.epochs = epochs
+        self.pace = pace
         self.steps_per_epoch = steps_per_epoch
         self.outer_every = outer_every
         self.verbose = verbose
@@ -73,8 +74,9 @@ class Run:
         self.steps = {}
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
-        self.plan = phases.plan(epochs * steps_per_epoch, searched)
+        self.plan = phases.plan(pace.total, searched)
         self._next_step = 0
+        self._next_check = 0
         self._frozen = 0
         self._search_options = contextlib.ExitStack()
         self._use(joint)
@@ -109,7 +111,8 @@ class Run:
 
     def phase(self):
         """Returns the name of the phase that the next step belongs to."""
-        return self.plan.phase(self._next_step, self.is_derived, self._frozen)
+        position = self.pace.position(self._next_step)
+        return self.plan.phase(position, self.is_derived, self._frozen)
 
     def range_test(self):
         """Finds where the learning rate starts and ends; rolls back.
@@ -174,10 +177,9 @@ class Run:
             )
         self.starts = {n: float(learned.value(n)) for n in learned.values}
         shown = progress.Progress(
-            self.plan,
+            self.pace,
             self.phase,
             self.steps_per_epoch,
-            self.epochs,
             self.verbose,
         )
         listeners = keras.callbacks.CallbackList(
@@ -185,21 +187,21 @@ class Run:
             add_history=True,
             model=owner,
             verbose=self.verbose,
-            epochs=self.epochs,
+            epochs=self.pace.epochs,
             steps=self.steps_per_epoch,
         )
         listeners.on_train_begin()
-        for epoch in range(self.epochs):
+        for epoch in itertools.count():
             listeners.on_epoch_begin(epoch)
-            logs = self.epoch(epoch, listeners)
-            last = epoch + 1 == self.epochs
+            logs = self.epoch(listeners)
+            last = self.pace.is_over(self._next_step)
             if last:
                 self._finish()
             owner.joint = self.joint
             if validate is not None:
                 logs |= validate()
             listeners.on_epoch_end(epoch, logs)
-            if owner.stop_training:
+            if last or owner.stop_training:
                 break
         if not last:
             self._finish()
@@ -213,9 +215,11 @@ class Run:
         """Leaves a plain network whose statistics fit its weights."""
         if not self.is_derived:
             self.derive()
-        self.recalibrate()
+        self._recalibrate()
         if self._search_stream and self.joint.policy.augmentation:
-            self._choose_statistics()
+            calibration.choose_statistics(
+                self.joint, self.batches, self.search_batches
+            )
 
     def result(self, genotype_before):
         """Returns the `SearchResult` of a run that was fitted.
@@ -249,25 +253,26 @@ class Run:
             },
         )
 
-    def epoch(self, epoch, callbacks):
+    def epoch(self, callbacks):
         """Runs one epoch; returns its logs, a dict of floats."""
         self.joint.network.reset_metrics()
         losses = []
         for k in range(self.steps_per_epoch):
-            self._next_step = epoch * self.steps_per_epoch + k
             callbacks.on_train_batch_begin(k)
             loss = self._step()
             losses.append(loss)
             callbacks.on_train_batch_end(k, {"loss": loss})
             self._next_step += 1
             self._settle()
+            if self.pace.is_over(self._next_step):
+                break
         loss = float(np.mean([float(loss) for loss in losses]))
         if not np.isfinite(loss):
             raise FloatingPointError(
                 "The training loss is not finite any more. Lower the upper "
                 "bound of the learning rate, for instance with "
                 'hyperparameters={"learning_rate": keras_dha.Range(1e-3, '
-                f"0.1)}}. Received: loss={loss} in epoch {epoch + 1}"
+                f"0.1)}}. Received: loss={loss} at step {self._next_step}"
             )
         return {"loss": loss, **self._metrics(), **self._trajectory()}
 
@@ -275,8 +280,9 @@ class Run:
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
         if phase in (phases.SEARCH, phases.SETTLE):
             self.joint.architecture.start()
+        position = min(self.pace.position(step), self.plan.total - 1)
         schedule = tf.constant(
-            phases.base_schedule(step, self.plan.total), "float32"
+            phases.base_schedule(position, self.plan.total), "float32"
         )
         batch = next(self._stream)
         is_outer = self._search_stream and step % self.outer_every == 0
@@ -298,12 +304,13 @@ class Run:
 
     def _settle(self):
         """Hardens decisions; derives the network when none is left."""
-        step = self._next_step
-        if self.is_derived or step <= self.plan.warmup_end:
+        position = self.pace.position(self._next_step)
+        if self.is_derived or position <= self.plan.warmup_end:
             return
-        last = step >= self.plan.search_end
-        if not last and step % self.plan.check_every:
+        last = position >= self.plan.search_end
+        if not last and position < self._next_check:
             return
+        self._next_check = position + self.plan.check_every
         architecture = self.joint.architecture
         hardened = architecture.strategy.harden(architecture.decisions)
         self._frozen += len(hardened)
@@ -324,44 +331,17 @@ class Run:
             self._metric_variables(), counted, strict=True
         ):
             variable.assign(value)
-        self.recalibrate()
+        self._recalibrate()
+
+    def _recalibrate(self):
+        begun = time.monotonic()
+        calibration.fit_statistics(self.joint, self.batches)
+        # Once more at the end, for clean images as well, and two losses.
+        self.pace.reserve(3.0 * (time.monotonic() - begun))
 
     def _metric_variables(self):
         metrics = self.joint.network.metrics
         return [v for metric in metrics for v in metric.variables]
-
-    def recalibrate(self):
-        """Fits the normalisation statistics to the weights as they are."""
-        recalibrate(self.joint.network, self._augmented_images())
-
-    def _choose_statistics(self):
-        """Takes statistics of clean images if the search split prefers them.
-
-        The weights were trained on augmented images, the network will see
-        clean ones: which statistics do better depends on the data.
-        """
-        network = self.joint.network
-        augmented, loss = network.get_weights(), self._search_loss()
-        recalibrate(network, (x for x, _ in self.batches.dataset()))
-        if self._search_loss() > loss:
-            network.set_weights(augmented)
-
-    def _search_loss(self):
-        """Returns the loss on the search split as an exported model has it."""
-        network, losses = self.joint.network, []
-        batches = self.search_batches
-        forward = tf.function(
-            lambda x: network(x, training=False), jit_compile=False
-        )
-        for images, labels in batches.dataset().take(batches.steps):
-            loss = self.joint.loss_object.call(labels, forward(images))
-            losses.append(float(tf.reduce_mean(loss)))
-        return np.mean(losses)
-
-    def _augmented_images(self):
-        for number, (images, _) in enumerate(self.batches.dataset()):
-            seed = tf.constant([self.joint.seed, number])
-            yield self.joint.policy.augment(images, (seed, seed))[1]
 
     def _metrics(self):
         results = self.joint.network.get_metrics_result()

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from keras_dha import phases
 from keras_dha import progress
+from keras_dha.pace import StepPace
 
 STEPS, EPOCHS = 5, 4
 
@@ -32,10 +32,9 @@ def run(verbose, clock, seconds=2.0):
     """A run of four epochs of five steps."""
     epochs = iter(("warm-up", "search", "search", "train"))
     shown = progress.Progress(
-        phases.Plan(STEPS * EPOCHS, 0, 0, 1),
+        StepPace(EPOCHS, STEPS),
         lambda: next(epochs),
         STEPS,
-        EPOCHS,
         verbose,
     )
     for epoch in range(EPOCHS):

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dha import calibration
 from keras_dha.architecture.decision import find_layers
-from keras_dha.run import Run
 from tests.test_auto_model import fit
 from tests.test_auto_model import joint_auto_model
 
@@ -25,10 +25,10 @@ def final_statistics():
 def test_the_search_split_chooses_the_statistics(monkeypatch, clean_is_better):
     losses = iter([1.0, 0.5] if clean_is_better else [0.5, 1.0])
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "_search_loss", lambda self: next(losses))
+        patched.setattr(calibration, "search_loss", lambda *_: next(losses))
         chosen = final_statistics()
     # Without the choice, the statistics are those of augmented images.
-    monkeypatch.setattr(Run, "_choose_statistics", lambda self: None)
+    monkeypatch.setattr(calibration, "choose_statistics", lambda *_: None)
     augmented = final_statistics()
     same = [
         np.allclose(a, b, rtol=1e-3)

@@ -1,0 +1,167 @@
+"""Runs contestants one after the other and writes record, table, picture.
+
+    python -m benchmarks.peers --dataset digits --budget 240 --seeds 3
+
+Each run has a process of its own, the same images and test set, and the same
+seconds from the moment its data are there. What a search holds out comes
+from the training images; the test images are seen once, at the end.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks import machine
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+
+
+def run_one(options):
+    """Runs one contestant in this process; prints nothing, writes a file."""
+    from benchmarks import images
+    from benchmarks.peers.contestants import CONTESTANTS
+    from benchmarks.peers.family import Data
+    from keras_dha.batches import fitting_batch_size
+
+    data = images.load(options.dataset, options.limit, options.data)
+    training = Data(data.x_train, data.y_train, images.value_range(data))
+    batch_size = fitting_batch_size(data.x_train, len(data.x_train))
+    begun = time.monotonic()
+    model, details = CONTESTANTS[options.one](
+        training, options.budget, options.seeds, batch_size
+    )
+    seconds = time.monotonic() - begun
+    predicted = model.predict(
+        data.x_test.astype("float32"), batch_size=256, verbose=0
+    )
+    record = {
+        "accuracy": float(np.mean(predicted.argmax(-1) == data.y_test)),
+        "seconds": seconds,
+        "parameters": model.count_params(),
+        "details": details,
+    }
+    pathlib.Path(options.output).write_text(json.dumps(record))
+
+
+def run_apart(options, name, seed):
+    """Runs one contestant in a process of its own; returns its record."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = pathlib.Path(folder) / "record.json"
+        command = [sys.executable, "-m", "benchmarks.peers"]
+        command += ["--dataset", options.dataset, "--one", name]
+        command += ["--budget", str(options.budget), "--seeds", str(seed)]
+        command += ["--output", str(output)]
+        if options.limit is not None:
+            command += ["--limit", str(options.limit)]
+        if options.data is not None:
+            command += ["--data", options.data]
+        subprocess.run(command, check=True)
+        return json.loads(output.read_text())
+
+
+def table(record):
+    """Returns the record as rows of Markdown, the best first."""
+    lines = [
+        "| contestant | test accuracy, % | seconds | parameters |",
+        "|---|---|---|---|",
+    ]
+    for name, summary in ranked(record):
+        lines.append(
+            f"| {name} | {100 * summary['mean']:.2f} ± "
+            f"{100 * summary['deviation']:.2f} | {summary['seconds']:.0f} | "
+            f"{summary['parameters']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def ranked(record):
+    """Returns (name, summary) pairs, the most accurate first."""
+    summaries = {}
+    for name, runs in record["contestants"].items():
+        accuracy = [r["accuracy"] for r in runs]
+        summaries[name] = {
+            "mean": np.mean(accuracy),
+            "deviation": np.std(accuracy, ddof=min(1, len(runs) - 1)),
+            "seconds": np.mean([r["seconds"] for r in runs]),
+            "parameters": np.mean([r["parameters"] for r in runs]),
+        }
+    return sorted(summaries.items(), key=lambda item: -item[1]["mean"])
+
+
+def picture(record, path):
+    """Draws each contestant's runs and their mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    names = [name for name, _ in ranked(record)][::-1]
+    for height, name in enumerate(names):
+        values = [100 * r["accuracy"] for r in record["contestants"][name]]
+        colour = "tab:orange" if name == "keras_dha" else "tab:blue"
+        axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.5)
+        axes.plot(np.mean(values), height, "|", color=colour, markersize=20)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("test accuracy, %")
+    axes.set_title(
+        f"{record['dataset']}, {record['train_images']} images, "
+        f"{record['budget']:g} s each"
+    )
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    """Runs what the command line asks for."""
+    from benchmarks import images
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=images.NAMES, required=True)
+    parser.add_argument("--budget", type=float, default=240.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--data", help="folder of the packed image files")
+    parser.add_argument("--contestants", help="comma-separated names")
+    parser.add_argument("--output")
+    # Of one run apart; `seeds` is then its seed.
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        run_one(options)
+        return
+    from benchmarks.peers.contestants import CONTESTANTS
+
+    names = (options.contestants or ",".join(CONTESTANTS)).split(",")
+    unknown = sorted(set(names) - set(CONTESTANTS))
+    if unknown:
+        parser.error(f"unknown contestants {unknown}")
+    data = images.load(options.dataset, options.limit, options.data)
+    record = {
+        "benchmark": "peers",
+        "machine": machine.describe(),
+        "dataset": options.dataset,
+        "train_images": len(data.x_train),
+        "test_images": len(data.x_test),
+        "budget": options.budget,
+        "contestants": {name: [] for name in names},
+    }
+    path = pathlib.Path(
+        options.output or RESULTS / f"peers_{options.dataset}.json"
+    )
+    # Seed by seed, so that what else the machine does meets all of them.
+    for seed in range(options.seeds):
+        for name in names:
+            runs = record["contestants"][name]
+            runs.append({"seed": seed, **run_apart(options, name, seed)})
+            path.write_text(json.dumps(record, indent=2) + "\n")
+    path.with_suffix(".md").write_text(table(record))
+    picture(record, path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

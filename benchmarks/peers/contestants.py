@@ -1,0 +1,261 @@
+"""The contestants: from training data and a budget to a trained model.
+
+Each is a function (data, seconds, seed, batch_size) -> (model, details), to
+be called in a process of its own. Searches spend 60 % of the time searching,
+judged by a tenth of the images, and 40 % training the winner on all of them.
+"""
+
+import pathlib
+import tempfile
+import time
+
+import keras
+import numpy as np
+
+import keras_dha
+from benchmarks.peers import family
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.derive import derive
+
+SEARCH_SHARE = 0.6
+# How many trials the search time would hold if none was stopped early.
+TRIALS = 10
+
+
+def auto_model(data, seconds, seed, batch_size):
+    """Keras_dha with untouched defaults."""
+    del batch_size
+    model = keras_dha.AutoModel(seed=seed)
+    model.fit(data.x, data.y, time_limit=seconds, verbose=0)
+    found = model.result
+    return model.export_model(), {
+        "genotype": {k: g["choice"] for k, g in found.genotype.items()},
+        "cost": found.cost,
+        "epochs": len(found.history["loss"]),
+    }
+
+
+def by_hand(augmentation):
+    """Returns the contestant that trains the hand-made network."""
+
+    def contestant(data, seconds, seed, batch_size):
+        member = {**family.BY_HAND, "augmentation": augmentation}
+        model, history = family.train(member, data, seconds, seed, batch_size)
+        return model, {"epochs": len(history.epoch)}
+
+    return contestant
+
+
+def keras_tuner(kind):
+    """Returns the contestant that searches with a tuner of KerasTuner."""
+
+    def contestant(data, seconds, seed, batch_size):
+        import keras_tuner
+
+        begun = time.monotonic()
+        hypermodel = _hypermodel(data, seconds, begun, seed, batch_size, kind)
+        with tempfile.TemporaryDirectory() as folder:
+            tuner = _tuner(keras_tuner, kind, hypermodel, folder, seed)
+            try:
+                tuner.search(verbose=0)
+            except keras_tuner.errors.FatalError:
+                # The time is up.
+                pass
+            best = tuner.get_best_hyperparameters(1)[0]
+            trials = len(tuner.oracle.trials)
+        member = _from_tuner(best)
+        left = seconds - (time.monotonic() - begun)
+        model, history = family.train(member, data, left, seed, batch_size)
+        return model, {
+            "trials": trials,
+            "winner": member,
+            "epochs": len(history.epoch),
+        }
+
+    return contestant
+
+
+def _tuner(keras_tuner, kind, hypermodel, folder, seed):
+    common = {
+        "hypermodel": hypermodel,
+        "objective": keras_tuner.Objective("val_accuracy", "max"),
+        "directory": str(pathlib.Path(folder)),
+        "project_name": "peers",
+        "seed": seed,
+    }
+    if kind == "hyperband":
+        return keras_tuner.Hyperband(
+            max_epochs=27, factor=3, hyperband_iterations=100, **common
+        )
+    tuners = {
+        "random": keras_tuner.RandomSearch,
+        "bayesian": keras_tuner.BayesianOptimization,
+    }
+    return tuners[kind](max_trials=1000, **common)
+
+
+def _hypermodel(data, seconds, begun, seed, batch_size, kind):
+    import keras_tuner
+
+    training, validation = data.split()
+    until = begun + SEARCH_SHARE * seconds
+    each = SEARCH_SHARE * seconds / TRIALS
+
+    class Family(keras_tuner.HyperModel):
+        def build(self, hp):
+            return family.build(
+                _from_tuner(hp),
+                data.x.shape[1:],
+                data.num_classes,
+                data.value_range,
+            )
+
+        def fit(self, hp, model, *args, epochs=None, callbacks=(), **kwargs):
+            now = time.monotonic()
+            if now >= until:
+                raise keras_tuner.errors.FatalError("The search time is up.")
+            member, left = _from_tuner(hp), until - now
+            if kind == "hyperband":
+                # Its trials differ in epochs; each has a cosine of its own.
+                first = kwargs.get("initial_epoch", 0)
+                epochs = epochs - first
+                steps = epochs * (len(training.x) // batch_size)
+                cosine = _CosineOfSteps(member["learning_rate"], steps, until)
+            else:
+                epochs = 10_000
+                cosine = family.Cosine(
+                    member["learning_rate"], min(each, left), now
+                )
+            _, history = family.fit(
+                model,
+                member,
+                training,
+                cosine,
+                seed,
+                batch_size,
+                validation,
+                callbacks,
+                epochs,
+            )
+            return history
+
+    return Family()
+
+
+class _CosineOfSteps(keras.callbacks.Callback):
+    """A cosine over a number of steps, unless the time is up before."""
+
+    def __init__(self, rate, steps, until):
+        super().__init__()
+        self._rate, self._steps, self._until = rate, steps, until
+        self._step = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self._rate * family.base_schedule(
+            min(self._step, self._steps - 1), self._steps
+        )
+        self._step += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() >= self._until:
+            self.model.stop_training = True
+
+
+def _from_tuner(hp):
+    return family.suggest(
+        lambda name, options: hp.Choice(name, options),
+        lambda name, low, high: hp.Float(name, low, high, sampling="log"),
+    )
+
+
+def optuna(data, seconds, seed, batch_size):
+    """Optuna's TPE with a median pruner."""
+    import optuna as library
+
+    library.logging.set_verbosity(library.logging.WARNING)
+    begun = time.monotonic()
+    until = begun + SEARCH_SHARE * seconds
+    training, validation = data.split()
+
+    def objective(trial):
+        member = family.suggest(
+            trial.suggest_categorical,
+            lambda name, low, high: trial.suggest_float(
+                name, low, high, log=True
+            ),
+        )
+        left = until - time.monotonic()
+        if left <= 0:
+            raise library.TrialPruned
+        each = SEARCH_SHARE * seconds / TRIALS
+        watch = _Pruning(trial)
+        _, history = family.train(
+            member,
+            training,
+            min(each, left),
+            seed,
+            batch_size,
+            validation,
+            [watch],
+        )
+        if watch.pruned:
+            raise library.TrialPruned
+        return history.history["val_accuracy"][-1]
+
+    study = library.create_study(
+        direction="maximize",
+        sampler=library.samplers.TPESampler(seed=seed),
+        pruner=library.pruners.MedianPruner(n_warmup_steps=2),
+    )
+    study.optimize(objective, timeout=SEARCH_SHARE * seconds)
+    left = seconds - (time.monotonic() - begun)
+    member = study.best_params
+    model, history = family.train(member, data, left, seed, batch_size)
+    return model, {
+        "trials": len(study.trials),
+        "winner": member,
+        "epochs": len(history.epoch),
+    }
+
+
+class _Pruning(keras.callbacks.Callback):
+    """Reports to an Optuna trial and stops it when it is pruned."""
+
+    def __init__(self, trial):
+        super().__init__()
+        self._trial = trial
+        self.pruned = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._trial.report(logs["val_accuracy"], epoch)
+        if self._trial.should_prune():
+            self.pruned = self.model.stop_training = True
+
+
+def random_architecture(data, seconds, seed, batch_size):
+    """A random network of our own default space, trained plainly."""
+    begun = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    supernet = keras_dha.spaces.resnet(
+        data.x.shape[1:], data.num_classes, value_range=data.value_range
+    )
+    generator = np.random.default_rng(seed)
+    for decision in find_decisions(supernet):
+        decision.freeze(int(generator.integers(decision.num_candidates)))
+    network = derive(supernet)
+    member = {**family.BY_HAND, "augmentation": "flip_crop"}
+    cosine = family.Cosine(member["learning_rate"], seconds, begun)
+    model, history = family.fit(network, member, data, cosine, seed, batch_size)
+    return model, {"epochs": len(history.epoch)}
+
+
+CONTESTANTS = {
+    "keras_dha": auto_model,
+    "resnet_flip_crop": by_hand("flip_crop"),
+    "resnet_rand_augment": by_hand("rand_augment"),
+    "keras_tuner_random": keras_tuner("random"),
+    "keras_tuner_hyperband": keras_tuner("hyperband"),
+    "keras_tuner_bayesian": keras_tuner("bayesian"),
+    "optuna_tpe": optuna,
+    "random_architecture": random_architecture,
+}

@@ -1,0 +1,88 @@
+"""Pace: how far a run is, counted in steps or read from the clock.
+
+Phases and schedules are laid out over positions 0, 1, ... up to a total. Of
+a run of so many epochs they are its steps; of a run of so many seconds they
+are parts of that time, so that it is well used whatever a step costs, and
+whenever that changes because the network did.
+"""
+
+import time
+
+# Fine enough for a smooth schedule.
+_PARTS = 10_000
+
+
+class StepPace:
+    """The pace of a run of a number of epochs.
+
+    Args:
+        epochs: Integer.
+        steps_per_epoch: Integer.
+
+    Attributes:
+        epochs: As given.
+        total: Integer, the position at which the run is over.
+    """
+
+    def __init__(self, epochs, steps_per_epoch):
+        self.epochs = epochs
+        self.total = epochs * steps_per_epoch
+
+    def position(self, step):
+        """Returns the position of a step, an integer."""
+        return step
+
+    def is_over(self, step):
+        """Whether `step` steps are all."""
+        return step >= self.total
+
+    def seconds_left(self, step, seconds_per_step):
+        """Returns an estimate of the seconds from a step to the end."""
+        return seconds_per_step * (self.total - step)
+
+    def reserve(self, seconds):
+        """Nothing to do: the end may take the time it takes."""
+
+
+class ClockPace:
+    """The pace of a run of a number of seconds.
+
+    Args:
+        seconds: Float, how long the run is to take, all in all.
+        begun: Float, the reading of `time.monotonic()` at its beginning.
+
+    Attributes:
+        epochs: `None`; there is time for as many as there is.
+        total: Integer, the position at which the run is over.
+    """
+
+    epochs = None
+    total = _PARTS
+
+    def __init__(self, seconds, begun):
+        self._seconds = seconds
+        self._begun = begun
+        # What comes after the last step: statistics, mostly.
+        self._reserved = 0.02 * seconds
+        self._furthest = 0
+
+    def position(self, step):
+        """Returns the position now; it never goes back."""
+        del step
+        passed = time.monotonic() - self._begun
+        share = passed / max(self._seconds - self._reserved, 1e-9)
+        self._furthest = max(self._furthest, int(_PARTS * min(share, 1.0)))
+        return self._furthest
+
+    def is_over(self, step):
+        """Whether the time is up."""
+        return self.position(step) >= self.total
+
+    def seconds_left(self, step, seconds_per_step):
+        """Returns the seconds to the end."""
+        del step, seconds_per_step
+        return max(0.0, self._begun + self._seconds - time.monotonic())
+
+    def reserve(self, seconds):
+        """Keeps at least `seconds` for what comes after the last step."""
+        self._reserved = max(self._reserved, seconds)

@@ -1,0 +1,96 @@
+import types
+
+import pytest
+
+from keras_dha import pace
+from tests.test_auto_model import fit
+from tests.test_auto_model import joint_auto_model
+
+
+class Clock:
+    """A clock that stands still until it is moved on, or runs by itself."""
+
+    def __init__(self, each=0.0):
+        self.now, self.each = 50.0, each
+
+    def __call__(self):
+        self.now += self.each
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(pace, "time", types.SimpleNamespace(monotonic=made))
+    return made
+
+
+def test_a_run_of_epochs_is_counted_in_steps():
+    three = pace.StepPace(3, 7)
+    assert [three.position(k) for k in (0, 5, 20)] == [0, 5, 20]
+    assert [three.is_over(k) for k in (20, 21)] == [False, True]
+    assert three.seconds_left(11, 0.5) == 5.0
+
+
+def test_a_run_of_seconds_is_read_from_the_clock(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.reserve(10.0)
+    seen = []
+    for passed in (0.0, 25.0, 40.0, 49.9, 50.1, 70.0):
+        clock.now = 50.0 + passed
+        share = minute.position(0) / minute.total
+        seen.append((round(share, 2), minute.is_over(0)))
+    assert seen == [
+        (0.0, False),
+        (0.5, False),
+        (0.8, False),
+        (1.0, False),
+        (1.0, True),
+        (1.0, True),
+    ]
+
+
+def test_the_position_never_goes_back(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    clock.now = 80.0
+    before = minute.position(0)
+    minute.reserve(1.0)  # less than what is kept anyway
+    assert minute.position(0) == before
+    clock.now = 20.0
+    assert minute.position(0) == before
+
+
+def test_what_is_left_of_the_time(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    clock.now = 75.0
+    assert minute.seconds_left(3, 99.0) == 35.0
+    clock.now = 1e9
+    assert minute.seconds_left(3, 99.0) == 0.0
+
+
+def test_a_fit_fills_its_time_with_whole_phases(monkeypatch, capsys):
+    # Each look at the clock takes a second: the phases must still be laid
+    # out over the time, whatever the number of steps.
+    clock = Clock(each=1.0)
+    monkeypatch.setattr(pace, "time", types.SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(
+        "keras_dha.auto_model.time", types.SimpleNamespace(monotonic=clock)
+    )
+    model = joint_auto_model()
+    fit(model, epochs=None, time_limit=400.0, verbose=2)
+    phases = model.result.cost["phases"]
+    steps = sum(p["steps"] for p in phases.values())
+    assert 400 / 8 < steps < 400
+    assert phases["train"]["steps"] > phases["warm-up"]["steps"] > 0
+    assert "Epoch 2 - " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seconds", [0, -5.0, float("nan"), "60", True])
+def test_what_is_no_time_is_refused(seconds):
+    with pytest.raises(ValueError, match="time_limit"):
+        fit(joint_auto_model(), epochs=None, time_limit=seconds)
+
+
+def test_epochs_and_time_at_once_are_refused():
+    with pytest.raises(ValueError, match="epochs.*or.*time_limit"):
+        fit(joint_auto_model(), epochs=2, time_limit=10.0)
