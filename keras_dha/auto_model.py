@@ -322,17 +322,15 @@ class AutoModel:
 
         Args:
             x: Array of examples, or `tf.data.Dataset` of examples or of
-                (image, label), batched.
+                (image, label), batched or not.
             batch_size: Integer, default 256.
             verbose: As in Keras.
         """
         self._check_fitted("predict")
-        is_array = not isinstance(x, tf.data.Dataset)
-        return self.joint.network.predict(
-            np.asarray(x) if is_array else x,
-            batch_size=batch_size or 256 if is_array else None,
-            verbose=verbose,
-        )
+        x = data.predictable(x, self._spec)
+        if isinstance(x, np.ndarray):
+            batch_size = batch_size or 256
+        return self.joint.network.predict(x, batch_size, verbose=verbose)
 
     def _evaluate(self, x, y, prefix):
         logs = self.joint.network.evaluate(

@@ -108,6 +108,38 @@ def evaluable(x, y, spec):
     return x, y
 
 
+def predictable(x, spec):
+    """Returns data to predict for, as `keras.Model.predict` takes them.
+
+    Args:
+        x: Array of examples, or `tf.data.Dataset` of examples or of
+            (example, label), batched or not.
+        spec: `DataSpec` of the training data.
+
+    Raises:
+        ValueError: The examples do not look like the training data.
+    """
+    if not isinstance(x, tf.data.Dataset):
+        x = np.asarray(x)
+        shape, expected = x.shape, (None, *spec.shape)
+    else:
+        element = x.element_spec
+        examples = element[0] if isinstance(element, tuple) else element
+        if examples.shape.rank == len(spec.shape):
+            x = x.batch(256)
+            examples = tf.TensorSpec([None, *examples.shape])
+        shape, expected = examples.shape, (None, *spec.shape)
+    if not tf.TensorShape(shape).is_compatible_with(expected):
+        hint = ""
+        if tf.TensorShape(shape).is_compatible_with(spec.shape):
+            hint = " For a single example give x[None]."
+        raise ValueError(
+            f"Expected examples of shape {expected}.{hint} "
+            f"Received: shape {tuple(shape)}"
+        )
+    return x
+
+
 def _summary_of_arrays(x, y):
     summary = _Summary()
     # In parts: one mask over a large array would double its memory.

@@ -36,7 +36,7 @@ def write(filepath, overwrite, joint, arguments, spec, result):
             f"Received: filepath={str(filepath)!r}"
         )
     if path.exists() and not overwrite:
-        raise ValueError(
+        raise FileExistsError(
             "The file exists; use overwrite=True to replace it. "
             f"Received: filepath={str(filepath)!r}"
         )

@@ -549,8 +549,23 @@ def test_predictions_for_datasets(fitted):
     for dataset in (
         as_dataset(X_NEW, Y_NEW, 8)[0],
         tf.data.Dataset.from_tensor_slices(X_NEW).batch(8),
+        tf.data.Dataset.from_tensor_slices(X_NEW),
+        as_dataset(X_NEW, Y_NEW)[0],
     ):
         np.testing.assert_allclose(fitted.predict(dataset), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "x, hint",
+    [
+        (X_NEW[0], r"x\[None\]"),
+        (X_NEW[:, :3], r"\(None, 8, 8, 1"),
+        (tf.data.Dataset.from_tensor_slices(X_NEW[:, :3]), r"\(None, 8, 8, 1"),
+    ],
+)
+def test_what_cannot_be_predicted_for_is_refused(fitted, x, hint):
+    with pytest.raises(ValueError, match=f"Expected examples.*{hint}"):
+        fitted.predict(x)
 
 
 def test_evaluation_is_that_of_the_predictions(fitted):
@@ -647,7 +662,7 @@ def test_compiled_loss_and_metrics_are_used_and_saved(tmp_path):
 def test_saving_replaces_a_file_unless_told_not_to(fitted, tmp_path):
     path = tmp_path / "run.keras"
     path.write_text("something of value")
-    with pytest.raises((ValueError, FileExistsError), match="overwrite=True"):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
         fitted.save(path, overwrite=False)
     assert path.read_text() == "something of value"
     fitted.save(path)
