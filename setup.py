@@ -25,7 +25,13 @@ TEST = [
     "ruff>=0.12",
 ]
 
-BENCH = ["keras-tuner>=1.4.7", "matplotlib>=3.9", "optuna>=4.0"]
+BENCH = [
+    "keras-tuner>=1.4.7",
+    "matplotlib>=3.9",
+    "optuna>=4.0",
+    # KerasTuner imports it and does not require it.
+    "tensorboard>=2.16",
+]
 
 setuptools.setup(
     name="keras_dha",

@@ -7,6 +7,7 @@ whenever that changes because the network did.
 """
 
 import time
+import warnings
 
 # Fine enough for a smooth schedule.
 _PARTS = 10_000
@@ -42,6 +43,9 @@ class StepPace:
 
     def reserve(self, seconds):
         """Nothing to do: the end may take the time it takes."""
+
+    def check(self, steps, steps_per_epoch, tracing):
+        """Nothing to say: the steps are those that were asked for."""
 
 
 class ClockPace:
@@ -86,3 +90,20 @@ class ClockPace:
     def reserve(self, seconds):
         """Keeps at least `seconds` for what comes after the last step."""
         self._reserved = max(self._reserved, seconds)
+
+    def check(self, steps, steps_per_epoch, tracing):
+        """Warns if the time was too short to train in.
+
+        Args:
+            steps: Integer, how many there were.
+            steps_per_epoch: Integer.
+            tracing: Float, the seconds that it took to compile them.
+        """
+        if steps < steps_per_epoch:
+            warnings.warn(
+                "`time_limit` was not enough for one pass over the data: "
+                f"compiling alone took {tracing:.0f} s. Give more time, or "
+                f"search less. Received: time_limit={self._seconds:g}, which "
+                f"gave {steps} of {steps_per_epoch} steps",
+                stacklevel=2,
+            )

@@ -208,6 +208,11 @@ class Run:
             owner.joint = self.joint
         listeners.on_train_end(logs)
         self.total_seconds = time.monotonic() - begun
+        self.pace.check(
+            self._next_step,
+            self.steps_per_epoch,
+            self.seconds.get(TRACING, 0.0),
+        )
         self.history = owner.history
         return owner.history
 

@@ -85,6 +85,14 @@ def test_a_fit_fills_its_time_with_whole_phases(monkeypatch, capsys):
     assert "Epoch 2 - " in capsys.readouterr().out
 
 
+def test_a_time_in_which_nothing_is_learned_is_said(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.check(10, 10, 3.0)
+    with pytest.warns(UserWarning, match="compiling alone took 40 s.*3 of 10"):
+        minute.check(3, 10, 40.2)
+    pace.StepPace(1, 5).check(1, 5, 40.0)
+
+
 @pytest.mark.parametrize("seconds", [0, -5.0, float("nan"), "60", True])
 def test_what_is_no_time_is_refused(seconds):
     with pytest.raises(ValueError, match="time_limit"):
