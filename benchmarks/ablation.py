@@ -1,0 +1,128 @@
+"""What each learned part is worth: all subsets, and one after the other.
+
+For each seed, on the same images and test set:
+
+    none, NAS, DA, HPO, NAS+DA, NAS+HPO, DA+HPO, NAS+DA+HPO
+        one `fit` each, of so many epochs, with these parts learned
+    sequence
+        NAS, then HPO, then DA, a third of the epochs each, from new weights
+        each time, keeping what the stages before found
+
+    python -m benchmarks.ablation --dataset fashion_mnist --limit 10000
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+import keras_dha
+from benchmarks import images
+from benchmarks import machine
+
+PARTS = {"NAS": "strategy", "DA": "augmentation", "HPO": "hyperparameters"}
+# Without hyperparameter search: the usual values, as in `joint_run`.
+FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
+SEQUENCE = "sequence"
+ARMS = [
+    "+".join(subset) or "none"
+    for size in range(len(PARTS) + 1)
+    for subset in itertools.combinations(PARTS, size)
+] + [SEQUENCE]
+
+
+def fitted(data, subset, epochs, seed, network="auto", fixed=FIXED):
+    """Returns an `AutoModel` that was fitted with some parts learned."""
+    off = {"NAS": None, "DA": None, "HPO": fixed}
+    arguments = {
+        argument: "auto" if part in subset else off[part]
+        for part, argument in PARTS.items()
+    }
+    model = keras_dha.AutoModel(network, seed=seed, **arguments)
+    model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
+    return model
+
+
+def renewed(model):
+    """Returns the derived network with new weights."""
+    return keras.models.clone_model(model.export_model())
+
+
+def mean_values(model):
+    """Returns the hyperparameters of a run, averaged over its epochs."""
+    history = model.result.history
+    return {
+        name: float(np.exp(np.mean(np.log(history[name])))) for name in FIXED
+    }
+
+
+def in_sequence(data, epochs, seed):
+    """Returns the model of the last of three stages."""
+    each = max(1, epochs // len(PARTS))
+    model = fitted(data, ("NAS",), each, seed)
+    model = fitted(data, ("HPO",), each, seed, renewed(model))
+    found = mean_values(model)
+    return fitted(data, ("DA",), each, seed, renewed(model), found)
+
+
+def run_of(name, data, epochs, seed):
+    """Returns the model that an arm ends with."""
+    if name == SEQUENCE:
+        return in_sequence(data, epochs, seed)
+    return fitted(data, name.split("+"), epochs, seed)
+
+
+def record_of(model, data):
+    """Returns what is kept of a run."""
+    result = model.result
+    return {
+        "accuracy": model.evaluate(data.x_test, data.y_test)[1],
+        "seconds": result.cost["seconds"],
+        "parameters": result.cost["parameters"],
+        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
+    }
+
+
+def main():
+    """Runs all arms for all seeds and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=images.NAMES, required=True)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--data", help="folder of the packed image files")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output")
+    options = parser.parse_args()
+    data = images.load(options.dataset, options.limit, options.data)
+    path = pathlib.Path(
+        options.output
+        or pathlib.Path(__file__).parent
+        / "results"
+        / f"ablation_{options.dataset}.json"
+    )
+    record = {
+        "benchmark": "ablation",
+        "machine": machine.describe(),
+        "dataset": options.dataset,
+        "train_images": len(data.x_train),
+        "test_images": len(data.x_test),
+        "epochs": options.epochs,
+        "arms": {},
+    }
+    for seed, name in itertools.product(range(options.seeds), ARMS):
+        model = run_of(name, data, options.epochs, seed)
+        runs = record["arms"].setdefault(name, [])
+        runs.append({"seed": seed, **record_of(model, data)})
+        record["mean_accuracy"] = {
+            arm: float(np.mean([r["accuracy"] for r in done]))
+            for arm, done in record["arms"].items()
+        }
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        keras.utils.clear_session()
+
+
+if __name__ == "__main__":
+    main()
