@@ -50,7 +50,7 @@ def space(candidates, blocks):
             for block in range(blocks):
                 name = f"stage{stage}_block{block}"
                 options = [
-                    branch(width, k, f"{name}_{k}") for k in range(candidates)
+                    branch(width, f"{name}_{k}") for k in range(candidates)
                 ]
                 y = keras_dha.Choice(options, name=name)(x)
                 x = layers.ReLU()(layers.Add()([x, y]))
@@ -61,9 +61,8 @@ def space(candidates, blocks):
     return build
 
 
-def branch(width, number, name):
+def branch(width, name):
     """Returns a candidate; all of them cost the same, none is shared."""
-    del number
     return keras.Sequential(
         [
             layers.Conv2D(width, 3, padding="same", use_bias=False),
@@ -133,7 +132,7 @@ def picture(record, path):
     figure = Figure(
         figsize=(3 * len(record["curves"]), 3), layout="constrained"
     )
-    panels = figure.subplots(1, len(record["curves"]))
+    panels = figure.subplots(1, count, squeeze=False)[0]
     for axes, (name, points) in zip(
         panels, record["curves"].items(), strict=True
     ):
