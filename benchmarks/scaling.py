@@ -129,9 +129,8 @@ def picture(record, path):
     """Draws a panel for each curve."""
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(3 * len(record["curves"]), 3), layout="constrained"
-    )
+    count = len(record["curves"])
+    figure = Figure(figsize=(3 * count, 3), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
     for axes, (name, points) in zip(
         panels, record["curves"].items(), strict=True
