@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
+from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
 from keras_dha.calibration import recalibrate
 from keras_dha.hyperparameters import range_test
@@ -275,6 +276,7 @@ class Run:
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
         if phase in (phases.SEARCH, phases.SETTLE):
             self.joint.architecture.start()
+            self.joint.architecture.advance_to(self.plan.progress(step))
         schedule = tf.constant(
             phases.base_schedule(step, self.plan.total), "float32"
         )
@@ -314,7 +316,7 @@ class Run:
         """Makes the network plain; layers and weights are inherited."""
         self._search_options.close()
         self.genotype = genotype(self.joint.network)
-        names = ", ".join(g["choice"] for g in self.genotype.values())
+        names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         counted = [v.numpy() for v in self._metric_variables()]
         with self.distribution.scope():
