@@ -36,7 +36,9 @@ def draw(learned, uniform):
 )
 def test_the_temperature_falls_linearly(progress, expected):
     _, learned = searched(progress)
-    assert float(learned.strategy.temperature()) == pytest.approx(expected, 1e-4)
+    assert float(learned.strategy.temperature()) == pytest.approx(
+        expected, 1e-4
+    )
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.6, 0.95])
