@@ -39,9 +39,9 @@ class ISTA(Strategy):
         penalty: Float, the factor of the 1-norm.
         scale: Float, standard deviation of the codes at the start.
         exploration: Float in [0, 1), share of the steps in which a random
-            choice runs in place of what is kept, with the weights the code
-            gives it; 0 as in the papers, where what is not kept at the
-            start is hardly ever tried.
+            choice runs in place of what is kept, at the same weight; 0 as in
+            the papers, where what is not kept at the start is hardly ever
+            tried, and a candidate without effect stays for ever.
         tolerance: Float. A decision freezes when z moves by no more between
             two recoveries.
         warmup: Float in [0, 1), share of all steps before codes move;
@@ -146,10 +146,17 @@ class ISTA(Strategy):
 
     def factors(self, decision):
         indices = ops.reshape(decision.sampled, (decision.edges,))
-        runs = ops.cast(indices < decision.operations, "float32")
-        return ops.where(
-            self._is_warmup(), runs, decision.code.weights_at(indices)
+        kept = decision.indices(False)
+        own = decision.code.weights_at(indices)
+        # What is tried has next to no weight of its own. It runs at that of
+        # what is kept, and the gradient says whether it deserves more.
+        usual = ops.max(ops.abs(decision.code.weights_at(kept)))
+        usual = ops.where(self._is_warmup(), 1.0, usual)
+        tried = ops.stop_gradient(usual - own) + own
+        is_kept = ops.logical_and(
+            indices == kept, ops.logical_not(self._is_warmup())
         )
+        return ops.where(is_kept, own, tried)
 
     def harden(self, decisions):
         """Recovers z of the free decisions; freezes those that came to rest.
