@@ -9,7 +9,7 @@ rotations, and help on the rotated test images
 learning_rate  Fashion-MNIST; started ten times too low, against a grid
 of fixed rates with the same cosine
 
-python -m benchmarks.planted architecture
+python -m benchmarks.planted architecture --strategy GDAS
 """
 
 import argparse
@@ -61,20 +61,28 @@ def planted_space(input_shape, num_classes):
     return keras.Model(inputs, layers.Dense(num_classes, "softmax")(x))
 
 
-def architecture(seeds=10, epochs=20):
+def architecture(seeds=10, epochs=20, strategy="DSNAS"):
     """Counts the seeds that pick the useful branch."""
     data = keras_dha.datasets.load("digits")
-    picked = []
+    picked, seconds = [], []
     for seed in range(seeds):
-        model = keras_dha.AutoModel(planted_space, method="dsnas", seed=seed)
+        model = keras_dha.AutoModel(
+            planted_space,
+            method="dsnas",
+            strategy=getattr(keras_dha.strategies, strategy)(),
+            seed=seed,
+        )
         model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
         found = [g["choice"] for g in model.result.genotype.values()]
         picked.append(found)
+        seconds.append(model.result.cost["seconds"])
     right = sum(all(c.startswith("useful") for c in p) for p in picked)
     collapsed = sum(all(c.startswith("nothing") for c in p) for p in picked)
     return {
+        "strategy": strategy,
         "seeds": seeds,
         "epochs": epochs,
+        "seconds": float(np.mean(seconds)),
         "right": right,
         "collapsed": collapsed,
         "picked": picked,
@@ -194,14 +202,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=sorted(experiments))
     parser.add_argument("--seeds", type=int)
+    parser.add_argument(
+        "--strategy", help="of the architecture: DSNAS, GDAS, DARTS, ISTA"
+    )
     options = parser.parse_args()
     arguments = {} if options.seeds is None else {"seeds": options.seeds}
+    name = f"planted_{options.experiment}"
+    if options.strategy is not None:
+        if options.experiment != "architecture":
+            parser.error("--strategy is for the experiment `architecture`")
+        arguments["strategy"] = options.strategy
+        name += f"_{options.strategy.lower()}"
     record = {
-        "benchmark": f"planted_{options.experiment}",
+        "benchmark": name,
         "machine": machine.describe(),
         **experiments[options.experiment](**arguments),
     }
-    path = RESULTS / f"planted_{options.experiment}.json"
+    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -34,8 +34,8 @@ class AutoModel:
         search_space: `"auto"` or `"resnet"`, or a `keras.Model` with or
             without `keras_dha.Choice` layers, or a function
             `(input_shape, num_classes) -> keras.Model`.
-        method: `"auto"` learns all three parts, `"dsnas"` the architecture
-            alone.
+        method: `"auto"` learns all three parts; `"dsnas"`, `"gdas"` and
+            `"darts"` the architecture alone, by the strategy of that name.
         strategy: `"auto"` for the method's; a `keras_dha.strategies`
             object in its place; `None` to search no architecture: every
             choice takes its first candidate.
@@ -293,7 +293,10 @@ class AutoModel:
             return self.joint.needs_search_data
         values = (self._parts.hyperparameters or {}).values()
         policy = self._parts.augmentation is not None and self._spec.is_image
-        return policy or any(isinstance(value, Range) for value in values)
+        strategy = self._parts.strategy
+        bilevel = strategy is not None and strategy.is_bilevel
+        ranges = any(isinstance(value, Range) for value in values)
+        return policy or bilevel or ranges
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose=0, return_dict=False

@@ -6,6 +6,7 @@ saved, and how the derived plain network takes its place.
 
 import keras
 
+from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
@@ -51,8 +52,10 @@ class JointModel(keras.Model):
         self.network = network
         self.loss_object = loss
         self.metric_list = list(metrics)
+        if strategy is not None:
+            strategy.check(network)
         self.architecture = LearnedArchitecture(
-            find_decisions(network), strategy
+            find_decisions(network), strategy, seed
         )
         self.policy = LearnedPolicy(augmentation, policy_rate)
         self.hyperparameters = hyperparameters or LearnedHyperparameters()
@@ -91,6 +94,11 @@ class JointModel(keras.Model):
     @property
     def needs_search_data(self):
         """Whether anything is learned from the search split."""
+        return self.learns_through_average or self.architecture.is_bilevel
+
+    @property
+    def learns_through_average(self):
+        """Whether the search gradient at averaged weights is of use."""
         return bool(self.hyperparameters.learned) or self.policy.is_learned
 
     def train_step(self, batch, schedule, search_batch=None):
@@ -106,6 +114,7 @@ class JointModel(keras.Model):
         for decision in self.architecture.decisions:
             if not decision.is_frozen:
                 decision.freeze()
+        self._absorb()
         config = self.hyperparameters.get_config()
         derived = JointModel(
             derive(self.network),
@@ -125,6 +134,18 @@ class JointModel(keras.Model):
             value = keras.ops.convert_to_numpy(ours)
             theirs.assign(value[kept] if value.shape == (size,) else value)
         return derived
+
+    def _absorb(self):
+        """Takes the weights of sparse codes into those of the candidates.
+
+        The averaged weights are the same network a little earlier, so they
+        are scaled as well.
+        """
+        averaged = self.hyperparameters.averaged
+        for variable, scale in absorb(self.network):
+            values = keras.ops.convert_to_numpy(averaged).copy()
+            values[self.weight_vector.positions_of([variable])] *= scale
+            averaged.assign(values)
 
     def state_variables(self):
         """Returns the variables that a derived model takes over."""

@@ -11,6 +11,8 @@ batch and S a batch of the search split:
     5  h           moved along <v, Zbar_h>         hypergradient
     6  r_i         = <v, grad_w L_i(w)>            influence of each image
     7  p           moved along mean_i r_i grad_p log p(choice_i)
+    8  a           moved along d/da L_S(w'(a), a), for two-level strategies,
+                   which do not use g_a     `keras_dha.architecture.bilevel`
 
 One search gradient v serves every outer quantity. The influences of a whole
 batch are one derivative of the backward pass of step 2: with unit factors
@@ -23,6 +25,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_dha.architecture import bilevel
 from keras_dha.inner_update import sgd
 
 # What the seed of a step is for; each use has draws of its own.
@@ -55,22 +58,29 @@ def joint_step(model, batch, schedule, search_batch=None):
     choices, inputs = _augment(model, images, seed)
     schedule = tf.cast(schedule, model.weight_vector.dtype)
     factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
-    influence_tape = contextlib.nullcontext()
-    if search_batch is not None and model.policy.is_learned:
-        influence_tape = tf.GradientTape(watch_accessed_variables=False)
-    with influence_tape as tape:
-        if tape is not None:
-            tape.watch(factors)
+    sources = []
+    if search_batch is not None:
+        sources += [factors] if model.policy.is_learned else []
+        if model.architecture.is_second_order:
+            sources += model.architecture.parameters()
+    with _recorded(model, sources) as tape:
         loss, gradient, credit = _gradients(model, inputs, labels, factors)
     credit = tf.cast(credit, gradient.dtype)
     total = _sum_over_replicas(tf.concat([gradient, credit, [loss]], axis=0))
     size = model.weight_vector.size
-    _update_weights(model, total[:size], schedule)
-    model.architecture.update(total[size:-1])
-    if search_batch is not None:
+    step_sizes = _update_weights(model, total[:size], schedule)
+    if not model.architecture.is_bilevel:
+        model.architecture.update(total[size:-1])
+    elif search_batch is not None:
+        model.architecture.update(
+            _architecture_gradient(
+                model, search_batch, tape, gradient, step_sizes
+            )
+        )
+    if search_batch is not None and model.learns_through_average:
         direction = search_gradient(model, search_batch)
         model.hyperparameters.update(direction)
-        if tape is not None:
+        if model.policy.is_learned:
             influence = tape.gradient(
                 gradient, factors, output_gradients=direction
             )
@@ -79,10 +89,27 @@ def joint_step(model, batch, schedule, search_batch=None):
     return total[-1]
 
 
+@contextlib.contextmanager
+def _recorded(model, sources):
+    """Records how a gradient depends on some sources; `None` if on none."""
+    if not sources:
+        yield None
+        return
+    statistics = contextlib.nullcontext()
+    if model.architecture.is_second_order:
+        statistics = bilevel.exact_statistics(model.network)
+    with (
+        tf.GradientTape(persistent=True, watch_accessed_variables=False) as t,
+        statistics,
+    ):
+        t.watch(sources)
+        yield t
+
+
 def _gradients(model, inputs, labels, factors):
     """Returns this replica's part of loss, g and g_a (flat vectors)."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    logits = [d.logits.value for d in model.architecture.decisions]
+    parameters = model.architecture.parameters()
     weights = model.weight_vector.tensors()
     with tf.GradientTape() as tape:
         predictions = model.network(inputs, training=True)
@@ -95,7 +122,7 @@ def _gradients(model, inputs, labels, factors):
             loss += tf.cast(penalty, loss.dtype)
     gradients = tape.gradient(
         loss,
-        weights + logits,
+        weights + parameters,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     model.network.compute_metrics(inputs, labels, predictions)
@@ -118,44 +145,71 @@ def _augment(model, images, seed):
 
 
 def _update_weights(model, gradient, schedule):
+    """Takes the inner step; returns -dw'/dg, a vector `(P,)`."""
     learned, vector = model.hyperparameters, model.weight_vector
     weights, velocity = vector.read(), model.velocity.value
     decayed = tf.constant(vector.decayed)
     active = vector.active()
+    rate = schedule * learned.value("learning_rate")
     step = sgd(
         weights,
         velocity,
         gradient,
-        schedule * learned.value("learning_rate"),
+        rate,
         learned.value("weight_decay"),
         learned.value("momentum"),
         decayed,
         active,
     )
-    if model.needs_search_data:
+    if model.learns_through_average:
         learned.advance(weights, velocity, step, schedule, decayed, active)
     vector.write(step.weights)
     model.velocity.assign(step.velocity)
+    return active * rate
 
 
 def search_gradient(model, batch):
     """Returns v, the search loss' gradient at the averaged weights."""
+    weights = model.hyperparameters.averaged.value
+    gradients = _search_gradients(model, batch, weights, [])
+    return _sum_over_replicas(model.weight_vector.join(gradients))
+
+
+def _architecture_gradient(model, batch, tape, gradient, step_sizes):
+    """Returns d/da L_S(w'(a), a), at the weights w' after the inner step."""
+    parameters = model.architecture.parameters()
+    weights = model.weight_vector.read()
+    gradients = _search_gradients(model, batch, weights, parameters)
+    count = len(gradients) - len(parameters)
+    derivative = tf.concat(gradients[count:], axis=0)
+    if model.architecture.is_second_order:
+        direction = model.weight_vector.join(gradients[:count])
+        derivative -= bilevel.mixed_term(
+            tape,
+            gradient,
+            parameters,
+            step_sizes * _sum_over_replicas(direction),
+        )
+    return _sum_over_replicas(derivative)
+
+
+def _search_gradients(model, batch, weights, parameters):
+    """Returns this replica's gradients of L_S at some weights, a list."""
     images, labels = batch
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    values = model.weight_vector.split(model.hyperparameters.averaged.value)
+    values = model.weight_vector.split(weights)
     mapping = list(zip(model.weight_vector.variables, values, strict=True))
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(values)
+        tape.watch([*values, *parameters])
         with _ReadOnly(state_mapping=mapping):
             predictions = model.network(images, training=True)
         losses = model.loss_object.call(labels, predictions)
         loss = tf.reduce_mean(losses) / replicas
-    gradients = tape.gradient(
+    return tape.gradient(
         loss,
-        values,
+        [*values, *parameters],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    return _sum_over_replicas(model.weight_vector.join(gradients))
 
 
 class _ReadOnly(keras.StatelessScope):

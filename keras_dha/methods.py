@@ -9,7 +9,9 @@ from typing import NamedTuple
 import keras
 
 from keras_dha.architecture import spaces
+from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import GDAS
 from keras_dha.architecture.strategies import Strategy
 from keras_dha.hyperparameters.learned import AUTO
 from keras_dha.hyperparameters.learned import validated
@@ -31,7 +33,9 @@ class Parts(NamedTuple):
 
 METHODS = {
     "auto": lambda: Parts(DSNAS(), "auto", AUTO),
+    "darts": lambda: Parts(DARTS(), None, None),
     "dsnas": lambda: Parts(DSNAS(), None, None),
+    "gdas": lambda: Parts(GDAS(), None, None),
 }
 
 

@@ -44,6 +44,15 @@ class Plan(NamedTuple):
             return WARMUP
         return SETTLE if frozen else SEARCH
 
+    def progress(self, step):
+        """Returns the share of the search that is done after a step.
+
+        Args:
+            step: Integer.
+        """
+        steps = max(1, self.search_end - self.warmup_end)
+        return (step + 1 - self.warmup_end) / steps
+
 
 def plan(total, strategy):
     """Returns the `Plan` for `total` steps.

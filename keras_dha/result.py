@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from keras_dha.architecture.genotype import chosen_names
 from keras_dha.augmentation.policy import Policy
 
 
@@ -91,9 +92,10 @@ class SearchResult:
         lines = ["Architecture found"]
         width = max(len(name) for name in self.genotype)
         for name, gene in self.genotype.items():
-            picked = gene["choice"].removeprefix(f"{name}_")
-            rest = len(gene["probabilities"])
-            lines.append(f"  {name:<{width}}  {picked}  (1 of {rest})")
+            picked = chosen_names({name: gene})
+            shown = " + ".join(p.removeprefix(f"{name}_") for p in picked)
+            kept, rest = len(picked), len(gene["probabilities"])
+            lines.append(f"  {name:<{width}}  {shown}  ({kept} of {rest})")
         return "\n".join(lines)
 
     def _policy(self):

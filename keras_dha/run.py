@@ -19,6 +19,7 @@ from keras_dha import calibration
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
+from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
 from keras_dha.hyperparameters import range_test
 from keras_dha.hyperparameters.ranges import Range
@@ -283,9 +284,10 @@ class Run:
 
     def _step(self):
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
+        position = min(self.pace.position(step), self.plan.total - 1)
         if phase in (phases.SEARCH, phases.SETTLE):
             self.joint.architecture.start()
-        position = min(self.pace.position(step), self.plan.total - 1)
+            self.joint.architecture.advance_to(self.plan.progress(position))
         schedule = tf.constant(
             phases.base_schedule(position, self.plan.total), "float32"
         )
@@ -326,7 +328,7 @@ class Run:
         """Makes the network plain; layers and weights are inherited."""
         self._search_options.close()
         self.genotype = genotype(self.joint.network)
-        names = ", ".join(g["choice"] for g in self.genotype.values())
+        names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         counted = [v.numpy() for v in self._metric_variables()]
         with self.distribution.scope():

@@ -5,13 +5,14 @@ the view of a network's variables that makes them so: read, write, and which
 parts of w took part in the step that was just sampled.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
-from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.searchable import SearchableLayer
 
 
 class WeightVector:
@@ -47,7 +48,7 @@ class WeightVector:
         self.decayed = np.repeat(
             [float(len(v.shape) > 1) for v in self.variables], self.sizes
         ).astype(self.dtype)
-        self._owners = _owners(network)
+        self._owners = _owners(network, self.variables)
 
     @property
     def size(self):
@@ -101,35 +102,66 @@ class WeightVector:
         return np.concatenate([position[id(v)] for v in variables])
 
     def active(self):
-        """Returns `(P,)`: 1 where the sampled path uses the weight, else 0.
+        """Returns `(P,)`: 1 where the step that runs uses the weight, else 0.
 
-        A candidate's weights are active when its decision sampled it, and so
-        did every decision around it.
+        A candidate's weights are active when its decision runs it with a
+        weight that is not 0, and every decision around it does so too.
         """
-        if not self._owners:
+        if not self._owners.groups:
             return tf.ones([self.size], self.dtype)
-        flags = []
-        for variable in self.variables:
-            uses = [
-                ops.any([decision.index(True) == k for k in candidates])
-                for decision, candidates in self._owners.get(id(variable), [])
-            ]
-            flags.append(
-                tf.reduce_all(tf.stack(uses)) if uses else tf.constant(True)
-            )
-        return tf.repeat(tf.cast(tf.stack(flags), self.dtype), self.sizes)
+        runs = tf.concat([d.runs() for d in self._owners.decisions], axis=0)
+        runs = tf.cast(runs, "int32")
+        # Any candidate of a group, and then all groups of a variable.
+        used = tf.math.segment_max(
+            tf.gather(runs, self._owners.options), self._owners.groups
+        )
+        flags = tf.math.unsorted_segment_min(
+            used, self._owners.variables, len(self.variables)
+        )
+        # Where no group is, the minimum is the largest integer.
+        flags = tf.minimum(flags, 1)
+        return tf.repeat(tf.cast(flags, self.dtype), self.sizes)
 
 
-def _owners(network):
-    """Maps id(variable) -> [(decision, candidate indices that hold it)]."""
-    owners = {}
-    for choice in find_layers(network, Choice):
+class _Owners(NamedTuple):
+    """Which options hold which variables, for searchable layers.
+
+    A group is a variable in the candidates of one searchable layer. Lists:
+
+    Attributes:
+        decisions: The decisions, whose options are numbered in turn.
+        options: For each membership the option,
+        groups: and the group, ascending.
+        variables: For each group its variable.
+    """
+
+    decisions: list
+    options: list
+    groups: list
+    variables: list
+
+
+def _owners(network, variables):
+    """Returns the `_Owners` of the variables of a network."""
+    decisions = find_decisions(network)
+    starts = dict(
+        zip(
+            map(id, decisions),
+            np.cumsum([0, *(d.num_candidates for d in decisions)]),
+            strict=False,
+        )
+    )
+    number = {id(v): k for k, v in enumerate(variables)}
+    owners = _Owners(decisions, [], [], [])
+    for choice in find_layers(network, SearchableLayer):
         holders = {}
-        for k, candidate in enumerate(choice.candidates):
+        for k, candidate in enumerate(choice.options):
             for variable in candidate.trainable_variables:
-                holders.setdefault(id(variable), []).append(k)
-        for variable, candidates in holders.items():
-            owners.setdefault(variable, []).append(
-                (choice.decision, candidates)
-            )
+                if id(variable) in number:
+                    holders.setdefault(number[id(variable)], []).append(k)
+        for variable, options in holders.items():
+            first = starts[id(choice.decision)]
+            owners.options.extend(first + k for k in options)
+            owners.groups.extend([len(owners.variables)] * len(options))
+            owners.variables.append(variable)
     return owners

@@ -305,7 +305,9 @@ def test_dsnas_gradient_is_credit_times_score():
         original = choice.decision.strategy.credit
         for decision, index in zip(decisions, path, strict=True):
             decision.sampled.assign(index)
-        choice.decision.strategy.credit = lambda logits, index: scale - 1.0
+        choice.decision.strategy.credit = lambda *_: tf.constant(
+            [scale - 1.0], "float32"
+        )
         images, labels = data
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
             labels, network(images, training=True)
@@ -354,7 +356,7 @@ def test_dsnas_mean_equals_enumeration_and_bias_is_reported(
     keys = np.argmax(logits - np.log(-np.log(uniforms)), axis=-1)
     for k in range(16):  # the strategy draws what NumPy says it draws
         for which, decision in enumerate(decisions):
-            index = DSNAS().sample(decision.logits.value, uniforms[k, which])
+            (index,) = DSNAS().sample(decision, uniforms[k, which])
             assert int(index) == keys[k, which]
     for path in map(tuple, keys):
         for which in range(2):

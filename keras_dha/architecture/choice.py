@@ -1,13 +1,13 @@
 """A choice: a layer that is one of several candidate layers."""
 
 import keras
-from keras import ops
 
-from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.architecture.searchable import check_candidates
 
 
 @keras.saving.register_keras_serializable("keras_dha")
-class Choice(keras.layers.Layer):
+class Choice(SearchableLayer):
     """A layer that holds candidate layers and runs one of them.
 
     It drops into any Sequential or functional model. While an
@@ -29,8 +29,9 @@ class Choice(keras.layers.Layer):
 
     Call arguments:
         inputs: A tensor.
-        training: Boolean. In training mode the sampled candidate runs, else
-            the most probable one.
+        training: Boolean. In training mode what the strategy says runs: the
+            sampled candidate, or all of them, weighted; else the most
+            probable one.
 
     Raises:
         ValueError: Fewer than two candidates, a candidate that is no layer,
@@ -53,70 +54,40 @@ class Choice(keras.layers.Layer):
     def __init__(self, candidates, decision=None, **kwargs):
         super().__init__(**kwargs)
         candidates = list(candidates)
-        _check_candidates(candidates)
-        if decision is None:
-            decision = Decision(len(candidates), name=f"{self.name}_decision")
-        if not isinstance(decision, Decision):
+        if len(candidates) < 2:
             raise ValueError(
-                "`decision` must be a `keras_dha.Decision`. "
-                f"Received: decision={decision!r}"
+                "A `Choice` needs at least two candidates; with one there is "
+                "nothing to choose, use the layer itself. "
+                f"Received: candidates={candidates}"
             )
-        if decision.num_candidates != len(candidates):
-            raise ValueError(
-                "`decision` must have as many options as there are "
-                f"candidates. Received: {decision.num_candidates} options, "
-                f"{len(candidates)} candidates"
-            )
+        check_candidates("Choice", candidates)
         self.candidates = candidates
-        self.decision = decision
+        self.decision = self._checked_decision(decision, self.edges, 1, None)
+
+    @property
+    def edges(self):
+        return [self.candidates]
 
     def build(self, input_shape):
-        for candidate in self.candidates:
-            if not candidate.built:
-                candidate.build(input_shape)
-        shapes = [
-            tuple(c.compute_output_shape(input_shape)) for c in self.candidates
-        ]
-        if len(set(shapes)) > 1:
-            named = ", ".join(
-                f"{c.name}: {s}"
-                for c, s in zip(self.candidates, shapes, strict=True)
-            )
-            raise ValueError(
-                "The candidates of a `Choice` must give outputs of one "
-                f"shape, for instance by padding='same' and equal strides. "
-                f"Received: input shape {tuple(input_shape)}, outputs {named}"
-            )
+        self._build_edge(0, input_shape)
         self.built = True
 
     def call(self, inputs, training=None):
         # Keras hands `training` on to layers that are called in a call.
-        outputs = ops.switch(
-            self.decision.index(bool(training)), self.candidates, inputs
-        )
-        gate = self.decision.gate() if training else None
-        if gate is None:
-            return outputs
-        return outputs * ops.cast(gate, outputs.dtype)
+        return self._outputs([inputs], bool(training))[0]
 
     def compute_output_shape(self, input_shape):
         return self.candidates[0].compute_output_shape(input_shape)
 
     def chosen_candidate(self):
         """Returns the candidate layer that runs in inference mode."""
-        index = int(ops.convert_to_numpy(self.decision.index(False)))
-        return self.candidates[index]
+        return self.candidates[self.decision.kept()[0]]
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
-        decision = serialize(self.decision)
-        # Keras marks only what is shared at the top level of a model by this
-        # key, and honours it everywhere.
-        decision["shared_object_id"] = id(self.decision)
         return {
             **super().get_config(),
             "candidates": [serialize(c) for c in self.candidates],
-            "decision": decision,
         }
 
     @classmethod
@@ -126,29 +97,3 @@ class Choice(keras.layers.Layer):
         config["candidates"] = [deserialize(c) for c in config["candidates"]]
         config["decision"] = deserialize(config["decision"])
         return cls(**config)
-
-
-def _check_candidates(candidates):
-    if len(candidates) < 2:
-        raise ValueError(
-            "A `Choice` needs at least two candidates; with one there is "
-            "nothing to choose, use the layer itself. "
-            f"Received: candidates={candidates}"
-        )
-    for candidate in candidates:
-        if not isinstance(candidate, keras.layers.Layer):
-            raise ValueError(
-                "Each candidate of a `Choice` must be a Keras layer. "
-                f"Received: candidate={candidate!r}"
-            )
-    if len({id(c) for c in candidates}) < len(candidates):
-        raise ValueError(
-            "The candidates of a `Choice` must be distinct layers. "
-            f"Received: candidates={[c.name for c in candidates]}"
-        )
-    names = [c.name for c in candidates]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            "The candidates of a `Choice` must have distinct names, by "
-            f"which the result tells them apart. Received: names={names}"
-        )

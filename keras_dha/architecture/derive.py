@@ -1,14 +1,17 @@
 """Deriving: the plain model that a searched model has become.
 
-The graph is cloned; every `Choice` is replaced by the candidate it chose and
-every other layer by itself. They are the *same layer objects*, so weights,
-normalisation statistics and optimizer state are inherited, not copied.
+The graph is cloned; every `Choice` is replaced by the candidate it chose, every
+`NodeChoice` by the sum of those it keeps, and every other layer by itself.
+They are the *same layer objects*, so weights, normalisation statistics and
+optimizer state are inherited, not copied.
 """
 
 import keras
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.searchable import SearchableLayer
 
 
 def derive(model):
@@ -16,12 +19,14 @@ def derive(model):
 
     Args:
         model: A functional or Sequential `keras.Model` with or without
-            `keras_dha.Choice` layers, also nested in models or candidates.
+            `keras_dha.Choice` and `keras_dha.NodeChoice` layers, also nested
+            in models or candidates.
 
     Returns:
-        A `keras.Model` without `Choice` layers that shares its layers, and
-        so its weights, with `model`. A free decision counts as decided for
-        its most probable candidate.
+        A `keras.Model` of plain layers that shares them, and so its weights,
+        with `model`. A free decision counts as decided for its most probable
+        candidate. Where a sparse code gives a candidate a weight, a
+        `Rescaling` layer by that weight follows it.
 
     Raises:
         ValueError: A `Choice` sits where it cannot be replaced: inside a
@@ -32,11 +37,13 @@ def derive(model):
     >>> plain = derive(supernet)
     >>> plain.save("plain.keras")
     """
-    if not find_layers(model, Choice):
+    if not find_layers(model, SearchableLayer):
         return model
-    names = {
-        layer.name for layer in model.layers if not isinstance(layer, Choice)
-    }
+    names = _Names(
+        layer.name
+        for layer in model.layers
+        if not isinstance(layer, SearchableLayer)
+    )
     if isinstance(model, keras.Sequential):
         layers = [_plain(layer, names) for layer in model.layers]
         derived = keras.Sequential(
@@ -44,21 +51,14 @@ def derive(model):
             name=model.name,
         )
     elif getattr(model, "inputs", None):
-        replaced = {}
-
-        def replace(layer):
-            if id(layer) not in replaced:
-                replaced[id(layer)] = _plain(layer, names)
-            return replaced[id(layer)]
-
-        derived = keras.models.clone_model(model, clone_function=replace)
+        derived = _derived_graph(model, names)
     else:
         raise ValueError(
             "Only Sequential and functional models can be derived; build the "
             "part that holds the `Choice` layers as one of these. "
             f"Received: model={model.name} of class {type(model).__name__}"
         )
-    left = find_layers(derived, Choice)
+    left = find_layers(derived, SearchableLayer)
     if left:
         raise ValueError(
             "A `Choice` inside a custom layer cannot be replaced. Put it into "
@@ -68,20 +68,72 @@ def derive(model):
     return derived
 
 
+def _derived_graph(model, names):
+    replaced, nodes = {}, {}
+
+    def replace(layer):
+        if id(layer) not in replaced:
+            replaced[id(layer)] = _plain(layer, names)
+        return replaced[id(layer)]
+
+    def call(layer, *args, **kwargs):
+        if not isinstance(layer, NodeChoice):
+            return layer(*args, **kwargs)
+        if id(layer) not in nodes:
+            nodes[id(layer)] = _plain_node(layer, names)
+        kept, add = nodes[id(layer)]
+        outputs = [part(args[0][edge]) for edge, part in kept]
+        return add(outputs) if len(outputs) > 1 else outputs[0]
+
+    return keras.models.clone_model(
+        model, clone_function=replace, call_function=call
+    )
+
+
+def _plain_node(node, names):
+    """Returns [(edge, layer)] that a node keeps, and the layer that adds."""
+    kept = [
+        (edge, _scaled(layer, scale, names))
+        for edge, layer, scale in node.kept()
+    ]
+    return kept, keras.layers.Add(name=names.free(node.name))
+
+
 def _plain(layer, names):
     """Returns what takes a layer's place, under a name that is not taken."""
     if isinstance(layer, keras.Model):
         return derive(layer)
     if not isinstance(layer, Choice):
         return layer
-    chosen = _plain(layer.chosen_candidate(), set())
-    name, number = chosen.name, 1
-    while name in names:
-        number += 1
-        name = f"{chosen.name}_{number}"
-    names.add(name)
-    if name == chosen.name:
+    ((_, chosen, scale),) = layer.kept()
+    return _scaled(chosen, scale, names)
+
+
+def _scaled(chosen, scale, names):
+    """Returns a chosen candidate, and its factor behind it, if it has one."""
+    chosen = _plain(chosen, _Names())
+    parts = [chosen]
+    if scale != 1.0:
+        parts.append(keras.layers.Rescaling(scale))
+    name = names.free(chosen.name)
+    if name == chosen.name and len(parts) == 1:
         return chosen
     # Candidates of different choices may bear one name; a functional model
     # wants them distinct, and a layer cannot be renamed.
-    return keras.Sequential([chosen], name=name)
+    return keras.Sequential(parts, name=name)
+
+
+class _Names:
+    """The names of a model's layers, which must be distinct."""
+
+    def __init__(self, taken=()):
+        self._taken = set(taken)
+
+    def free(self, wanted):
+        """Returns the wanted name, numbered if it is taken, and takes it."""
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name

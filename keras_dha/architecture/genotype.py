@@ -1,19 +1,20 @@
 """The genotype: which candidate each decision has picked, as plain data."""
 
-from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.searchable import SearchableLayer
 
 
 def genotype(model):
     """Returns the architecture that `model` stands for now.
 
     Args:
-        model: A `keras.Model` with or without `keras_dha.Choice` layers.
+        model: A `keras.Model` with or without searchable layers.
 
     Returns:
         A dict, JSON-able, from the name of each choice to
         `{"choice": name of the candidate, "frozen": bool,
         "probabilities": {candidate name: float}}`; empty for a plain model.
+        The choice of a `keras_dha.NodeChoice` of several edges is a list.
 
     Example:
 
@@ -21,15 +22,30 @@ def genotype(model):
     'stage1_block1_conv3'
     """
     found = {}
-    for choice in find_layers(model, Choice):
-        probabilities = choice.decision.probabilities()
-        names = [candidate.name for candidate in choice.candidates]
+    for choice in find_layers(model, SearchableLayer):
+        decision = choice.decision
+        probabilities = decision.probabilities()
+        names = [candidate.name for candidate in choice.options]
+        kept = [layer.name for _, layer, _ in choice.kept()]
         found[choice.name] = {
-            "choice": choice.chosen_candidate().name,
-            "frozen": choice.decision.is_frozen,
+            "choice": kept if decision.edges > 1 else kept[0],
+            "frozen": decision.is_frozen,
             "probabilities": {
                 name: float(p)
                 for name, p in zip(names, probabilities, strict=True)
             },
         }
     return found
+
+
+def chosen_names(found):
+    """Returns the names of all candidates that a genotype has chosen.
+
+    Args:
+        found: A genotype.
+    """
+    names = []
+    for gene in found.values():
+        choice = gene["choice"]
+        names += [choice] if isinstance(choice, str) else choice
+    return names

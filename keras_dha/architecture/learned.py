@@ -1,7 +1,7 @@
 """The architecture of a run: all its decisions, sampled and updated at once.
 
-The strategy says how one decision is sampled and credited; here the logits of
-all of them are one vector, which Adam moves along the credit.
+The strategy says what one decision runs and how it is credited; here what is
+learned of all of them is one vector, which Adam moves along the credit.
 """
 
 import keras
@@ -15,19 +15,28 @@ class LearnedArchitecture(keras.layers.Layer):
     """The decisions of a network in search.
 
     Args:
-        decisions: List of `keras_dha.Decision`, A logits in all.
+        decisions: List of `keras_dha.Decision`, with A parameters in all.
         strategy: `keras_dha.strategies` object, or `None` to search nothing:
             decisions then run their most probable candidate.
+        seed: Integer, for what the strategy draws once and for all.
         **kwargs: Base layer arguments.
+
+    Attributes:
+        progress: float32 scalar variable, the share of the search that is
+            done. It stays at 0 during the warm-up.
+        strategy: A copy of the strategy that reads the progress.
     """
 
-    def __init__(self, decisions, strategy, **kwargs):
+    def __init__(self, decisions, strategy, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.decisions = decisions
-        self.strategy = strategy
-        for decision in decisions:
-            decision.strategy = strategy
-        self.sizes = [d.num_candidates for d in decisions]
+        self.progress = self._zeros("progress")
+        self.strategy = strategy and strategy.bound(self.progress)
+        for k, decision in enumerate(decisions):
+            decision.strategy = self.strategy
+            if strategy is not None:
+                strategy.prepare(decision, (seed, k))
+        self.sizes = [int(d.parameter.shape[0]) for d in decisions]
         self.rate = self._zeros("rate")
         self.first = self._zeros("first", (sum(self.sizes),))
         self.second = self._zeros("second", (sum(self.sizes),))
@@ -44,10 +53,32 @@ class LearnedArchitecture(keras.layers.Layer):
         """Whether there is anything to decide, and a strategy to do it."""
         return bool(self.decisions) and self.strategy is not None
 
+    @property
+    def is_bilevel(self):
+        """Whether decisions follow the search loss."""
+        return self.is_searched and self.strategy.is_bilevel
+
+    @property
+    def is_second_order(self):
+        """Whether the inner step is differentiated by the architecture."""
+        return self.is_bilevel and self.strategy.order == 2
+
+    def parameters(self):
+        """Returns the variables that move, in the order of the credit."""
+        return [d.parameter.value for d in self.decisions]
+
     def start(self):
-        """Ends the warm-up: from here on the logits move."""
+        """Ends the warm-up: from here on the architecture moves."""
         if not float(self.rate.numpy()):
             self.rate.assign(self.strategy.learning_rate)
+
+    def advance_to(self, progress):
+        """Tells the strategy how much of the search is done.
+
+        Args:
+            progress: Float; it counts as within [0, 1].
+        """
+        self.progress.assign(min(max(progress, 0.0), 1.0))
 
     def sample(self, draw):
         """Puts a path into the decisions, the same on every replica.
@@ -58,38 +89,31 @@ class LearnedArchitecture(keras.layers.Layer):
         """
         for k, decision in enumerate(self.decisions):
             if self.strategy is None:
-                index = decision.index(training=False)
-            else:
-                logits = ops.convert_to_tensor(decision.logits)
-                drawn = self.strategy.sample(
-                    logits, draw(k, decision.num_candidates)
-                )
-                chosen = ops.convert_to_tensor(decision.chosen)
-                index = ops.where(chosen < 0, drawn, chosen)
-            decision.sampled.assign(index)
+                decision.take(decision.indices(training=False))
+                continue
+            uniform = draw(k, decision.num_candidates)
+            decision.drawn.assign(uniform)
+            decision.take(self.strategy.sample(decision, uniform))
 
     def update(self, credit):
-        """Moves the logits of free decisions against the credit.
+        """Moves what is learned of free decisions against the credit.
 
         Args:
-            credit: Gradient of all logits, shape `(A,)`.
+            credit: Gradient of all parameters, shape `(A,)`.
         """
         if not self.is_searched:
             return
-        logits = ops.concatenate(
-            [ops.convert_to_tensor(d.logits) for d in self.decisions]
+        values = ops.concatenate(
+            [ops.convert_to_tensor(d.parameter) for d in self.decisions]
         )
         free = ops.concatenate(
             [
-                ops.repeat(
-                    ops.cast(ops.convert_to_tensor(d.chosen) < 0, "float32"),
-                    d.num_candidates,
-                )
-                for d in self.decisions
+                ops.repeat(ops.cast(d.is_free(), "float32"), size)
+                for d, size in zip(self.decisions, self.sizes, strict=True)
             ]
         )
         moved, state = adam(
-            logits,
+            values,
             ops.cast(credit, "float32"),
             AdamState(
                 ops.convert_to_tensor(self.first),
@@ -103,5 +127,5 @@ class LearnedArchitecture(keras.layers.Layer):
         self.count.assign(state.count)
         begin = 0
         for decision, size in zip(self.decisions, self.sizes, strict=True):
-            decision.logits.assign(moved[begin : begin + size])
+            decision.parameter.assign(moved[begin : begin + size])
             begin += size

@@ -112,7 +112,7 @@ def test_a_shared_decision_picks_the_same_in_both_choices():
         np.testing.assert_allclose(
             model(x, training=True), weight**2 * x @ kernel, rtol=1e-6
         )
-    assert len(decision.variables) == 3  # one set of logits, not two
+    assert len(decision.variables) == 4  # one set of logits, not two
 
 
 def reloaded(model, tmp_path):

@@ -59,11 +59,12 @@ def test_freeze_refuses_what_is_no_candidate(index):
         decision().freeze(index)
 
 
-def test_gate_is_one_and_there_only_with_a_strategy():
+def test_factors_are_one_and_there_only_with_a_strategy():
     made = decision()
-    assert made.gate() is None
+    assert made.factors(training=True) is None
     made.strategy = DSNAS()
-    assert float(made.gate()) == 1.0
+    np.testing.assert_array_equal(made.factors(training=True), [1.0])
+    assert made.factors(training=False) is None
 
 
 @pytest.mark.parametrize("size", [1, 0, -2, 2.0, "3", None, True])

@@ -10,7 +10,6 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.strategies import DSNAS
-from keras_dha.architecture.strategies import Strategy
 from keras_dha.joint_model import JointModel
 
 
@@ -37,13 +36,13 @@ def test_the_margin_is_to_the_second_not_to_the_mean():
 
 def test_samples_follow_the_probabilities():
     p = np.array([0.1, 0.6, 0.3])
-    logits = np.log(p).astype("float32")
+    decision = decided(*p)
     rng = np.random.default_rng(0)
     draws = 3000
     uniforms = rng.uniform(1e-6, 1.0, (draws, 3)).astype("float32")
-    sample = tf.function(DSNAS().sample)
+    sample = tf.function(lambda u: DSNAS().sample(decision, u)[0])
     counts = np.bincount(
-        [int(sample(logits, tf.constant(u))) for u in uniforms], minlength=3
+        [int(sample(tf.constant(u))) for u in uniforms], minlength=3
     )
     deviation = np.sqrt(draws * p * (1 - p))
     assert np.all(np.abs(counts - draws * p) < 4 * deviation)
@@ -55,7 +54,7 @@ def test_credit_is_zero_with_the_score_as_gradient():
     for index in range(3):
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            credit = DSNAS().credit(logits, index)
+            credit = DSNAS().credit(logits, index, None)
         assert float(credit) == 0.0
         np.testing.assert_allclose(
             tape.gradient(credit, logits), np.eye(3)[index] - p, rtol=1e-5
@@ -134,13 +133,3 @@ def test_bad_arguments(arguments):
     name = next(iter(arguments))
     with pytest.raises(ValueError, match=f"`{name}`.*Received"):
         DSNAS(**arguments)
-
-
-@pytest.mark.parametrize("verb", ["sample", "credit", "harden", "get_config"])
-def test_a_strategy_must_implement_its_verbs(verb):
-    class Half(Strategy):
-        pass
-
-    arguments = {"sample": (0, 0), "credit": (0, 0), "harden": ([],)}
-    with pytest.raises(NotImplementedError, match=f"`Half`.*`{verb}"):
-        getattr(Half(), verb)(*arguments.get(verb, ()))

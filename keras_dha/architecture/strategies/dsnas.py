@@ -12,25 +12,26 @@ Gumbel-softmax gradient: low in variance, not unbiased.
 """
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_dha.architecture.strategies.strategy import Strategy
+from keras_dha.architecture.strategies.strategy import SinglePath
+from keras_dha.architecture.strategies.strategy import pick
 
 
 @keras.saving.register_keras_serializable("keras_dha")
-class DSNAS(Strategy):
+class DSNAS(SinglePath):
     """Direct search: samples single paths and hardens them progressively.
 
-    Only the sampled candidate runs. Where a choice's output goes straight
-    into a convolution with batch normalisation, its scale does not change
-    the loss and the credit vanishes; let choices be the branches of residual
-    connections, as `keras_dha.spaces` does.
+    Only the sampled candidate runs; of a `keras_dha.NodeChoice` one on each
+    edge. Where a choice's output goes straight into a convolution with batch
+    normalisation, its scale does not change the loss and the credit
+    vanishes; let choices be the branches of residual connections, as
+    `keras_dha.spaces` does.
 
     Args:
         learning_rate: Float, step size of Adam on the logits.
-        margin: Float in (0, 1]. A decision freezes when its most probable
-            candidate leads the second by this much.
+        margin: Float in (0, 1]. A decision freezes when what it keeps leads
+            the rest by this much; `None`: at the end of the search only.
         warmup: Float in [0, 1), share of all steps before logits move.
         until: Float in (warmup, 1], share of all steps by which every
             decision is frozen.
@@ -47,54 +48,9 @@ class DSNAS(Strategy):
     """
 
     def __init__(self, learning_rate=0.05, margin=0.3, warmup=0.05, until=0.2):
-        if learning_rate <= 0:
-            raise ValueError(
-                "`learning_rate` must be positive. "
-                f"Received: learning_rate={learning_rate}"
-            )
-        if not 0 < margin <= 1:
-            raise ValueError(
-                f"`margin` must be in (0, 1]. Received: margin={margin}"
-            )
-        if not 0 <= warmup < until <= 1:
-            raise ValueError(
-                "`warmup` and `until` must satisfy 0 <= warmup < until <= 1. "
-                f"Received: warmup={warmup}, until={until}"
-            )
-        self.learning_rate = learning_rate
-        self.margin = margin
-        self.warmup = warmup
-        self.until = until
+        super().__init__(learning_rate, margin, warmup, until)
 
-    def sample(self, logits, uniform):
-        # The largest of logits plus Gumbel noise is a draw of the softmax.
-        gumbel = -ops.log(-ops.log(uniform))
-        return ops.cast(ops.argmax(logits + gumbel), "int32")
-
-    def credit(self, logits, index):
-        log_probability = ops.take(ops.log_softmax(logits), index)
+    def credit(self, logits, index, uniform):
+        del uniform
+        log_probability = pick(ops.log_softmax(logits), index)
         return log_probability - ops.stop_gradient(log_probability)
-
-    def harden(self, decisions):
-        hardened = []
-        for decision in decisions:
-            if decision.is_frozen:
-                continue
-            second, first = np.sort(decision.probabilities())[-2:]
-            if first - second >= self.margin:
-                decision.freeze()
-                hardened.append(decision)
-        return hardened
-
-    def get_config(self):
-        return {
-            "learning_rate": self.learning_rate,
-            "margin": self.margin,
-            "warmup": self.warmup,
-            "until": self.until,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Returns the strategy that `get_config` described."""
-        return cls(**config)

@@ -1,47 +1,124 @@
 """What every architecture strategy is: a few verbs on decisions.
 
-DSNAS samples one path a step, lets the loss credit it, and freezes a decision
-whose leading candidate is ahead by a margin. Another strategy differs in how
-it fills these verbs, never in who calls them.
+A strategy says how many candidates of a decision run: single ones, which it
+samples and gives factors, or all of them, which it gives coefficients. And it
+says when a decision is made. Strategies differ in how they fill these verbs,
+never in who calls them.
 """
+
+import copy
+
+from keras import ops
 
 
 class Strategy:
-    """Base class of the strategies; subclasses implement all verbs.
+    """Base class of the strategies.
+
+    A subclass whose `mixes` is false implements `sample` and `factors`, the
+    others `coefficients`.
+
+    Args:
+        learning_rate: Float, step size of Adam on what is learned of the
+            decisions.
+        margin: Float in (0, 1]. A decision freezes when what it keeps leads
+            the rest by this much; `None`: at the end of the search only.
+        warmup: Float in [0, 1), share of all training steps before the
+            logits move; the weights of all candidates are trained alike
+            meanwhile.
+        until: Float in (warmup, 1], share of all training steps at which
+            whatever is still free is frozen.
 
     Attributes:
-        learning_rate: Float, step size of Adam on the decisions' logits.
-        warmup: Float, share of all training steps before the logits move;
-            the weights of all candidates are trained alike meanwhile.
-        until: Float, share of all training steps at which whatever is still
-            free is frozen to its most probable candidate.
+        mixes: Whether all candidates run in training, weighted.
+        is_bilevel: Whether decisions follow the search loss rather than the
+            training loss.
+        progress: Share of the search that is done, in [0, 1].
     """
 
-    learning_rate: float
-    warmup: float
-    until: float
+    mixes = False
+    is_bilevel = False
+    progress = 0.0
 
-    def sample(self, logits, uniform):
-        """Returns the int32 scalar index of the candidate to run.
+    def __init__(self, learning_rate, margin, warmup, until):
+        if not learning_rate > 0:
+            raise ValueError(
+                "`learning_rate` must be positive. "
+                f"Received: learning_rate={learning_rate}"
+            )
+        if margin is not None and not 0 < margin <= 1:
+            raise ValueError(
+                "`margin` must be in (0, 1], or None to freeze at the end of "
+                f"the search. Received: margin={margin}"
+            )
+        if not 0 <= warmup < until <= 1:
+            raise ValueError(
+                "`warmup` and `until` must satisfy 0 <= warmup < until <= 1. "
+                f"Received: warmup={warmup}, until={until}"
+            )
+        self.learning_rate = learning_rate
+        self.margin = margin
+        self.warmup = warmup
+        self.until = until
+
+    def bound(self, progress):
+        """Returns a copy that reads the progress of a search.
 
         Args:
-            logits: float32 tensor of shape `(K,)`.
-            uniform: float32 tensor of shape `(K,)` of independent draws
-                from (0, 1).
+            progress: float32 scalar variable; a strategy itself has no
+                state and may serve several searches.
+        """
+        ours = copy.copy(self)
+        ours.progress = progress
+        return ours
+
+    def prepare(self, decision, seed):
+        """Gives a decision what this strategy keeps there; by default nothing.
+
+        Args:
+            decision: `keras_dha.Decision`.
+            seed: Integer, for what is drawn once and for all.
+        """
+        del decision, seed
+
+    def check(self, network):
+        """Refuses a network that this strategy cannot search.
+
+        Args:
+            network: A `keras.Model`.
+        """
+        del network
+
+    def sample(self, decision, uniform):
+        """Returns the operations to run, int32 `(edges,)`.
+
+        Args:
+            decision: `keras_dha.Decision`.
+            uniform: float32 tensor of independent draws from (0, 1), one
+                for each option.
         """
         raise NotImplementedError(
             f"`{type(self).__name__}` must implement `sample()`."
         )
 
-    def credit(self, logits, index):
-        """Returns a scalar of value 0 whose gradient credits the logits.
+    def factors(self, decision):
+        """Returns the factors of the sampled operations, `(edges,)`.
 
         Args:
-            logits: float32 tensor of shape `(K,)`.
-            index: int32 scalar, the candidate that ran.
+            decision: `keras_dha.Decision`.
         """
         raise NotImplementedError(
-            f"`{type(self).__name__}` must implement `credit()`."
+            f"`{type(self).__name__}` must implement `factors()`."
+        )
+
+    def coefficients(self, logits):
+        """Returns the weights of a mixture of all operations.
+
+        Args:
+            logits: float32 tensor of shape `(edges, operations)`, as the
+                result.
+        """
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `coefficients()`."
         )
 
     def harden(self, decisions):
@@ -50,12 +127,71 @@ class Strategy:
         Args:
             decisions: List of `keras_dha.Decision`.
         """
-        raise NotImplementedError(
-            f"`{type(self).__name__}` must implement `harden()`."
-        )
+        if self.margin is None:
+            return []
+        made = [
+            d
+            for d in decisions
+            if not d.is_frozen and d.margin() >= self.margin
+        ]
+        for decision in made:
+            decision.freeze()
+        return made
 
     def get_config(self):
         """Returns the constructor's arguments as a JSON-able dict."""
-        raise NotImplementedError(
-            f"`{type(self).__name__}` must implement `get_config()`."
+        return {
+            "learning_rate": self.learning_rate,
+            "margin": self.margin,
+            "warmup": self.warmup,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the strategy that `get_config` described."""
+        return cls(**config)
+
+
+class SinglePath(Strategy):
+    """Base class of the strategies that sample one operation an edge.
+
+    Subclasses implement `credit`.
+    """
+
+    def sample(self, decision, uniform):
+        logits = decision.table(decision.logits)
+        # The largest of logits plus Gumbel noise is a draw of the softmax.
+        perturbed = logits + gumbel(decision.table(uniform))
+        return ops.cast(ops.argmax(perturbed, axis=-1), "int32")
+
+    def factors(self, decision):
+        return 1.0 + self.credit(
+            decision.table(decision.logits),
+            ops.reshape(decision.sampled, (decision.edges,)),
+            decision.table(decision.drawn),
         )
+
+    def credit(self, logits, index, uniform):
+        """Returns values of 0 whose gradient credits the logits.
+
+        Args:
+            logits: float32 tensor of shape `(edges, operations)`.
+            index: int32 tensor `(edges,)`, the operations that ran.
+            uniform: float32 tensor like `logits`, the draws they were
+                sampled by.
+        """
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `credit()`."
+        )
+
+
+def gumbel(uniform):
+    """Returns standard Gumbel noise from uniform draws in (0, 1)."""
+    return -ops.log(-ops.log(uniform))
+
+
+def pick(values, index):
+    """Returns the value at an index of the last axis, 0 past its end."""
+    chosen = ops.one_hot(index, values.shape[-1], dtype=values.dtype)
+    return ops.sum(chosen * values, axis=-1)

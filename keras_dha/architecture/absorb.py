@@ -1,0 +1,85 @@
+"""Absorbing: a candidate's weight goes into its own last layer.
+
+    alpha * (gamma * x^ + beta) = (alpha gamma) * x^ + (alpha beta)
+
+so a frozen weight needs no layer of its own where a candidate ends in a batch
+normalisation with scale, or in a convolution or a dense layer without
+activation. Where it does not, as for pooling and the identity, a `Rescaling`
+follows the candidate in the derived model.
+"""
+
+import keras
+from keras import ops
+
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.searchable import SearchableLayer
+
+
+def absorb(network):
+    """Takes the frozen weights of sparse codes into the candidates.
+
+    Weights that are absorbed become 1; outputs stay as they are. A weight is
+    absorbed in all the layers that share the decision, or in none.
+
+    Args:
+        network: A `keras.Model`.
+
+    Returns:
+        List of (variable, factor) of the variables that were scaled.
+    """
+    scaled = []
+    layers = find_layers(network, SearchableLayer)
+    for decision in find_decisions(network):
+        if decision.code is None or not decision.is_frozen:
+            continue
+        scales = ops.convert_to_numpy(decision.code.scales).copy()
+        for option in decision.kept():
+            variables = _linear_variables(
+                [x.options[option] for x in layers if x.decision is decision]
+            )
+            if not variables:
+                continue
+            factor = float(scales[option])
+            for variable in variables:
+                variable.assign(factor * ops.convert_to_numpy(variable))
+                scaled.append((variable, factor))
+            scales[option] = 1.0
+        decision.code.scales.assign(scales)
+    return scaled
+
+
+def _linear_variables(candidates):
+    """Returns the variables that the candidates' outputs are linear in.
+
+    An empty list if there is a candidate that has none, or if a variable
+    would be scaled twice.
+    """
+    found = []
+    for candidate in candidates:
+        variables = _tail(_last(candidate))
+        if not variables:
+            return []
+        found += variables
+    return found if len({id(v) for v in found}) == len(found) else []
+
+
+def _last(layer):
+    while isinstance(layer, keras.Model):
+        layer = layer.outputs[0]._keras_history.operation
+    return layer
+
+
+def _tail(layer):
+    if isinstance(layer, keras.layers.BatchNormalization):
+        parts = [layer.gamma, layer.beta] if layer.scale else []
+    elif isinstance(layer, keras.layers.SeparableConv2D):
+        parts = [layer.pointwise_kernel, layer.bias]
+    elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+        parts = [layer.kernel, layer.bias]
+    else:
+        return []
+    activation = getattr(layer, "activation", keras.activations.linear)
+    if activation is not keras.activations.linear:
+        return []
+    return [part for part in parts if part is not None]

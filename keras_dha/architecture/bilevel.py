@@ -1,0 +1,81 @@
+"""The two-level derivative: how the search loss depends on the architecture.
+
+With L_T and L_S the training and the search loss, and the inner step
+w'(a) = w - eta (momentum b + grad_w L_T(w, a) + decay w) where `active`:
+
+    d/da L_S(w'(a), a) = grad_a L_S(w', a) - eta d/da <grad_w L_T(w, a), v>
+    v                  = active * grad_w L_S(w', a)
+
+exactly, for only grad_w L_T depends on a in w' (Liu et al., ICLR 2019, eq. 6
+and 7). The last term is one more derivative of the backward pass that gave
+grad_w L_T, in the direction v; finite differences are not needed.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from keras_dha.architecture.decision import find_layers
+
+
+def mixed_term(tape, gradient, parameters, direction):
+    """Returns d/da <grad_w L_T(w, a), eta v>, one flat vector.
+
+    Args:
+        tape: `tf.GradientTape` that recorded how `gradient` came about.
+        gradient: grad_w L_T, a tensor `(P,)`.
+        parameters: List of the architecture's variables a.
+        direction: eta v, a tensor `(P,)`.
+    """
+    parts = tape.gradient(
+        gradient,
+        parameters,
+        output_gradients=direction,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return tf.concat(parts, axis=0)
+
+
+@contextlib.contextmanager
+def exact_statistics(network):
+    """Lets batch normalisation be differentiated twice, while it is traced.
+
+    Keras takes the variance by `tf.nn.moments`, which stops the gradient of
+    the mean in it: right once, wrong twice. What it does for synchronised
+    statistics has no such stop, and is the same number otherwise.
+
+    Args:
+        network: A `keras.Model`.
+    """
+    layers = [
+        layer
+        for layer in find_layers(network, keras.layers.BatchNormalization)
+        if not layer.synchronized
+    ]
+    for layer in layers:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.synchronized = False
+
+
+def check_second_derivatives(network):
+    """Refuses layers whose second derivative TensorFlow gets wrong.
+
+    Args:
+        network: A `keras.Model`.
+    """
+    wrong = find_layers(
+        network,
+        (keras.layers.LayerNormalization, keras.layers.GroupNormalization),
+    )
+    if wrong:
+        raise ValueError(
+            "The second order of DARTS needs second derivatives, which "
+            "TensorFlow does not give for LayerNormalization and "
+            "GroupNormalization: use order=1, or BatchNormalization. "
+            f"Received: order=2 and {sorted(layer.name for layer in wrong)}"
+        )

@@ -1,0 +1,190 @@
+"""What searchable layers share: candidates on edges, and a decision.
+
+On one edge the decision names an operation, of which `keras.ops.switch` runs
+the candidate and no other; or all candidates run and are summed, weighted.
+"""
+
+import keras
+from keras import ops
+
+from keras_dha.architecture.decision import Decision
+
+
+class SearchableLayer(keras.layers.Layer):
+    """Base class of the layers that hold candidates to choose from.
+
+    Subclasses hold the candidates and combine the `_outputs` of the edges.
+
+    Attributes:
+        decision: The `Decision` that says what runs.
+    """
+
+    @property
+    def edges(self):
+        """The candidates, a list of lists: of each edge its operations."""
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `edges`."
+        )
+
+    @property
+    def options(self):
+        """All candidates in the order of the decision's options."""
+        return [candidate for edge in self.edges for candidate in edge]
+
+    def kept(self):
+        """Returns what deriving keeps: a list of (edge, layer, scale).
+
+        The scale is the factor of the layer's output, 1 but for sparse
+        codes.
+        """
+        decision = self.decision
+        factors = decision.factors(training=False)
+        if factors is not None:
+            factors = ops.convert_to_numpy(factors)
+        found = []
+        for option in decision.kept():
+            edge = option // decision.operations
+            scale = 1.0 if factors is None else float(factors[edge])
+            found.append((edge, self.options[option], scale))
+        return found
+
+    def _outputs(self, inputs, training):
+        """Returns the outputs of all edges, a list.
+
+        Args:
+            inputs: List of tensors, one for each edge.
+            training: Boolean.
+        """
+        decision = self.decision
+        if decision.mixes(training):
+            tables = ops.unstack(decision.coefficients())
+            return [
+                _mixture(candidates, x, ops.unstack(weights))
+                for candidates, x, weights in zip(
+                    self.edges, inputs, tables, strict=True
+                )
+            ]
+        indices = ops.unstack(decision.indices(training), len(inputs))
+        outputs = [
+            self._single(edge, x, index)
+            for edge, (x, index) in enumerate(zip(inputs, indices, strict=True))
+        ]
+        factors = decision.factors(training)
+        if factors is None:
+            return outputs
+        return [
+            y * ops.cast(factor, y.dtype)
+            for y, factor in zip(
+                outputs, ops.unstack(factors, len(inputs)), strict=True
+            )
+        ]
+
+    def _single(self, edge, inputs, index):
+        candidates = self.edges[edge]
+        if self.decision.keep < self.decision.edges:
+            candidates = [*candidates, self._nothing(candidates[0])]
+        return ops.switch(index, candidates, inputs)
+
+    def _nothing(self, candidate):
+        """Returns the function of an edge on which nothing runs."""
+
+        def zeros(inputs):
+            shape = candidate.compute_output_shape(inputs.shape)
+            dtype = candidate.compute_dtype
+            return ops.zeros((ops.shape(inputs)[0], *shape[1:]), dtype)
+
+        return zeros
+
+    def _build_edge(self, edge, input_shape):
+        """Builds an edge's candidates; returns their shape of output."""
+        candidates = self.edges[edge]
+        for candidate in candidates:
+            if not candidate.built:
+                candidate.build(input_shape)
+        shapes = [
+            tuple(c.compute_output_shape(input_shape)) for c in candidates
+        ]
+        if len(set(shapes)) > 1:
+            named = ", ".join(
+                f"{c.name}: {s}"
+                for c, s in zip(candidates, shapes, strict=True)
+            )
+            raise ValueError(
+                f"The candidates of a `{type(self).__name__}` must give "
+                "outputs of one shape, for instance by padding='same' and "
+                "equal strides. "
+                f"Received: input shape {tuple(input_shape)}, outputs {named}"
+            )
+        return shapes[0]
+
+    def _checked_decision(self, decision, edges, keep, none):
+        """Returns the decision given, or one of its own."""
+        size = sum(len(edge) for edge in edges)
+        if decision is None:
+            return Decision(
+                size,
+                edges=len(edges),
+                keep=keep,
+                none=none,
+                name=f"{self.name}_decision",
+            )
+        if not isinstance(decision, Decision):
+            raise ValueError(
+                "`decision` must be a `keras_dha.Decision`. "
+                f"Received: decision={decision!r}"
+            )
+        if decision.num_candidates != size:
+            raise ValueError(
+                "`decision` must have as many options as there are "
+                f"candidates. Received: {decision.num_candidates} options, "
+                f"{size} candidates"
+            )
+        if (decision.edges, decision.keep) != (len(edges), keep):
+            raise ValueError(
+                f"`decision` must have {len(edges)} edges and keep {keep}. "
+                f"Received: edges={decision.edges}, keep={decision.keep}"
+            )
+        return decision
+
+    def get_config(self):
+        decision = keras.saving.serialize_keras_object(self.decision)
+        # Keras marks only what is shared at the top level of a model by this
+        # key, and honours it everywhere.
+        decision["shared_object_id"] = id(self.decision)
+        return {**super().get_config(), "decision": decision}
+
+
+def _mixture(candidates, inputs, weights):
+    outputs = [
+        y * ops.cast(weight, y.dtype)
+        for weight, y in zip(
+            weights, (c(inputs) for c in candidates), strict=True
+        )
+    ]
+    return sum(outputs[1:], start=outputs[0])
+
+
+def check_candidates(kind, candidates):
+    """Refuses lists of what are no distinct, distinctly named layers.
+
+    Args:
+        kind: Name of the class that holds them.
+        candidates: List of candidates.
+    """
+    for candidate in candidates:
+        if not isinstance(candidate, keras.layers.Layer):
+            raise ValueError(
+                f"Each candidate of a `{kind}` must be a Keras layer. "
+                f"Received: candidate={candidate!r}"
+            )
+    if len({id(c) for c in candidates}) < len(candidates):
+        raise ValueError(
+            f"The candidates of a `{kind}` must be distinct layers. "
+            f"Received: candidates={[c.name for c in candidates]}"
+        )
+    names = [c.name for c in candidates]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"The candidates of a `{kind}` must have distinct names, by "
+            f"which the result tells them apart. Received: names={names}"
+        )

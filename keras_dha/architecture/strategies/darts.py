@@ -1,0 +1,79 @@
+"""DARTS: a mixture of all candidates, and a problem of two levels.
+
+    output of an edge  = sum_o softmax(logits)_o y_o
+    w' = w - eta u,  u = momentum b + grad_w L_T(w, a) + decay w
+    a  moved against  d/da L_S(w'(a), a)
+
+(Liu et al., ICLR 2019, eq. 2, 5 and 6.) The derivative is taken in
+`keras_dha.architecture.bilevel`; the step that asks for it is the joint one.
+"""
+
+import keras
+from keras import ops
+
+from keras_dha.architecture import bilevel
+from keras_dha.architecture.strategies.strategy import Strategy
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class DARTS(Strategy):
+    """Differentiable search: all candidates run, weighted by a softmax.
+
+    The weights follow the training loss, the logits the search loss, on the
+    steps that see the search split (`outer_every` of
+    `keras_dha.AutoModel`; 1 as in the paper). A step costs as much as all
+    candidates together.
+
+    Args:
+        learning_rate: Float, step size of Adam on the logits.
+        order: 1: the weights count as constant. 2: the derivative of the
+            inner step is taken as well, exactly. The latter refuses layers
+            whose second derivative TensorFlow does not give.
+        margin: Float in (0, 1]. A decision freezes when what it keeps leads
+            the rest by this much; `None`: at the end of the search only, as
+            in the paper. A frozen decision goes on running all candidates,
+            those not chosen with weight 0, until the network is derived.
+        warmup: Float in [0, 1), share of all steps before logits move.
+        until: Float in (warmup, 1], share of all steps by which every
+            decision is frozen.
+
+    Example:
+
+    >>> model = keras_dha.AutoModel(
+    ...     strategy=keras_dha.strategies.DARTS(order=2), outer_every=1
+    ... )
+
+    Reference:
+        Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019.
+    """
+
+    mixes = True
+    is_bilevel = True
+
+    def __init__(
+        self,
+        learning_rate=0.05,
+        order=1,
+        margin=None,
+        warmup=0.05,
+        until=0.5,
+    ):
+        super().__init__(learning_rate, margin, warmup, until)
+        if order not in (1, 2):
+            raise ValueError(f"`order` must be 1 or 2. Received: order={order}")
+        self.order = order
+
+    def check(self, network):
+        if self.order == 2:
+            bilevel.check_second_derivatives(network)
+
+    def sample(self, decision, uniform):
+        # Nothing is drawn; where one path must be named, it is the leading.
+        del uniform
+        return decision.indices(training=False)
+
+    def coefficients(self, logits):
+        return ops.softmax(logits)
+
+    def get_config(self):
+        return {**super().get_config(), "order": self.order}

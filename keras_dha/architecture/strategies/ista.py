@@ -1,0 +1,188 @@
+"""ISTA: the architecture is a sparse code in a space of few dimensions.
+
+What is learned of a decision with n options is a code b of m numbers. The
+options' strengths z are recovered from it by an exact LASSO, the strongest on
+distinct edges are kept, and only these run, with weights that are linear in b
+(`keras_dha.architecture.sparse_code`). A decision is made when z has come to
+rest (Yang et al., NeurIPS 2020; the architecture part of DHA, TMLR 2022).
+
+Repaired against the published code: the LASSO has no intercept and meets its
+conditions of optimality, every operation can be kept, kept ones are on
+distinct edges and ranked by |z|, and a frozen code does not drift.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dha.architecture.selection import select
+from keras_dha.architecture.sparse_code import SparseCode
+from keras_dha.architecture.strategies.strategy import Strategy
+
+_MEASUREMENTS = ("gaussian", "uniform")
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class ISTA(Strategy):
+    """Sparse coding: searches a compressed space; only what is kept runs.
+
+    z is recovered at every look at the decisions, a hundredth of all steps
+    apart. Once frozen, the weights of what is kept stay as they are; they
+    are absorbed when the network is derived.
+
+    Args:
+        learning_rate: Float, step size of Adam on the codes.
+        size: Integer, length m of a code; at most as many as there are
+            options.
+        measurement: `"gaussian"`, with columns of norm 1, or `"uniform"`
+            in (0, 1) as in the papers, where all columns look alike.
+        penalty: Float, the factor of the 1-norm.
+        scale: Float, standard deviation of the codes at the start.
+        exploration: Float in [0, 1), share of the steps in which a random
+            choice runs in place of what is kept, at the same weight; 0 as in
+            the papers, where what is not kept at the start is hardly ever
+            tried, and a candidate without effect stays for ever.
+        tolerance: Float. A decision freezes when z moves by no more between
+            two recoveries.
+        warmup: Float in [0, 1), share of all steps before codes move;
+            random choices run meanwhile, with weight 1.
+        until: Float in (warmup, 1], share of all steps by which every
+            decision is frozen.
+
+    Example:
+
+    >>> model = keras_dha.AutoModel(
+    ...     strategy=keras_dha.strategies.ISTA(measurement="uniform")
+    ... )
+
+    Reference:
+        Yang et al., "ISTA-NAS: Efficient and Consistent Neural Architecture
+        Search by Sparse Coding", NeurIPS 2020.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.05,
+        size=7,
+        measurement="gaussian",
+        penalty=1e-5,
+        scale=0.1,
+        exploration=0.25,
+        tolerance=1e-3,
+        warmup=0.1,
+        until=0.5,
+    ):
+        super().__init__(learning_rate, None, warmup, until)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"`size` must be a positive integer. Received: size={size}"
+            )
+        if measurement not in _MEASUREMENTS:
+            raise ValueError(
+                f"`measurement` must be one of {_MEASUREMENTS}. "
+                f"Received: measurement={measurement!r}"
+            )
+        for name, value in (
+            ("penalty", penalty),
+            ("scale", scale),
+            ("tolerance", tolerance),
+        ):
+            if not value > 0:
+                raise ValueError(
+                    f"`{name}` must be positive. Received: {name}={value}"
+                )
+        if not 0 <= exploration < 1:
+            raise ValueError(
+                "`exploration` must be in [0, 1). "
+                f"Received: exploration={exploration}"
+            )
+        self.size = size
+        self.measurement = measurement
+        self.penalty = penalty
+        self.scale = scale
+        self.exploration = exploration
+        self.tolerance = tolerance
+
+    def prepare(self, decision, seed):
+        if decision.code is not None:
+            return
+        size = min(self.size, decision.num_candidates)
+        shape = (size, decision.num_candidates)
+        generator = np.random.default_rng(seed)
+        if self.measurement == "gaussian":
+            matrix = generator.normal(size=shape)
+            matrix /= np.linalg.norm(matrix, axis=0)
+        else:
+            matrix = generator.uniform(size=shape)
+        code = SparseCode(
+            decision.edges,
+            decision.num_candidates,
+            size,
+            self.penalty,
+            name=f"{decision.name}_code",
+        )
+        code.measurement.assign(matrix)
+        code.code.assign(self.scale * generator.normal(size=size))
+        code.recover()
+        decision.code = code
+
+    def sample(self, decision, uniform):
+        # A random valid choice: random strengths, selected from as usual.
+        table = decision.table(uniform)
+        anything = select(table, decision.keep)
+        return ops.where(
+            self._explores(uniform), anything, decision.indices(False)
+        )
+
+    def _explores(self, uniform):
+        # The smallest of n draws is below x with probability 1-(1-x)^n; it
+        # says nothing about which of them is the largest on its edge.
+        count = uniform.shape[0]
+        below = 1.0 - (1.0 - self.exploration) ** (1.0 / count)
+        return ops.logical_or(self._is_warmup(), ops.min(uniform) < below)
+
+    def _is_warmup(self):
+        return ops.convert_to_tensor(self.progress, "float32") <= 0
+
+    def factors(self, decision):
+        indices = ops.reshape(decision.sampled, (decision.edges,))
+        kept = decision.indices(False)
+        own = decision.code.weights_at(indices)
+        # What is tried has next to no weight of its own. It runs at that of
+        # what is kept, and the gradient says whether it deserves more.
+        usual = ops.max(ops.abs(decision.code.weights_at(kept)))
+        usual = ops.where(self._is_warmup(), 1.0, usual)
+        tried = ops.stop_gradient(usual - own) + own
+        is_kept = ops.logical_and(
+            indices == kept, ops.logical_not(self._is_warmup())
+        )
+        return ops.where(is_kept, own, tried)
+
+    def harden(self, decisions):
+        """Recovers z of the free decisions; freezes those that came to rest.
+
+        Args:
+            decisions: List of `keras_dha.Decision`.
+        """
+        moved = [
+            (decision, decision.code.recover())
+            for decision in decisions
+            if not decision.is_frozen
+        ]
+        made = [decision for decision, d in moved if d <= self.tolerance]
+        for decision in made:
+            decision.freeze()
+        return made
+
+    def get_config(self):
+        config = super().get_config()
+        del config["margin"]
+        return {
+            **config,
+            "size": self.size,
+            "measurement": self.measurement,
+            "penalty": self.penalty,
+            "scale": self.scale,
+            "exploration": self.exploration,
+            "tolerance": self.tolerance,
+        }
