@@ -27,9 +27,10 @@ class AutoModel:
     `keras.Model`.
 
     Args:
-        search_space: `"auto"` or `"resnet"`, or a `keras.Model` with or
-            without `keras_dha.Choice` layers, or a function
-            `(input_shape, num_classes) -> keras.Model`.
+        search_space: `"auto"` for `"resnet"`, `"mobile"`,
+            `"nas_bench_201"` or `"shufflenet"` with their defaults; or a
+            `keras.Model` with or without `keras_dha.Choice` layers; or a
+            function `(input_shape, num_classes) -> keras.Model`.
         method: `"auto"` learns all three parts, `"dsnas"` the architecture
             alone.
         strategy: `"auto"` for the method's; a `keras_dha.strategies`

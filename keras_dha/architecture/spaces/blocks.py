@@ -53,7 +53,7 @@ def stem_stride(input_shape, halves_from, quarters_from):
     return 1 if size < halves_from else 2 if size < quarters_from else 4
 
 
-def convolution(channels, kernel, stride, name):
+def convolution(channels, kernel, stride, name, affine=True):
     """Returns a convolution without bias and its normalisation."""
     layer = layers.Conv2D(
         channels,
@@ -64,7 +64,7 @@ def convolution(channels, kernel, stride, name):
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )
-    return keras.Sequential([layer, normalisation(name)], name=name)
+    return keras.Sequential([layer, normalisation(name, affine)], name=name)
 
 
 def depthwise(kernel, stride, name):
@@ -79,10 +79,13 @@ def depthwise(kernel, stride, name):
     return keras.Sequential([layer, normalisation(name)], name=name)
 
 
-def normalisation(name):
+def normalisation(name, affine=True):
     """Returns the batch normalisation that all spaces use."""
     return layers.BatchNormalization(
-        momentum=_STATISTICS_MOMENTUM, name=f"{name}_norm"
+        momentum=_STATISTICS_MOMENTUM,
+        center=affine,
+        scale=affine,
+        name=f"{name}_norm",
     )
 
 

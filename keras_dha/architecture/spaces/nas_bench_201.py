@@ -35,6 +35,7 @@ def nas_bench_201(
     cells=5,
     stem_stride=None,
     architecture=None,
+    affine=True,
     value_range=(0, 255),
 ):
     """Returns the network of NAS-Bench-201, to be searched or of one cell.
@@ -55,6 +56,9 @@ def nas_bench_201(
         architecture: `None` for a network with choices, or the string of a
             cell, as `"|nor_conv_3x3~0|+|none~0|skip_connect~1|+|..."`, for
             the plain network of that cell.
+        affine: Whether the normalisation of the edges has a scale and an
+            offset, as the benchmark trains cells. It searches without: a
+            scale that is learned takes over what the logits are to say.
         value_range: Pair of floats, the range of the pixels, which is mapped
             to [-1, 1] by the model itself.
 
@@ -93,7 +97,7 @@ def nas_bench_201(
         if stage > 1:
             x = _reduction(x, channels * 2 ** (stage - 1), f"reduction{stage}")
         for cell in range(1, cells + 1):
-            x = _cell(x, edges, f"stage{stage}_cell{cell}")
+            x = _cell(x, edges, affine, f"stage{stage}_cell{cell}")
     x = blocks.normalisation("last")(x)
     x = layers.ReLU(name="last_relu")(x)
     outputs = blocks.probabilities(x, num_classes)
@@ -161,7 +165,7 @@ def _operations(architecture):
     return dict(zip(EDGES, named, strict=True))
 
 
-def _cell(x, edges, name):
+def _cell(x, edges, affine, name):
     nodes = [x]
     for node in (1, 2, 3):
         arriving = []
@@ -169,12 +173,14 @@ def _cell(x, edges, name):
             edge, decided = f"{name}_edge{node}_{past}", edges[node, past]
             if isinstance(decided, Decision):
                 candidates = [
-                    _operation(o, x.shape[1:], f"{edge}_{o}")
+                    _operation(o, x.shape[1:], affine, f"{edge}_{o}")
                     for o in OPERATIONS
                 ]
                 layer = Choice(candidates, decided, name=edge)
             else:
-                layer = _operation(decided, x.shape[1:], f"{edge}_{decided}")
+                layer = _operation(
+                    decided, x.shape[1:], affine, f"{edge}_{decided}"
+                )
             arriving.append(layer(nodes[past]))
         if node > 1:
             arriving = [layers.Add(name=f"{name}_node{node}")(arriving)]
@@ -182,7 +188,7 @@ def _cell(x, edges, name):
     return nodes[-1]
 
 
-def _operation(operation, shape, name):
+def _operation(operation, shape, affine, name):
     if operation == "none":
         return blocks.nothing(name)
     if operation == "skip_connect":
@@ -194,7 +200,7 @@ def _operation(operation, shape, name):
         [
             keras.Input(shape),
             layers.ReLU(name=f"{name}_relu"),
-            *blocks.convolution(shape[-1], kernel, 1, name).layers,
+            *blocks.convolution(shape[-1], kernel, 1, name, affine).layers,
         ],
         name=name,
     )
