@@ -25,6 +25,7 @@ _NAMES = {
     "Choice": "architecture.choice",
     "Decision": "architecture.decision",
     "DifferentiableAugmentation": "augmentation.layer",
+    "LatencyTable": "architecture.latency",
     "Policy": "augmentation.policy",
     "Range": "hyperparameters.ranges",
     "SearchResult": "result",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 
 from keras_dha.architecture.choice import Choice
-from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.decision import find_decisions
 
 
 class Call(NamedTuple):
@@ -43,7 +43,7 @@ def calls(layer, inputs, enter_choices=True):
             itself as one layer.
 
     Raises:
-        ValueError: A choice sits inside a custom layer or a subclassed
+        ValueError: A decision sits inside a custom layer or a subclassed
             model, where it cannot be seen.
     """
     found = []
@@ -82,14 +82,14 @@ def _walk(layer, args, kwargs, path, enter_choices, found):
             within = (*path, (layer, k))
             outputs = _walk(candidate, args, {}, within, True, found)
         return outputs
-    is_layer = isinstance(layer, keras.layers.Layer)
-    if is_layer and not isinstance(layer, Choice):
-        hidden = find_layers(layer, Choice)
+    if isinstance(layer, keras.layers.Layer) and not isinstance(layer, Choice):
+        hidden = find_decisions(layer)
         if hidden:
             raise ValueError(
-                "A `Choice` inside a custom layer cannot be seen. Put it "
-                "into a Sequential or functional model instead. "
-                f"Received: {[choice.name for choice in hidden]}"
+                "What a layer decides inside itself has no cost that is "
+                "known: only `keras_dha.Choice` layers that sit in Sequential "
+                f"or functional models have. Received: layer {layer.name}, "
+                f"which holds {[decision.name for decision in hidden]}"
             )
     outputs = layer.compute_output_spec(*args, **kwargs)
     found.append(

@@ -18,13 +18,15 @@ class LearnedArchitecture(keras.layers.Layer):
         decisions: List of `keras_dha.Decision`, A logits in all.
         strategy: `keras_dha.strategies` object, or `None` to search nothing:
             decisions then run their most probable candidate.
+        target: `target.Target` that the network must meet, or `None`.
         **kwargs: Base layer arguments.
     """
 
-    def __init__(self, decisions, strategy, **kwargs):
+    def __init__(self, decisions, strategy, target=None, **kwargs):
         super().__init__(**kwargs)
         self.decisions = decisions
         self.strategy = strategy
+        self.target = target
         for decision in decisions:
             decision.strategy = strategy
         self.sizes = [d.num_candidates for d in decisions]
@@ -88,6 +90,9 @@ class LearnedArchitecture(keras.layers.Layer):
                 for d in self.decisions
             ]
         )
+        if self.target is not None:
+            credit = ops.cast(credit, "float32")
+            credit += self.target.gradient(logits)
         moved, state = adam(
             logits,
             ops.cast(credit, "float32"),
@@ -105,3 +110,11 @@ class LearnedArchitecture(keras.layers.Layer):
         for decision, size in zip(self.decisions, self.sizes, strict=True):
             decision.logits.assign(moved[begin : begin + size])
             begin += size
+
+    def decide(self):
+        """Freezes what is free yet, within the target if there is one."""
+        if self.is_searched and self.target is not None:
+            self.target.decide()
+        for decision in self.decisions:
+            if not decision.is_frozen:
+                decision.freeze()
