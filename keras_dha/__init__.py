@@ -25,6 +25,7 @@ _NAMES = {
     "Choice": "architecture.choice",
     "Decision": "architecture.decision",
     "DifferentiableAugmentation": "augmentation.layer",
+    "LatencyTable": "architecture.latency",
     "NodeChoice": "architecture.node_choice",
     "Policy": "augmentation.policy",
     "Range": "hyperparameters.ranges",

@@ -12,7 +12,7 @@ _ELSEWHERE = {
     "tuner": "there are no trials: one `fit` searches; see `method`",
     "objective": "the search split's loss is the objective",
     "project_name": "use `directory`",
-    "max_model_size": "use `target`, once it is available",
+    "max_model_size": 'use `target={"params": ...}`',
     "optimizer": "use `hyperparameters`",
     "validation_split": "use `validation_data`; the part that judges policy "
     "and hyperparameters is `search_split` of the constructor",

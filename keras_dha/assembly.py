@@ -9,7 +9,7 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
 
 
-def assemble(network, spec, parts, seed, loss=None, metrics=None):
+def assemble(network, spec, parts, seed, target=None, loss=None, metrics=None):
     """Returns the joint model that a first `fit` starts from.
 
     Args:
@@ -18,6 +18,7 @@ def assemble(network, spec, parts, seed, loss=None, metrics=None):
         spec: `data.DataSpec` of the training data.
         parts: `methods.Parts`.
         seed: Integer.
+        target: `Target` for the network, or `None`.
         loss: A Keras loss, its name, or `None` for the cross-entropy that
             fits labels and outputs.
         metrics: List of Keras metrics, or `None` for accuracy.
@@ -36,6 +37,7 @@ def assemble(network, spec, parts, seed, loss=None, metrics=None):
         augmentation=_augmentation(parts.augmentation, spec),
         hyperparameters=LearnedHyperparameters(parts.hyperparameters),
         seed=seed,
+        target=target,
     )
 
 

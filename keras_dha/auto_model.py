@@ -13,6 +13,7 @@ from keras_dha import export as exporting
 from keras_dha import saving
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
+from keras_dha.architecture.target import Target
 from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.methods import parts
@@ -31,9 +32,10 @@ class AutoModel:
     `keras.Model`.
 
     Args:
-        search_space: `"auto"` or `"resnet"`, or a `keras.Model` with or
-            without `keras_dha.Choice` layers, or a function
-            `(input_shape, num_classes) -> keras.Model`.
+        search_space: `"auto"` for `"resnet"`, `"darts"`, `"mobile"`,
+            `"nas_bench_201"` or `"shufflenet"` with their defaults; or a
+            `keras.Model` with or without `keras_dha.Choice` layers; or a
+            function `(input_shape, num_classes) -> keras.Model`.
         method: `"auto"` learns all three parts; `"dsnas"`, `"gdas"` and
             `"darts"` the architecture alone, by the strategy of that name.
         strategy: `"auto"` for the method's; a `keras_dha.strategies`
@@ -44,7 +46,13 @@ class AutoModel:
         hyperparameters: `"auto"`, `None` for fixed defaults, or a dict from
             `"learning_rate"`, `"weight_decay"`, `"momentum"` to a number
             (fixed) or a `keras_dha.Range` (learned).
-        target: Must be `None`: size and latency targets are not there yet.
+        target: `None`, or a dict of upper limits for the derived network:
+            `"params"`, all its weights; `"flops"`, operations for one
+            example, a multiply-add being two; `"latency_ms"`, by a
+            `"latency_table"` (`keras_dha.LatencyTable`) or else measured
+            with Keras on this device when `fit` begins. While searching,
+            the relative excess of the expected cost is a penalty of
+            `"weight"` 1.0; the network that is derived is within all limits.
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
         outer_every: Integer, every how many steps these are updated.
@@ -87,7 +95,6 @@ class AutoModel:
         self._builder = space_builder(search_space)
         self._parts = parts(method, strategy, augmentation, hyperparameters)
         for name, value, default in (
-            ("target", target, None),
             ("directory", directory, None),
             ("overwrite", overwrite, False),
         ):
@@ -96,6 +103,7 @@ class AutoModel:
                     f"`{name}` is not available in this version and must be "
                     f"{default}. Received: {name}={value!r}"
                 )
+        self._target = Target.of(target)
         if not 0 < search_split <= 0.5:
             raise ValueError(
                 "`search_split` must be in (0, 0.5]. "
@@ -218,6 +226,7 @@ class AutoModel:
                     self._spec,
                     self._parts,
                     seed=self.seed,
+                    target=self._target,
                     **self._compiled,
                 )
         steps = steps_per_epoch or training.steps

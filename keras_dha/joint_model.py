@@ -30,6 +30,8 @@ class JointModel(keras.Model):
         hyperparameters: `LearnedHyperparameters`; `None` for fixed defaults.
         policy_rate: Float, step size of Adam on the policy's logits.
         seed: Integer; all draws follow from it and the step.
+        target: `architecture.target.Target` for the derived network, or
+            `None`.
         owner: JSON-able dict that is saved along, for whoever trains this.
         **kwargs: Base model arguments.
     """
@@ -44,6 +46,7 @@ class JointModel(keras.Model):
         hyperparameters=None,
         policy_rate=0.03,
         seed=0,
+        target=None,
         owner=None,
         **kwargs,
     ):
@@ -55,8 +58,11 @@ class JointModel(keras.Model):
         if strategy is not None:
             strategy.check(network)
         self.architecture = LearnedArchitecture(
-            find_decisions(network), strategy, seed
+            find_decisions(network), strategy, seed, target
         )
+        self.target = target
+        if target is not None and target.reached is None:
+            target.attach(network)
         self.policy = LearnedPolicy(augmentation, policy_rate)
         self.hyperparameters = hyperparameters or LearnedHyperparameters()
         self.seed = seed
@@ -111,9 +117,7 @@ class JointModel(keras.Model):
         Layers, weights, velocities, averages and all that is learned go on
         from where they are.
         """
-        for decision in self.architecture.decisions:
-            if not decision.is_frozen:
-                decision.freeze()
+        self.architecture.decide()
         self._absorb()
         config = self.hyperparameters.get_config()
         derived = JointModel(
@@ -124,6 +128,7 @@ class JointModel(keras.Model):
             hyperparameters=LearnedHyperparameters.from_config(config),
             policy_rate=self.policy.rate,
             seed=self.seed,
+            target=self.target,
             name=self.name,
         )
         kept = self.weight_vector.positions_of(derived.weight_vector.variables)
@@ -188,6 +193,7 @@ class JointModel(keras.Model):
             "hyperparameters": serialize(self.hyperparameters),
             "policy_rate": self.policy.rate,
             "seed": self.seed,
+            "target": serialize(self.target),
             "owner": self.owner,
         }
 
@@ -201,6 +207,7 @@ class JointModel(keras.Model):
             "strategy",
             "augmentation",
             "hyperparameters",
+            "target",
         ):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)

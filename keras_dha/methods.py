@@ -39,6 +39,16 @@ METHODS = {
 }
 
 
+_SPACES = {
+    "auto": spaces.resnet,
+    "darts": spaces.darts,
+    "mobile": spaces.mobile,
+    "nas_bench_201": spaces.nas_bench_201,
+    "resnet": spaces.resnet,
+    "shufflenet": spaces.shufflenet,
+}
+
+
 def parts(method, strategy, augmentation, hyperparameters):
     """Returns the `Parts` of a method with the given ones in their place.
 
@@ -97,8 +107,8 @@ def space_builder(search_space):
     Args:
         search_space: As `keras_dha.AutoModel` takes it.
     """
-    if search_space in ("auto", "resnet"):
-        return _resnet
+    if isinstance(search_space, str) and search_space in _SPACES:
+        return lambda spec: _built_in(_SPACES[search_space], spec)
     if isinstance(search_space, keras.Model):
         return lambda spec: _checked(search_space, spec)
     if callable(search_space):
@@ -106,13 +116,13 @@ def space_builder(search_space):
             search_space(spec.shape, spec.num_classes), spec
         )
     raise ValueError(
-        "`search_space` must be 'auto', 'resnet', a `keras.Model` or a "
-        "function (input_shape, num_classes) -> keras.Model. "
+        f"`search_space` must be one of {sorted(_SPACES)}, a `keras.Model` "
+        "or a function (input_shape, num_classes) -> keras.Model. "
         f"Received: search_space={search_space!r}"
     )
 
 
-def _resnet(spec):
+def _built_in(space, spec):
     if not spec.is_image:
         raise ValueError(
             "The built-in search spaces are for images, (n, h, w) or "
@@ -120,9 +130,7 @@ def _resnet(spec):
             "`keras_dha.Choice` layers as `search_space`. "
             f"Received: examples of shape {spec.shape}"
         )
-    return spaces.resnet(
-        spec.shape, spec.num_classes, value_range=spec.value_range
-    )
+    return space(spec.shape, spec.num_classes, value_range=spec.value_range)
 
 
 def _checked(network, spec):

@@ -19,7 +19,8 @@ class SearchResult:
             the rate is the multiplier of the base schedule.
         history: Dict from a quantity's name to its values, one an epoch.
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
-            and `steps`), `parameters` of the derived network.
+            and `steps`), `parameters` of the derived network, and with a
+            target, `target`: for each limit `{"limit", "reached"}`.
 
     Example:
 
@@ -123,10 +124,16 @@ class SearchResult:
             f"{name} {spent['steps']} steps in {spent['seconds']:.0f} s"
             for name, spent in self.cost["phases"].items()
         )
-        return (
+        lines = [
             f"Cost: {self.cost['seconds']:.0f} s in all ({phases}); the "
             f"network has {self.cost['parameters']:,} parameters"
-        )
+        ]
+        for name, found in self.cost.get("target", {}).items():
+            lines.append(
+                f"  {name:<14} {found['reached']:,.6g} of at most "
+                f"{found['limit']:,.6g}"
+            )
+        return "\n".join(lines)
 
 
 def _thinned(values, most=6):

@@ -237,6 +237,7 @@ class Run:
             self.joint.hyperparameters,
             self.joint.policy.augmentation,
         )
+        target = self.joint.target
         return SearchResult(
             genotype=self.genotype or genotype_before,
             policy=augmentation and augmentation.policy(),
@@ -256,6 +257,7 @@ class Run:
                     for name, seconds in self.seconds.items()
                 },
                 "parameters": self.joint.network.count_params(),
+                **({"target": target.record()} if target else {}),
             },
         )
 
@@ -328,6 +330,10 @@ class Run:
         """Makes the network plain; layers and weights are inherited."""
         self._search_options.close()
         self.genotype = genotype(self.joint.network)
+        self.joint.architecture.decide()
+        # A target may take another candidate than the most probable one.
+        for name, gene in genotype(self.joint.network).items():
+            self.genotype[name]["choice"] = gene["choice"]
         names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         counted = [v.numpy() for v in self._metric_variables()]

@@ -773,7 +773,7 @@ def test_search_data_in_place_of_a_split():
         ),
         ({"hyperparameters": "best"}, ValueError, "`hyperparameters`.*'best'"),
         ({"hyperparameters": {"lr": 0.1}}, ValueError, "one of.*'lr'"),
-        ({"target": {"params": 1}}, ValueError, "`target`.*not available"),
+        ({"target": {"size": 1}}, ValueError, "`target`.*size"),
         ({"directory": "x"}, ValueError, "`directory`.*not available"),
         ({"overwrite": True}, ValueError, "`overwrite`.*not available"),
         ({"search_split": 0.0}, ValueError, "`search_split`.*0.0"),

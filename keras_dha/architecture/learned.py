@@ -19,6 +19,7 @@ class LearnedArchitecture(keras.layers.Layer):
         strategy: `keras_dha.strategies` object, or `None` to search nothing:
             decisions then run their most probable candidate.
         seed: Integer, for what the strategy draws once and for all.
+        target: `target.Target` that the network must meet, or `None`.
         **kwargs: Base layer arguments.
 
     Attributes:
@@ -27,9 +28,10 @@ class LearnedArchitecture(keras.layers.Layer):
         strategy: A copy of the strategy that reads the progress.
     """
 
-    def __init__(self, decisions, strategy, seed=0, **kwargs):
+    def __init__(self, decisions, strategy, seed=0, target=None, **kwargs):
         super().__init__(**kwargs)
         self.decisions = decisions
+        self.target = target
         self.progress = self._zeros("progress")
         self.strategy = strategy and strategy.bound(self.progress)
         for k, decision in enumerate(decisions):
@@ -112,6 +114,9 @@ class LearnedArchitecture(keras.layers.Layer):
                 for d, size in zip(self.decisions, self.sizes, strict=True)
             ]
         )
+        if self.target is not None:
+            credit = ops.cast(credit, "float32")
+            credit += self.target.gradient(values)
         moved, state = adam(
             values,
             ops.cast(credit, "float32"),
@@ -129,3 +134,11 @@ class LearnedArchitecture(keras.layers.Layer):
         for decision, size in zip(self.decisions, self.sizes, strict=True):
             decision.parameter.assign(moved[begin : begin + size])
             begin += size
+
+    def decide(self):
+        """Freezes what is free yet, within the target if there is one."""
+        if self.is_searched and self.target is not None:
+            self.target.decide()
+        for decision in self.decisions:
+            if not decision.is_frozen:
+                decision.freeze()

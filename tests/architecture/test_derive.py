@@ -53,43 +53,80 @@ def assert_derived(model, inputs):
     return derived, expected
 
 
-@pytest.fixture(scope="module")
-def resnet():
+SPACES = {
+    "resnet": {"width": 4, "stages": 2, "blocks": 2},
+    "nas_bench_201": {"channels": 2, "cells": 1},
+    "shufflenet": {
+        "repeats": (2, 2),
+        "widths": (8, 16),
+        "stem": 4,
+        "head": 8,
+    },
+    "mobile": {"width": 0.1, "depth": 0.5, "kernels": (3, 5)},
+}
+
+
+def searched(name):
+    """A space whose every candidate has statistics of some kind."""
     keras.utils.set_random_seed(0)
-    supernet = spaces.resnet(SHAPE, 3, width=4, stages=2, blocks=2)
-    for decision in find_decisions(supernet):
-        for index in range(decision.num_candidates):
-            decision.sampled.assign(index)
-            supernet(images(16), training=True)  # statistics of some kind
+    supernet = getattr(spaces, name)(SHAPE, 3, **SPACES[name])
+    decisions = find_decisions(supernet)
+    for index in range(max(d.num_candidates for d in decisions)):
+        for decision in decisions:
+            decision.sampled.assign(min(index, decision.num_candidates - 1))
+        supernet(images(16), training=True)
     return supernet
 
 
-NUMBERS = range(5)  # four candidates, and none in the further blocks
+@pytest.fixture(scope="module")
+def resnet():
+    return searched("resnet")
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_every_candidate_of_the_resnet_space(resnet, number):
-    decisions = find_decisions(resnet)
-    assert max(d.num_candidates for d in decisions) == len(NUMBERS)
-    for decision in decisions:
-        decision.freeze(min(number, decision.num_candidates - 1))
-    derived, _ = assert_derived(resnet, images())
-    names = {layer.name for layer in all_layers(derived)}
-    for choice in find_layers(resnet, Choice):
-        chosen = choice.chosen_candidate()
-        assert chosen.name in names
-        for candidate in choice.candidates:
-            assert candidate is chosen or candidate.name not in names
+@pytest.fixture(scope="module", params=sorted(SPACES))
+def space(request):
+    return searched(request.param)
 
 
-def test_mixed_and_free_decisions_of_the_resnet_space(resnet):
+def test_every_space_is_in_the_table():
+    functions = {n for n in spaces.__all__ if not n.endswith("_string")}
+    assert functions == set(SPACES)
+
+
+def test_every_candidate_of_every_space(space):
+    decisions = find_decisions(space)
+    most = max(d.num_candidates for d in decisions)
+    seen = set()
+    for number in range(most):
+        for decision in decisions:
+            decision.freeze(min(number, decision.num_candidates - 1))
+        if number == 0 and space.name == "nas_bench_201":
+            continue  # nothing on all edges: all images are one
+        derived, _ = assert_derived(space, images())
+        names = {layer.name for layer in all_layers(derived)}
+        for choice in find_layers(space, Choice):
+            chosen = choice.chosen_candidate()
+            seen.add(chosen.name)
+            assert chosen.name in names
+            for candidate in choice.candidates:
+                assert candidate is chosen or candidate.name not in names
+    every = {
+        c.name
+        for choice in find_layers(space, Choice)
+        for c in choice.candidates
+    }
+    if space.name != "nas_bench_201":
+        assert seen == every
+
+
+def test_mixed_and_free_decisions_of_every_space(space):
     rng = np.random.default_rng(1)
     outputs = []
     for _ in range(2):
-        for decision in find_decisions(resnet):
+        for decision in find_decisions(space):
             decision.chosen.assign(-1)
             decision.logits.assign(rng.normal(size=decision.num_candidates))
-        outputs.append(assert_derived(resnet, images())[1])
+        outputs.append(assert_derived(space, images())[1])
     assert np.max(np.abs(outputs[0] - outputs[1])) > 1e-3
 
 

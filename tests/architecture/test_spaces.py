@@ -103,12 +103,128 @@ def test_candidates_differ_in_cost():
     assert derive(model).count_params() - small == max(sizes) - min(sizes)
 
 
+FUNCTIONS = (
+    spaces.mobile,
+    spaces.nas_bench_201,
+    spaces.resnet,
+    spaces.shufflenet,
+)
+
+
+def test_all_functions_are_listed():
+    names = {n for n in spaces.__all__ if not n.endswith("_string")}
+    assert names == {f.__name__ for f in FUNCTIONS}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 3, 1), (None, None, 3), ()])
-def test_a_shape_that_is_no_image(shape):
+def test_a_shape_that_is_no_image(function, shape):
     with pytest.raises(ValueError, match="`input_shape`.*Received"):
-        spaces.resnet(shape, 3)
+        function(shape, 3)
 
 
-def test_one_class():
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_one_class(function):
     with pytest.raises(ValueError, match="at least two classes"):
-        spaces.resnet((8, 8, 1), 1)
+        function((8, 8, 1), 1)
+
+
+SMALL = {
+    spaces.shufflenet: {
+        "repeats": (2, 1, 2),
+        "widths": (8, 12, 20),
+        "stem": 4,
+        "head": 8,
+    },
+    spaces.mobile: {
+        "width": 0.1,
+        "depth": 0.25,
+        "kernels": (3, 5),
+        "expansions": (3,),
+    },
+}
+
+
+@pytest.mark.parametrize("function", SMALL)
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28, 1), (40, 12, 3)])
+def test_any_image_size(function, shape):
+    keras.utils.set_random_seed(0)
+    model = function(shape, 5, **SMALL[function])
+    x = np.random.default_rng(0).uniform(0, 255, (2, *shape))
+    for training in (False, True):
+        outputs = np.asarray(model(x.astype("uint8"), training=training))
+        assert outputs.shape == (2, 5)
+        np.testing.assert_allclose(outputs.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_macro_architecture_of_the_block_space():
+    """Table 6 of the DSNAS paper, without its weights."""
+    model = spaces.shufflenet((224, 224, 3), 10, repeats=(1, 2, 1, 1))
+    blocks = [f"stage{k}_block1" for k in (1, 2, 3, 4)]
+    shapes = [model.get_layer(n).output.shape[1:] for n in ("stem", *blocks)]
+    assert shapes == [
+        (112, 112, 16),
+        (56, 56, 64),
+        (28, 28, 160),
+        (14, 14, 320),
+        (7, 7, 640),
+    ]
+    assert model.get_layer("head").output.shape[1:] == (7, 7, 1024)
+
+
+def test_shuffle_blocks_split_and_shuffle():
+    """Even channels pass, odd ones are transformed, written out in NumPy."""
+    keras.utils.set_random_seed(0)
+    model = spaces.shufflenet((8, 8, 3), 3, repeats=(2,), widths=(12,), stem=4)
+    before, after = keras.Model(
+        model.input,
+        [
+            model.get_layer("stage1_block1").output,
+            model.get_layer("stage1_block2_joined").output,
+        ],
+    )(np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)))
+    before, after = np.asarray(before), np.asarray(after)
+    np.testing.assert_array_equal(after[..., :6], before[..., ::2])
+    candidate = model.get_layer("stage1_block2").candidates[0]
+    np.testing.assert_allclose(
+        after[..., 6:], candidate(before[..., 1::2]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_mobile_blocks_that_can_be_skipped():
+    model = spaces.mobile((16, 16, 3), 3, width=0.1, depth=0.5)
+    for name in ("stage1_block1", "stage1_block2"):
+        choice = model.get_layer(name)
+        names = [c.name.removeprefix(choice.name) for c in choice.candidates]
+        kinds = [f"_k{k}_e{e}" for k in (3, 5, 7) for e in (3, 6)]
+        keeps = "block2" in choice.name
+        assert names == kinds + ["_skip"] * keeps
+        choice.decision.freeze(len(names) - 1)
+    before, after = keras.Model(
+        model.input,
+        [
+            model.get_layer("stage1_block1").output,
+            model.get_layer("stage1_block2_add").output,
+        ],
+    )(np.ones((1, 16, 16, 3)))
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (spaces.shufflenet, {"repeats": (2,)}),
+        (spaces.shufflenet, {"repeats": (0,), "widths": (64,)}),
+        (spaces.shufflenet, {"widths": (64, 160, 320, 321)}),
+        (spaces.shufflenet, {"widths": (64, 160, 160, 320)}),
+        (spaces.shufflenet, {"stem": 64}),
+        (spaces.shufflenet, {"head": 0}),
+        (spaces.mobile, {"width": 0.0}),
+        (spaces.mobile, {"depth": -1.0}),
+        (spaces.mobile, {"kernels": (3,), "expansions": (6,)}),
+    ],
+)
+def test_arguments_that_do_not_fit(function, arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=f"Received.*{name}"):
+        function((8, 8, 3), 3, **arguments)

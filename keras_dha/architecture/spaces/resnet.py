@@ -10,10 +10,7 @@ import keras
 from keras import layers
 
 from keras_dha.architecture.choice import Choice
-
-# Ten steps of memory: a run of a few epochs must not end with statistics
-# from its beginning.
-_STATISTICS_MOMENTUM = 0.9
+from keras_dha.architecture.spaces import blocks as parts
 
 
 def resnet(
@@ -51,27 +48,10 @@ def resnet(
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016;
         Sandler et al., "MobileNetV2", CVPR 2018 for the inverted bottleneck.
     """
-    if len(input_shape) not in (2, 3) or None in input_shape:
-        raise ValueError(
-            "`input_shape` must be (height, width) or (height, width, "
-            f"channels). Received: input_shape={input_shape}"
-        )
-    if num_classes < 2:
-        raise ValueError(
-            "There must be at least two classes. "
-            f"Received: num_classes={num_classes}"
-        )
-    size = min(input_shape[:2])
+    inputs, x = parts.images(input_shape, num_classes, value_range)
     if stem_stride is None:
-        stem_stride = 1 if size < 24 else 2 if size < 96 else 4
-    low, high = value_range
-    scale = 2.0 / (high - low)
-    inputs = keras.Input(tuple(input_shape), name="image")
-    x = inputs
-    if len(input_shape) == 2:
-        x = layers.Reshape((*input_shape, 1), name="channel")(x)
-    x = layers.Rescaling(scale, offset=-1.0 - low * scale, name="scale")(x)
-    x = _convolution(width, 3, stem_stride, "stem")(x)
+        stem_stride = parts.stem_stride(input_shape, 24, 96)
+    x = parts.convolution(width, 3, stem_stride, "stem")(x)
     x = layers.ReLU(name="stem_relu")(x)
     for stage in range(stages):
         for block in range(blocks):
@@ -83,16 +63,14 @@ def resnet(
                 optional=block > 0,
                 name=f"stage{stage + 1}_block{block + 1}",
             )
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = layers.Dense(num_classes, name="logits")(x)
-    outputs = layers.Softmax(name="probabilities")(x)
+    outputs = parts.probabilities(x, num_classes)
     return keras.Model(inputs, outputs, name="resnet")
 
 
 def _block(x, channels, stride, optional, name):
     shortcut = x
     if stride > 1 or x.shape[-1] != channels:
-        shortcut = _convolution(channels, 1, stride, f"{name}_shortcut")(x)
+        shortcut = parts.convolution(channels, 1, stride, f"{name}_shortcut")(x)
     candidates = [
         _branch(x, channels, stride, f"{name}_conv3", kernel=3),
         _branch(x, channels, stride, f"{name}_conv5", kernel=5),
@@ -101,7 +79,7 @@ def _block(x, channels, stride, optional, name):
     ]
     if optional:
         # A branch of zeros: the block is its shortcut.
-        candidates.append(layers.Rescaling(0.0, name=f"{name}_none"))
+        candidates.append(parts.nothing(f"{name}_none"))
     x = layers.Add(name=f"{name}_add")(
         [shortcut, Choice(candidates, name=name)(x)]
     )
@@ -111,44 +89,18 @@ def _block(x, channels, stride, optional, name):
 def _branch(x, channels, stride, name, kernel, expansion=1):
     """Two convolutions; `expansion` widens what is between them."""
     y = inputs = keras.Input(x.shape[1:])
-    y = _convolution(expansion * channels, kernel, stride, f"{name}_1")(y)
+    y = parts.convolution(expansion * channels, kernel, stride, f"{name}_1")(y)
     y = layers.ReLU(name=f"{name}_relu")(y)
-    y = _convolution(channels, 3, 1, f"{name}_2")(y)
+    y = parts.convolution(channels, 3, 1, f"{name}_2")(y)
     return keras.Model(inputs, y, name=name)
 
 
 def _bottleneck(x, channels, stride, name):
     """Pointwise widening, 5x5 depthwise, pointwise narrowing."""
     y = inputs = keras.Input(x.shape[1:])
-    y = _convolution(2 * channels, 1, 1, f"{name}_widen")(y)
+    y = parts.convolution(2 * channels, 1, 1, f"{name}_widen")(y)
     y = layers.ReLU(name=f"{name}_relu1")(y)
-    y = layers.DepthwiseConv2D(
-        5,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        name=f"{name}_depthwise",
-    )(y)
-    y = _normalisation(f"{name}_depthwise")(y)
+    y = parts.depthwise(5, stride, f"{name}_depthwise")(y)
     y = layers.ReLU(name=f"{name}_relu2")(y)
-    y = _convolution(channels, 1, 1, f"{name}_narrow")(y)
+    y = parts.convolution(channels, 1, 1, f"{name}_narrow")(y)
     return keras.Model(inputs, y, name=name)
-
-
-def _convolution(channels, kernel, stride, name):
-    convolution = layers.Conv2D(
-        channels,
-        kernel,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=f"{name}_conv",
-    )
-    return keras.Sequential([convolution, _normalisation(name)], name=name)
-
-
-def _normalisation(name):
-    return layers.BatchNormalization(
-        momentum=_STATISTICS_MOMENTUM, name=f"{name}_norm"
-    )

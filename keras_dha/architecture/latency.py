@@ -1,0 +1,286 @@
+"""Latency: how long each candidate takes on this device, as a table.
+
+The time of a network is modelled as a sum: of its fixed part and, for each
+choice, of the candidate that it picks at the shape that arrives there.
+Candidates are timed alone. The fixed part is what is left of the time of the
+network of all first candidates when theirs are taken off, so the overhead of
+a call, which is in each time, does not add up.
+"""
+
+import hashlib
+import json
+import pathlib
+import platform
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dha.architecture import graph
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.cost import positions
+from keras_dha.architecture.cost import summed
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.derive import derive
+
+ENGINES = ("keras", "litert")
+_FORMAT = "keras_dha.latency_table"
+_UNTIMED = 3
+
+
+class LatencyTable:
+    """Measured times of a network's parts for one example.
+
+    Args:
+        engine: `"keras"`, a compiled call on this device, or `"litert"`, the
+            LiteRT interpreter on one thread of it.
+        entries: Dict from a part's key to `{"layer", "inputs",
+            "milliseconds"}`.
+        device: String, what it was measured on.
+
+    Example:
+
+    >>> supernet = keras_dha.spaces.mobile((32, 32, 3), 10, width=0.5)
+    >>> table = keras_dha.LatencyTable.measure(supernet, engine="litert")
+    >>> table.save("phone.json")
+    >>> model = keras_dha.AutoModel(
+    ...     supernet, target={"latency_ms": 2.0, "latency_table": table}
+    ... )
+    """
+
+    def __init__(self, engine, entries, device):
+        if engine not in ENGINES:
+            raise ValueError(
+                f"`engine` must be one of {ENGINES}. "
+                f"Received: engine={engine!r}"
+            )
+        self.engine = engine
+        self.entries = entries
+        self.device = device
+
+    @classmethod
+    def measure(cls, model, engine="keras", repeats=30):
+        """Times every part of a model on this device.
+
+        The parts take turns, so that a busy moment hits all of them, and the
+        median of each counts. Parts that are alike are timed once.
+
+        Args:
+            model: A built Sequential or functional `keras.Model`.
+            engine: `"keras"` or `"litert"`, which needs the package
+                `ai-edge-litert`.
+            repeats: Integer, how often each part is timed.
+
+        Returns:
+            A `LatencyTable`.
+        """
+        table = cls(engine, {}, _device())
+        prepare = _keras_call if engine == "keras" else _litert_call
+        timed = {}
+        for part in _parts(model):
+            layer = _plain(part.layer)
+            key = _key(layer, part.inputs)
+            if key not in timed:
+                timed[key] = prepare(layer, part.inputs)
+                table.entries[key] = {
+                    "layer": layer.name,
+                    "inputs": [list(x.shape[1:]) for x in part.inputs],
+                }
+        seconds = {key: [] for key in timed}
+        for turn in range(_UNTIMED + repeats):
+            for key, call in timed.items():
+                begun = time.perf_counter()
+                call()
+                if turn >= _UNTIMED:
+                    seconds[key].append(time.perf_counter() - begun)
+        for key, values in seconds.items():
+            table.entries[key]["milliseconds"] = 1e3 * float(np.median(values))
+        return table
+
+    def terms(self, model):
+        """Returns the terms of `NetworkCost` for the model's latency.
+
+        Args:
+            model: A model whose parts are in this table.
+
+        Raises:
+            ValueError: A part was not measured.
+        """
+        decisions = find_decisions(model)
+        return summed(
+            (self._fixed(part), positions(part.path, decisions))
+            for part in _parts(model)
+        )
+
+    def _fixed(self, part):
+        """The time of a part without what is chosen inside it."""
+        return self._milliseconds(part.layer, part.inputs) - sum(
+            self._milliseconds(call.layer, call.inputs)
+            for call in _choices(part)
+        )
+
+    def _milliseconds(self, layer, inputs):
+        plain = _plain(layer)
+        key = _key(plain, inputs)
+        if key not in self.entries:
+            shapes = [tuple(x.shape[1:]) for x in inputs]
+            raise ValueError(
+                "The latency table does not hold this part of the network; "
+                "measure it with `keras_dha.LatencyTable.measure(model)`. "
+                f"Received: layer {plain.name} on inputs {shapes}"
+            )
+        return self.entries[key]["milliseconds"]
+
+    def get_config(self):
+        """Returns the table as a JSON-able dict."""
+        return {
+            "engine": self.engine,
+            "entries": self.entries,
+            "device": self.device,
+        }
+
+    def save(self, path):
+        """Writes the table as JSON.
+
+        Args:
+            path: Path of the file; what is there is replaced.
+        """
+        content = {"format": _FORMAT, **self.get_config()}
+        pathlib.Path(path).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path):
+        """Returns the table that `save` wrote; runs no code from the file.
+
+        Args:
+            path: Path of the file.
+        """
+        try:
+            content = json.loads(pathlib.Path(path).read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"A latency table must be JSON. Received: {error}"
+            ) from None
+        if not isinstance(content, dict) or content.pop("format", 0) != _FORMAT:
+            raise ValueError(
+                f"The file holds no latency table. Received: path={str(path)!r}"
+            )
+        return cls(**content)
+
+
+def _device():
+    return f"{platform.node()}, {platform.machine()}"
+
+
+def _parts(model):
+    """Returns calls of the model and of every candidate in it."""
+    inputs = [
+        keras.KerasTensor(t.shape, dtype=t.dtype)
+        for t in keras.tree.flatten(model.inputs)
+    ]
+    found = []
+
+    def add(part):
+        found.append(part)
+        for call in _choices(part):
+            for k, candidate in enumerate(call.layer.candidates):
+                within = (*part.path, (call.layer, k))
+                add(graph.Call(candidate, call.inputs, call.outputs, within))
+
+    add(graph.Call(model, inputs, [], ()))
+    return found
+
+
+def _choices(part):
+    """Returns the calls of choices directly inside a part."""
+    if not find_layers(part.layer, Choice):
+        return []
+    inputs = part.inputs[0] if len(part.inputs) == 1 else part.inputs
+    return [
+        call
+        for call in graph.calls(part.layer, inputs, enter_choices=False)
+        if isinstance(call.layer, Choice)
+    ]
+
+
+def _plain(layer):
+    """Returns a layer with the first candidate in place of each choice."""
+    if isinstance(layer, Choice):
+        return _plain(layer.candidates[0])
+    if not find_layers(layer, Choice):
+        return layer
+    decisions = find_decisions(layer)
+    before = [(d.chosen.numpy(), d.sampled.numpy()) for d in decisions]
+    for decision in decisions:
+        decision.freeze(0)
+    try:
+        return derive(layer)
+    finally:
+        for decision, (chosen, sampled) in zip(decisions, before, strict=True):
+            decision.chosen.assign(chosen)
+            decision.sampled.assign(sampled)
+
+
+def _key(layer, inputs):
+    """Returns a digest of what a layer does, whatever its name."""
+    config = keras.saving.serialize_keras_object(layer)
+    names = {}
+    content = [
+        _anonymous(config, names),
+        [[list(x.shape[1:]), str(x.dtype)] for x in inputs],
+    ]
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _anonymous(value, names):
+    """Numbers names in the order in which they come."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str):
+            names.setdefault(value["name"], f"layer {len(names)}")
+        return {
+            k: _anonymous(v, names)
+            for k, v in value.items()
+            if k not in ("build_config", "shared_object_id")
+        }
+    if isinstance(value, (list, tuple)):
+        return [_anonymous(v, names) for v in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _concrete(layer, inputs):
+    """Returns a concrete function of one example."""
+    specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in inputs]
+
+    def call(*tensors):
+        x = tensors[0] if len(tensors) == 1 else list(tensors)
+        # A copy: what changes nothing must be a graph of its own as well.
+        return tf.nest.map_structure(tf.identity, layer(x, training=False))
+
+    return tf.function(
+        call, autograph=False, jit_compile=False
+    ).get_concrete_function(*specs)
+
+
+def _keras_call(layer, inputs):
+    function = _concrete(layer, inputs)
+    examples = [tf.zeros((1, *x.shape[1:]), x.dtype) for x in inputs]
+    return lambda: function(*examples)
+
+
+def _litert_call(layer, inputs):
+    # Loaded when used: it is an extra.
+    from ai_edge_litert.interpreter import Interpreter
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [_concrete(layer, inputs)], layer
+    )
+    interpreter = Interpreter(model_content=converter.convert(), num_threads=1)
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(
+            detail["index"], np.zeros(detail["shape"], detail["dtype"])
+        )
+    return interpreter.invoke

@@ -1,0 +1,160 @@
+"""The latency table: what is timed, and how the parts add up."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.cost import NetworkCost
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.derive import derive
+from keras_dha.architecture.latency import LatencyTable
+
+
+def model(width=2):
+    """Two like choices, the second one with a choice inside a candidate."""
+    x = inputs = keras.Input((8, 8, width))
+    for k in range(2):
+        inner = Choice(
+            [layers.Conv2D(width, 1), layers.Identity()], name=f"inner{k}"
+        )
+        deep = [inner] if k else [layers.ReLU()]
+        x = Choice(
+            [
+                layers.Conv2D(width, 3, padding="same", name=f"three{k}"),
+                keras.Sequential(
+                    [*deep, layers.Conv2D(width, 3, padding="same")],
+                    name=f"deep{k}",
+                ),
+            ],
+            name=f"outer{k}",
+        )(x)
+    return keras.Model(inputs, layers.Flatten()(x))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    made = model()
+    return made, LatencyTable.measure(made, repeats=3)
+
+
+def test_parts_that_are_alike_are_timed_once(measured):
+    _, table = measured
+    # The network; conv 3x3 (twice); the two deep ones; conv 1x1, identity.
+    assert len(table.entries) == 6
+    assert all(e["milliseconds"] > 0 for e in table.entries.values())
+
+
+def by_layer(table, name):
+    (found,) = [
+        e["milliseconds"] for e in table.entries.values() if e["layer"] == name
+    ]
+    return found
+
+
+def test_the_sum_over_parts(measured):
+    made, table = measured
+    names = ["three0", "deep0", "deep1", made.name]
+    three, deep0, deep1, whole = (by_layer(table, n) for n in names)
+    others = [
+        e["milliseconds"]
+        for e in table.entries.values()
+        if e["layer"] not in names
+    ]
+    cost = NetworkCost(made, (), latency_ms=table.terms(made))
+    order = {
+        c.name: k
+        for k, d in enumerate(cost.decisions)
+        for c in find_layers(made, Choice)
+        if c.decision is d
+    }
+
+    def of(**chosen):
+        indices = [0, 0, 0]
+        for name, index in chosen.items():
+            indices[order[name]] = index
+        return cost.of(indices)["latency_ms"]
+
+    # Of first candidates, what was measured of the whole.
+    np.testing.assert_allclose(of(), whole)
+    np.testing.assert_allclose(of(outer0=1), whole - three + deep0)
+    np.testing.assert_allclose(of(outer1=1), whole - three + deep1)
+    change = of(outer1=1, inner1=1) - of(outer1=1)
+    np.testing.assert_allclose(abs(change), abs(others[0] - others[1]))
+    # Inside a candidate that is not chosen nothing matters.
+    np.testing.assert_allclose(of(inner1=1), whole)
+
+
+def test_measuring_changes_no_decision():
+    made = model()
+    decisions = find_decisions(made)
+    decisions[0].freeze(1)
+    decisions[1].sampled.assign(1)
+    LatencyTable.measure(made, repeats=1)
+    assert [int(d.chosen) for d in decisions] == [1, -1, -1]
+    assert [int(d.sampled) for d in decisions] == [1, 1, 0]
+
+
+def test_a_table_fits_every_network_that_is_built_alike(measured, tmp_path):
+    _, table = measured
+    table.save(tmp_path / "table.json")
+    loaded = LatencyTable.load(tmp_path / "table.json")
+    assert loaded.get_config() == table.get_config()
+    other = model()
+    decisions = find_decisions(other)
+    terms = dict((path, v) for v, path in loaded.terms(other))
+    assert len(decisions) == 3 and len(terms) >= 5
+    with pytest.raises(ValueError, match="does not hold.*Received: layer"):
+        loaded.terms(model(width=3))
+
+
+def test_litert_times_what_it_can_run():
+    pytest.importorskip("ai_edge_litert")
+    made = model()
+    table = LatencyTable.measure(made, engine="litert", repeats=2)
+    assert table.engine == "litert"
+    assert len(table.entries) == 6
+    cost = NetworkCost(made, (), latency_ms=table.terms(made))
+    assert cost.of([0, 0, 0])["latency_ms"] > 0
+
+
+def test_a_larger_network_takes_longer():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64, 64, 16))
+    choice = Choice(
+        [
+            layers.Conv2D(16, 1, name="small"),
+            layers.Conv2D(16, 9, padding="same", name="large"),
+        ],
+        name="choice",
+    )
+    made = keras.Model(inputs, choice(inputs))
+    table = LatencyTable.measure(made, repeats=5)
+    assert by_layer(table, "large") > by_layer(table, "small")
+    choice.decision.freeze(1)
+    derived = derive(made)
+    plain = LatencyTable.measure(derived, repeats=5)
+    ((milliseconds, _),) = plain.terms(derived)
+    estimate = NetworkCost(made, (), latency_ms=table.terms(made))
+    # Machines are busy: of one order of magnitude.
+    ratio = estimate.of([1])["latency_ms"] / milliseconds
+    assert 0.2 < ratio < 5
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", json.dumps({"format": "other"})]
+)
+def test_files_that_are_no_table(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="latency table.*Received"):
+        LatencyTable.load(path)
+
+
+def test_an_engine_that_is_none():
+    with pytest.raises(ValueError, match="`engine`.*Received"):
+        LatencyTable.measure(model(), engine="tensorrt")
