@@ -28,6 +28,7 @@ _NAMES = {
     "Policy": "augmentation.policy",
     "Range": "hyperparameters.ranges",
     "SearchResult": "result",
+    "hyperparameter": "hyperparameters.own",
 }
 _MODULES = {
     "datasets": "datasets",

@@ -11,11 +11,14 @@ batch and S a batch of the search split:
     5  h           moved along <v, Zbar_h>         hypergradient
     6  r_i         = <v, grad_w L_i(w)>            influence of each image
     7  p           moved along mean_i r_i grad_p log p(choice_i)
+       h_loss      moved along <v, d(grad_w L)/dh> exact mixed derivative
 
 One search gradient v serves every outer quantity. The influences of a whole
 batch are one derivative of the backward pass of step 2: with unit factors
 m_i on the losses, g(m) = sum_i m_i grad L_i is linear in m, and
-d<g(m), v>/dm_i = r_i, without a second forward pass.
+d<g(m), v>/dm_i = r_i, without a second forward pass. The same derivative by
+what acts through the training loss is that of h_loss, and by w a product with
+the Hessian, for horizons that need it.
 """
 
 import contextlib
@@ -23,10 +26,16 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_dha.inner_update import sgd
+from keras_dha.hyperparameters import own
+from keras_dha.hyperparameters import training_loss
+from keras_dha.hyperparameters.hypergradient import implicit_vector
+from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
+from keras_dha.hyperparameters.quantities import MIXUP
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
 
 # What the seed of a step is for; each use has draws of its own.
-_PATHS, _CHOICES, _TRANSFORMS = range(3)
+_PATHS, _CHOICES, _TRANSFORMS, _MIXING = range(4)
 
 
 def joint_step(model, batch, schedule, search_batch=None):
@@ -54,45 +63,116 @@ def joint_step(model, batch, schedule, search_batch=None):
     )
     choices, inputs = _augment(model, images, seed)
     schedule = tf.cast(schedule, model.weight_vector.dtype)
+    values = model.hyperparameters.in_loss()
+    mixing = _draw_mixing(values, images, seed)
     factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
-    influence_tape = contextlib.nullcontext()
-    if search_batch is not None and model.policy.is_learned:
-        influence_tape = tf.GradientTape(watch_accessed_variables=False)
-    with influence_tape as tape:
-        if tape is not None:
-            tape.watch(factors)
-        loss, gradient, credit = _gradients(model, inputs, labels, factors)
+    outer = _OuterTape(model, factors, values, search_batch is not None)
+    with outer.recording():
+        loss, gradient, credit = _gradients(
+            model, inputs, labels, factors, values, mixing
+        )
+    outer.gradient = gradient
     credit = tf.cast(credit, gradient.dtype)
     total = _sum_over_replicas(tf.concat([gradient, credit, [loss]], axis=0))
     size = model.weight_vector.size
-    _update_weights(model, total[:size], schedule)
+    at, extent = _update_weights(model, total[:size], schedule, outer.product)
     model.architecture.update(total[size:-1])
     if search_batch is not None:
         direction = search_gradient(model, search_batch)
-        model.hyperparameters.update(direction)
-        if tape is not None:
-            influence = tape.gradient(
-                gradient, factors, output_gradients=direction
-            )
+        influence = _update_hyperparameters(
+            model, direction, outer, at, extent, values, mixing
+        )
+        if model.policy.is_learned:
             model.policy.update(choices, influence, _sum_over_replicas)
     model.step.assign_add(1)
     return total[-1]
 
 
-def _gradients(model, inputs, labels, factors):
+class _OuterTape:
+    """The tape around the backward pass: derivatives of its gradient.
+
+    Watches only what this step is to be differentiated by, and is no tape at
+    all if that is nothing.
+
+    Args:
+        model: `JointModel`.
+        factors: Unit factors of the losses, `(n,)`.
+        values: Dict from name to tensor, what acts through the loss.
+        is_outer: Whether the step has a search batch.
+    """
+
+    def __init__(self, model, factors, values, is_outer):
+        learned = model.hyperparameters
+        self.gradient = None
+        self._weights = model.weight_vector
+        self._sources = {}
+        if is_outer and (model.policy.is_learned or MIXUP in learned.learned):
+            self._sources["factors"] = factors
+        if is_outer:
+            self._sources |= {n: values[n] for n in learned.learned_in_loss}
+        horizon = learned.horizon
+        self._has_product = bool(learned.learned) and bool(
+            horizon.restart or (horizon.terms and is_outer)
+        )
+        self._tape = None
+
+    @contextlib.contextmanager
+    def recording(self):
+        """Records what happens inside."""
+        if not (self._sources or self._has_product):
+            yield
+            return
+        with tf.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as self._tape:
+            self._tape.watch(list(self._sources.values()))
+            if self._has_product:
+                self._tape.watch(self._weights.tensors())
+            yield
+
+    def along(self, vector):
+        """Returns the derivatives of <vector, g> by the sources, a dict."""
+        if not self._sources:
+            return {}
+        return self._tape.gradient(
+            self.gradient,
+            self._sources,
+            output_gradients=vector,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def product(self, vector):
+        """Returns the training loss' Hessian times a vector, `(P,)`."""
+        parts = self._tape.gradient(
+            self.gradient,
+            self._weights.tensors(),
+            output_gradients=vector,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return _sum_over_replicas(self._weights.join(parts))
+
+
+def _gradients(model, inputs, labels, factors, values, mixing):
     """Returns this replica's part of loss, g and g_a (flat vectors)."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     logits = [d.logits.value for d in model.architecture.decisions]
     weights = model.weight_vector.tensors()
+    if mixing is not None:
+        inputs = training_loss.mix_images(inputs, mixing)
     with tf.GradientTape() as tape:
-        predictions = model.network(inputs, training=True)
-        losses = model.loss_object.call(labels, predictions)
+        with own.given(values) as used:
+            predictions = model.network(inputs, training=True)
+            losses = _training_losses(
+                model, labels, predictions, values, mixing
+            )
+            penalties = model.network.losses
         losses = tf.cast(losses, factors.dtype)
         loss = tf.reduce_sum(factors * losses)
         loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
-        if model.network.losses:
-            penalty = tf.add_n(model.network.losses) / replicas
+        if penalties:
+            penalty = tf.add_n(penalties) / replicas
             loss += tf.cast(penalty, loss.dtype)
+    model.hyperparameters.check_used(used)
     gradients = tape.gradient(
         loss,
         weights + logits,
@@ -107,6 +187,36 @@ def _gradients(model, inputs, labels, factors):
     )
 
 
+def _training_losses(model, labels, predictions, values, mixing):
+    """Returns the loss of each image, smoothed and mixed as asked for."""
+    strength = values.get(LABEL_SMOOTHING)
+    losses = training_loss.smoothed(
+        model.loss_object, labels, predictions, strength
+    )
+    if mixing is None:
+        return losses
+    partners = training_loss.smoothed(
+        model.loss_object,
+        tf.gather(labels, mixing.partners),
+        predictions,
+        strength,
+    )
+    return training_loss.mix_losses(losses, partners, mixing)
+
+
+def _draw_mixing(values, images, seed):
+    if MIXUP not in values:
+        return None
+    context = tf.distribute.get_replica_context()
+    return training_loss.draw_mixing(
+        values[MIXUP],
+        images.shape[0] or tf.shape(images)[0],
+        _fold(seed, _MIXING, 0),
+        context.replica_id_in_sync_group,
+        context.num_replicas_in_sync,
+    )
+
+
 def _augment(model, images, seed):
     context = tf.distribute.get_replica_context()
     return model.policy.augment(
@@ -117,25 +227,65 @@ def _augment(model, images, seed):
     )
 
 
-def _update_weights(model, gradient, schedule):
-    learned, vector = model.hyperparameters, model.weight_vector
-    weights, velocity = vector.read(), model.velocity.value
-    decayed = tf.constant(vector.decayed)
-    active = vector.active()
-    step = sgd(
-        weights,
-        velocity,
+def _update_weights(model, gradient, schedule, product):
+    """Takes the step; returns its `Inputs` and `Extent`."""
+    learned, vector, rule = (
+        model.hyperparameters,
+        model.weight_vector,
+        model.rule,
+    )
+    count = model.count.assign_add(1.0)
+    at = Inputs(
+        vector.read(),
+        # Tensors: a variable would be read after the step has changed it.
+        tuple(tf.convert_to_tensor(slot) for slot in model.slots),
         gradient,
         schedule * learned.value("learning_rate"),
         learned.value("weight_decay"),
         learned.value("momentum"),
-        decayed,
-        active,
     )
+    decayed = tf.constant(vector.decayed)
+    extent = Extent(
+        tf.ones_like(decayed) if rule.decays_all else decayed,
+        vector.active(),
+        vector.sizes,
+        tf.convert_to_tensor(count),
+    )
+    step = rule.step(at, extent)
     if model.needs_search_data:
-        learned.advance(weights, velocity, step, schedule, decayed, active)
+        learned.advance(at, extent, step, schedule, product)
     vector.write(step.weights)
-    model.velocity.assign(step.velocity)
+    for slot, value in zip(model.slots, step.slots, strict=True):
+        slot.assign(value)
+    return at, extent
+
+
+def _update_hyperparameters(
+    model, direction, outer, at, extent, values, mixing
+):
+    """Moves the hyperparameters; returns the images' influences, or None."""
+    learned = model.hyperparameters
+    # What v is to g: through the update rule, or as the optimum moves.
+    vector = model.rule.pullback(at, direction, extent)
+    if learned.horizon.terms and learned.learned:
+        rate = tf.reduce_mean(at.learning_rate)
+        direction = vector = implicit_vector(
+            direction,
+            lambda u: outer.product(u) + at.weight_decay * extent.decayed * u,
+            rate,
+            learned.horizon,
+        )
+    derivatives = outer.along(vector)
+    influence = derivatives.pop("factors", None)
+    through_loss = {
+        name: -_sum_over_replicas(value) for name, value in derivatives.items()
+    }
+    if MIXUP in learned.learned:
+        through_loss[MIXUP] = training_loss.mixup_hypergradient(
+            influence, mixing, values[MIXUP], _sum_over_replicas
+        )
+    learned.update(direction, through_loss)
+    return influence
 
 
 def search_gradient(model, batch):
@@ -148,6 +298,7 @@ def search_gradient(model, batch):
         tape.watch(values)
         with _ReadOnly(state_mapping=mapping):
             predictions = model.network(images, training=True)
+        # Outside of `own.given`: what judges has the defaults.
         losses = model.loss_object.call(labels, predictions)
         loss = tf.reduce_mean(losses) / replicas
     gradients = tape.gradient(

@@ -12,7 +12,7 @@ from keras_dha.architecture import spaces
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import Strategy
 from keras_dha.hyperparameters.learned import AUTO
-from keras_dha.hyperparameters.learned import validated
+from keras_dha.hyperparameters.quantities import validated
 
 
 class Parts(NamedTuple):

@@ -124,7 +124,7 @@ class Run:
         )
         losses = []
         stream = self._batches_from(self.batches, 0)
-        current = learned.value("learning_rate")
+        current = learned.current("learning_rate")
         for rate in tried:
             # One seed, and so one path: paths differ more than rates do.
             self.joint.step.assign(0)
@@ -172,7 +172,7 @@ class Run:
             self._search_stream = self._batches_from(
                 self.search_batches, done // self.outer_every
             )
-        self.starts = {n: float(learned.value(n)) for n in learned.values}
+        self.starts = {k: float(learned.current(k)) for k in learned.quantities}
         shown = progress.Progress(
             self.plan,
             self.phase,
@@ -232,11 +232,11 @@ class Run:
             policy=augmentation and augmentation.policy(),
             hyperparameters={
                 name: {
-                    "value": float(learned.value(name)),
+                    "value": float(learned.current(name)),
                     "start": self.starts[name],
                     "learned": name in learned.learned,
                 }
-                for name in learned.values
+                for name in learned.quantities
             },
             history=self.history.history,
             cost={
@@ -370,7 +370,7 @@ class Run:
     def _trajectory(self):
         """Returns the current values of all that is learned by gradient."""
         learned = self.joint.hyperparameters
-        logs = {name: float(learned.value(name)) for name in learned.learned}
+        logs = {key: float(learned.current(key)) for key in learned.learned}
         if self.joint.policy.augmentation is not None:
             logs["policy_entropy"] = (
                 self.joint.policy.augmentation.policy().entropy
