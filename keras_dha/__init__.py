@@ -25,6 +25,7 @@ _NAMES = {
     "Choice": "architecture.choice",
     "Decision": "architecture.decision",
     "DifferentiableAugmentation": "augmentation.layer",
+    "Dropout": "hyperparameters.dropout",
     "Policy": "augmentation.policy",
     "Range": "hyperparameters.ranges",
     "SearchResult": "result",

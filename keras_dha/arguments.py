@@ -11,7 +11,8 @@ _ELSEWHERE = {
     "objective": "the search split's loss is the objective",
     "project_name": "use `directory`",
     "max_model_size": "use `target`, once it is available",
-    "optimizer": "use `hyperparameters`",
+    "optimizer": "use `compile(optimizer=...)`, and `hyperparameters` for "
+    "what is learned",
     "validation_split": "use `validation_data`; the part that judges policy "
     "and hyperparameters is `search_split` of the constructor",
     "time_limit": "not available in this version; set `epochs`",

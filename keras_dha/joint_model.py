@@ -13,8 +13,8 @@ from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
 from keras_dha.hyperparameters.training_loss import check_smoothing
-from keras_dha.inner_update import SGD
 from keras_dha.joint_step import joint_step
+from keras_dha.update_rules import SGD
 from keras_dha.weight_vector import WeightVector
 
 

@@ -4,10 +4,10 @@ import pytest
 import tensorflow as tf
 
 from keras_dha import inner_update
-from keras_dha.inner_update import SGD
-from keras_dha.inner_update import AdamW
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 
 RNG = np.random.default_rng(0)

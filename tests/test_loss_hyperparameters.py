@@ -14,10 +14,10 @@ import keras_dha
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.inner_update import SGD
-from keras_dha.inner_update import AdamW
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 from tests.test_joint_model import BATCH
 from tests.test_joint_model import batch

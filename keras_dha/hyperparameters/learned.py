@@ -151,7 +151,8 @@ class LearnedHyperparameters(keras.layers.Layer):
         if unused and not self.names_checked:
             raise ValueError(
                 "A hyperparameter of your own must be read by a loss or a "
-                f"layer, with `keras_dha.hyperparameter({unused[0]!r})`. "
+                f"layer, with `keras_dha.hyperparameter({unused[0]!r})`; "
+                "'dropout_rate' by `keras_dha.Dropout` layers. "
                 f"Received: {unused}, which none of them reads"
             )
         self.names_checked = True
@@ -213,6 +214,14 @@ class LearnedHyperparameters(keras.layers.Layer):
                 changed = ops.convert_to_numpy(variable).copy()
                 changed[index] = _to_scale(scale, scale.clip(bound))
                 variable.assign(changed)
+
+    def bounds(self, key):
+        """Returns the pair of bounds of a learned quantity as they are now."""
+        index, scale = self.learned.index(key), self.quantities[key].value
+        ends = (float(b[index]) for b in (self.low, self.high))
+        return tuple(
+            math.exp(end) if scale.scale == "log" else end for end in ends
+        )
 
     def direct(self, key, schedule):
         """Returns what a quantity adds to the rule's input of its name."""

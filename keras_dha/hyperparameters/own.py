@@ -58,6 +58,15 @@ def hyperparameter(name, default=None):
     return values[name]
 
 
+def current(name):
+    """Returns the value of `name` in training, or `None` if there is none."""
+    values = getattr(_active, "values", None)
+    if values is None or name not in values:
+        return None
+    _active.used.add(name)
+    return values[name]
+
+
 @contextlib.contextmanager
 def given(values):
     """Makes `hyperparameter` return these; yields the set of names read.

@@ -26,6 +26,7 @@ _DOMAINS = {
     "momentum": (0.0, True, 1.0),
     LABEL_SMOOTHING: (0.0, True, 1.0),
     MIXUP: (0.0, False, math.inf),
+    "dropout_rate": (0.0, False, 1.0),
 }
 _ELSEWHERE = {
     "lr": "learning_rate",

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-_CROSS_ENTROPIES = (
+CROSS_ENTROPIES = (
     keras.losses.SparseCategoricalCrossentropy,
     keras.losses.CategoricalCrossentropy,
 )
@@ -65,7 +65,7 @@ def smoothed(loss, labels, predictions, strength):
 
 def check_smoothing(loss):
     """Refuses label smoothing of a loss that has no label distribution."""
-    if not isinstance(loss, _CROSS_ENTROPIES):
+    if not isinstance(loss, CROSS_ENTROPIES):
         raise ValueError(
             "`label_smoothing` needs SparseCategoricalCrossentropy or "
             "CategoricalCrossentropy as loss. "

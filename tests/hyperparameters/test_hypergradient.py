@@ -5,10 +5,10 @@ import tensorflow as tf
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.hypergradient import Tangents
-from keras_dha.inner_update import SGD
-from keras_dha.inner_update import AdamW
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
 from tests import references
 from tests.references import central_difference
 

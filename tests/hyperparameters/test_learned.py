@@ -8,10 +8,10 @@ from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.learned import DEFAULTS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.inner_update import SGD
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
 from keras_dha.inner_update import Step
+from keras_dha.update_rules import SGD
 
 SIZES = [2, 3]
 SIZE = sum(SIZES)
