@@ -25,7 +25,7 @@ import tensorflow as tf
 
 import keras_dha
 from benchmarks import machine
-from keras_dha.phases import base_schedule
+from keras_dha.base_schedule import warmup_cosine
 
 ARMS = ("joint", "flip_crop", "rand_augment", "plain")
 RATE, DECAY, MOMENTUM = 0.1, 5e-4, 0.9
@@ -35,7 +35,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
     """The base schedule of a joint run, at a fixed rate."""
 
     def __init__(self, total):
-        factors = [base_schedule(step, total) for step in range(total)]
+        factors = [warmup_cosine(step, total) for step in range(total)]
         self._rates = RATE * np.array(factors + factors[-1:], "float32")
 
     def __call__(self, step):

@@ -25,11 +25,13 @@ _NAMES = {
     "Choice": "architecture.choice",
     "Decision": "architecture.decision",
     "DifferentiableAugmentation": "augmentation.layer",
+    "Dropout": "hyperparameters.dropout",
     "LatencyTable": "architecture.latency",
     "NodeChoice": "architecture.node_choice",
     "Policy": "augmentation.policy",
     "Range": "hyperparameters.ranges",
     "SearchResult": "result",
+    "hyperparameter": "hyperparameters.own",
 }
 _MODULES = {
     "datasets": "datasets",

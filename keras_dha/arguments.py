@@ -13,7 +13,8 @@ _ELSEWHERE = {
     "objective": "the search split's loss is the objective",
     "project_name": "use `directory`",
     "max_model_size": 'use `target={"params": ...}`',
-    "optimizer": "use `hyperparameters`",
+    "optimizer": "use `compile(optimizer=...)`, and `hyperparameters` for "
+    "what is learned",
     "validation_split": "use `validation_data`; the part that judges policy "
     "and hyperparameters is `search_split` of the constructor",
     "initial_epoch": "a further `fit` goes on by itself",

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_dha import optimizers
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
@@ -9,7 +10,16 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
 
 
-def assemble(network, spec, parts, seed, target=None, loss=None, metrics=None):
+def assemble(
+    network,
+    spec,
+    parts,
+    seed,
+    optimizer,
+    target=None,
+    loss=None,
+    metrics=None,
+):
     """Returns the joint model that a first `fit` starts from.
 
     Args:
@@ -18,6 +28,7 @@ def assemble(network, spec, parts, seed, target=None, loss=None, metrics=None):
         spec: `data.DataSpec` of the training data.
         parts: `methods.Parts`.
         seed: Integer.
+        optimizer: `optimizers.Optimizer`.
         target: `Target` for the network, or `None`.
         loss: A Keras loss, its name, or `None` for the cross-entropy that
             fits labels and outputs.
@@ -29,16 +40,24 @@ def assemble(network, spec, parts, seed, target=None, loss=None, metrics=None):
         for decision in decisions:
             decision.freeze(0)
         network = derive(network)
-    return JointModel(
+    hyperparameters = LearnedHyperparameters(
+        optimizers.resolved(optimizer, parts.hyperparameters), parts.horizon
+    )
+    joint = JointModel(
         network,
         _loss(loss, network, spec),
         metrics=metrics or ["accuracy"],
         strategy=strategy if decisions else None,
         augmentation=_augmentation(parts.augmentation, spec),
-        hyperparameters=LearnedHyperparameters(parts.hyperparameters),
+        hyperparameters=hyperparameters,
+        rule=optimizer.rule,
         seed=seed,
         target=target,
     )
+    hyperparameters.check_groups(
+        [v.path for v in joint.weight_vector.variables]
+    )
+    return joint
 
 
 def _augmentation(augmentation, spec):

@@ -7,15 +7,18 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import arguments
+from keras_dha import base_schedule as schedules
 from keras_dha import batches
 from keras_dha import data
 from keras_dha import export as exporting
+from keras_dha import optimizers
 from keras_dha import saving
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
 from keras_dha.architecture.target import Target
 from keras_dha.assembly import assemble
-from keras_dha.hyperparameters.ranges import Range
+from keras_dha.hyperparameters import dropout
+from keras_dha.hyperparameters import quantities
 from keras_dha.methods import parts
 from keras_dha.methods import space_builder
 from keras_dha.pace import ClockPace
@@ -44,8 +47,18 @@ class AutoModel:
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
             `None`. Data that are not images have none.
         hyperparameters: `"auto"`, `None` for fixed defaults, or a dict from
-            `"learning_rate"`, `"weight_decay"`, `"momentum"` to a number
-            (fixed) or a `keras_dha.Range` (learned).
+            name to a number (fixed) or a `keras_dha.Range` (learned):
+            `"learning_rate"`, `"weight_decay"`, `"momentum"` (beta_1 of
+            AdamW), each also as a dict from a pattern of layer names to
+            these; `"label_smoothing"`, `"mixup"` (a of Beta(a, a)),
+            `"dropout_rate"` (of `keras_dha.Dropout` layers); and names of
+            your own, see `keras_dha.hyperparameter`.
+        horizon: How far hypergradients look: `"auto"` for the method's,
+            `"discounted"`, `"one_step"`, `"forward"`, `"implicit"`, or a
+            `keras_dha.hyperparameters.hypergradient.Horizon`.
+        base_schedule: What the learning rate is a factor of:
+            `"warmup_cosine"`, `"cosine"`, `"constant"`, or a Keras
+            `LearningRateSchedule`, whose rates it then multiplies.
         target: `None`, or a dict of upper limits for the derived network:
             `"params"`, all its weights; `"flops"`, operations for one
             example, a multiply-add being two; `"latency_ms"`, by a
@@ -83,6 +96,8 @@ class AutoModel:
         strategy="auto",
         augmentation="auto",
         hyperparameters="auto",
+        horizon="auto",
+        base_schedule="warmup_cosine",
         target=None,
         search_split=0.1,
         outer_every=8,
@@ -93,7 +108,10 @@ class AutoModel:
     ):
         arguments.refuse_unknown(unknown)
         self._builder = space_builder(search_space)
-        self._parts = parts(method, strategy, augmentation, hyperparameters)
+        self._parts = parts(
+            method, strategy, augmentation, hyperparameters, horizon
+        )
+        self.base_schedule = schedules.checked(base_schedule)
         for name, value, default in (
             ("directory", directory, None),
             ("overwrite", overwrite, False),
@@ -124,34 +142,42 @@ class AutoModel:
         self.stop_training = False
         self._distribution = tf.distribute.get_strategy()
         self._compiled = {"loss": None, "metrics": None}
+        self._optimizer = optimizers.read("sgd")
         self.joint = None
         self._spec = None
         self._result = None
 
     def compile(self, loss=None, metrics=None, optimizer=None, **unknown):
-        """Sets loss and metrics; not needed for ordinary classification.
+        """Sets loss, metrics, optimizer; not needed for classification.
 
         Args:
             loss: A Keras loss or its name. By default the cross-entropy that
                 fits the labels (integers or one-hot).
             metrics: List of Keras metrics. By default accuracy.
-            optimizer: Must be `None`: the update rule is SGD with momentum,
-                whose quantities are learned or set by `hyperparameters`.
+            optimizer: `"sgd"` (the default: momentum, and weight decay as an
+                L2 penalty), `"nesterov"`, `"adamw"`, or a Keras `SGD`, `Adam`
+                or `AdamW`. An object's numbers are fixed, or where learning
+                starts if `hyperparameters` has a `keras_dha.Range` of that
+                name; the base schedule multiplies its learning rate. A
+                schedule of its own takes the base schedule's place, and
+                the learning rate is then a factor of it, 1 if not learned.
         """
-        if optimizer is not None or unknown:
+        if unknown:
             raise ValueError(
-                "`compile` takes `loss` and `metrics`. The optimizer is SGD "
-                "with momentum; set or learn its quantities with "
-                'AutoModel(hyperparameters={"learning_rate": ..., '
-                '"weight_decay": ..., "momentum": ...}). '
-                f"Received: optimizer={optimizer!r}, "
-                f"other arguments={sorted(unknown)}"
+                "`compile` takes `loss`, `metrics` and `optimizer`. "
+                f"Received: {sorted(unknown)}"
             )
         if self.joint is not None:
             raise ValueError(
-                "Loss and metrics are fixed by the first `fit`. "
-                f"Received: loss={loss!r}, metrics={metrics!r}"
+                "Loss, metrics and optimizer are fixed by the first `fit`. "
+                f"Received: loss={loss!r}, metrics={metrics!r}, "
+                f"optimizer={optimizer!r}"
             )
+        self._optimizer = optimizers.read(
+            "sgd" if optimizer is None else optimizer
+        )
+        if self._optimizer.schedule is not None:
+            self.base_schedule = self._optimizer.schedule
         self._compiled = {"loss": loss, "metrics": metrics}
 
     def fit(
@@ -226,6 +252,7 @@ class AutoModel:
                     self._spec,
                     self._parts,
                     seed=self.seed,
+                    optimizer=self._optimizer,
                     target=self._target,
                     **self._compiled,
                 )
@@ -241,6 +268,7 @@ class AutoModel:
             steps,
             self.outer_every,
             verbose,
+            self.base_schedule,
         )
         found = self._result.genotype if self._result else {}
         self.stop_training = False
@@ -300,11 +328,13 @@ class AutoModel:
     def _learns_from_search_data(self):
         if self.joint is not None:
             return self.joint.needs_search_data
-        values = (self._parts.hyperparameters or {}).values()
+        values = optimizers.resolved(
+            self._optimizer, self._parts.hyperparameters
+        )
         policy = self._parts.augmentation is not None and self._spec.is_image
         strategy = self._parts.strategy
         bilevel = strategy is not None and strategy.is_bilevel
-        ranges = any(isinstance(value, Range) for value in values)
+        ranges = any(q.is_learned for q in quantities.listed(values))
         return policy or bilevel or ranges
 
     def evaluate(
@@ -374,7 +404,11 @@ class AutoModel:
     def export_model(self):
         """Returns the trained plain `keras.Model`."""
         self._check_fitted("export_model")
-        return derive(self.joint.network)
+        learned = self.joint.hyperparameters
+        rate = None
+        if dropout.RATE in learned.quantities:
+            rate = float(learned.current(dropout.RATE))
+        return dropout.plain(derive(self.joint.network), rate)
 
     def export(
         self,

@@ -1,9 +1,11 @@
-"""Update rules, written out as pure functions on flat vectors.
+"""Update steps on flat vectors: what every rule shares.
 
-All weights of a model are one vector `w`, all velocities one vector `b`: a
-rule then reads as its equation, its derivatives are dot products, and one
-all-reduce serves every replica. These are the rules that hypergradients are
-taken through, so they must not hide inside an optimizer object.
+All weights of a model are one vector `w`: a rule then reads as its equation,
+its derivatives are dot products, and one all-reduce serves every replica.
+Hypergradients are taken through these rules, so a rule also says how its step
+answers to small changes of everything that goes into it (`pushforward`); it
+must not hide inside an optimizer object. The rules themselves are in
+`keras_dha.update_rules`.
 """
 
 from typing import NamedTuple
@@ -11,53 +13,215 @@ from typing import NamedTuple
 from keras import ops
 
 
-class SGDStep(NamedTuple):
-    """The result of one `sgd` step; all vectors of shape `(P,)`."""
+class Inputs(NamedTuple):
+    """What a step is made from; also the tangents of these.
+
+    Attributes:
+        weights: w, shape `(P,)`.
+        slots: Tuple of vectors `(P,)`, what the rule remembers.
+        gradient: g, shape `(P,)`.
+        learning_rate: eta with the base schedule in it; a scalar, or `(P,)`
+            where groups of layers have their own.
+        weight_decay: lambda, likewise.
+        momentum: mu, or beta_1 of AdamW, likewise.
+    """
 
     weights: object
-    velocity: object
+    slots: tuple
+    gradient: object
+    learning_rate: object
+    weight_decay: object
+    momentum: object
+
+
+class Extent(NamedTuple):
+    """Where and when a step applies.
+
+    Attributes:
+        decayed: `(P,)`, 1 where weight decay applies, else 0.
+        active: `(P,)`, 1 where the weight took part in the step. Elsewhere
+            nothing moves: these are the candidates that did not run, and a
+            zero gradient is not a gradient.
+        sizes: List of integers, the sizes of the variables in the vector.
+        count: Float scalar, number of this step, from 1.
+    """
+
+    decayed: object
+    active: object
+    sizes: list
+    count: object
+
+
+class Step(NamedTuple):
+    """The result of a step; `direction` is the u that was applied."""
+
+    weights: object
+    slots: tuple
     direction: object
 
 
-def sgd(
-    weights,
-    velocity,
-    gradient,
-    learning_rate,
-    weight_decay,
-    momentum,
-    decayed,
-    active,
-):
-    """One step of stochastic gradient descent with momentum and decay.
+class UpdateRule:
+    """A step w' = w - eta u, and its derivative.
 
-        u  = momentum * b + g + weight_decay * w      (decay where `decayed`)
-        w' = w - learning_rate * u,    b' = u         (where `active`)
+        dw' = dw - deta u - eta du
 
-    Where not `active`, neither weights nor velocity move: these are the
-    candidates that did not run, and a zero gradient is not a gradient.
+    Subclasses say what u and the slots become (`_direction`), and how these
+    answer to tangents of all inputs (`_direction_tangent`).
 
     Args:
-        weights, velocity, gradient: float tensors of shape `(P,)`.
-        learning_rate, weight_decay, momentum: Scalars.
-        decayed: Tensor `(P,)`, 1 where weight decay applies, else 0.
-        active: Tensor `(P,)`, 1 where the weight took part in the step.
+        clipnorm: Float; each variable's gradient is scaled down to this norm.
+        global_clipnorm: Float; the same for the whole gradient.
+        decays_all: Whether decay applies to all weights, as in Keras'
+            optimizers, and not to kernels and embeddings alone.
 
-    Returns:
-        An `SGDStep`; `direction` is the u that was applied, 0 if inactive.
+    Attributes:
+        slots: Names of the vectors that a step remembers.
+        rates: Pair of learning rates between which a range test looks.
 
-    Reference:
-        Sutskever et al., "On the importance of initialization and momentum
-        in deep learning", ICML 2013; coupled decay as in the DHA paper.
+    Raises:
+        ValueError: Both norms are given, or one is not positive.
     """
-    direction = active * (
-        momentum * velocity + gradient + weight_decay * decayed * weights
-    )
-    return SGDStep(
-        weights - learning_rate * direction,
-        direction + (1.0 - active) * velocity,
-        direction,
-    )
+
+    slots = ()
+    rates = (1e-3, 3.0)
+
+    def __init__(self, clipnorm=None, global_clipnorm=None, decays_all=False):
+        given = [n for n in (clipnorm, global_clipnorm) if n is not None]
+        if len(given) > 1 or any(norm <= 0 for norm in given):
+            raise ValueError(
+                "One of `clipnorm` and `global_clipnorm` may be given, a "
+                f"positive number. Received: clipnorm={clipnorm}, "
+                f"global_clipnorm={global_clipnorm}"
+            )
+        self.clipnorm = clipnorm
+        self.global_clipnorm = global_clipnorm
+        self.decays_all = decays_all
+
+    def step(self, at, extent):
+        """Returns the `Step` from `Inputs` within an `Extent`."""
+        at = at._replace(gradient=self._clip(at.gradient, extent))
+        direction, slots = self._direction(at, extent)
+        direction = extent.active * direction
+        slots = tuple(
+            _blend(extent.active, new, old)
+            for new, old in zip(slots, at.slots, strict=True)
+        )
+        return Step(at.weights - at.learning_rate * direction, slots, direction)
+
+    def pushforward(self, at, tangent, extent):
+        """Returns the tangents of the step's weights and slots.
+
+        Args:
+            at: `Inputs` of the step.
+            tangent: `Inputs` that hold their tangents.
+            extent: `Extent` of the step.
+
+        Returns:
+            Pair of a vector `(P,)` and a tuple of vectors.
+        """
+        tangent = tangent._replace(
+            gradient=self._clip_tangent(at.gradient, tangent.gradient, extent)
+        )
+        at = at._replace(gradient=self._clip(at.gradient, extent))
+        direction, _ = self._direction(at, extent)
+        change, slots = self._direction_tangent(at, tangent, extent)
+        moved = sum_of(
+            (tangent.learning_rate, direction), (at.learning_rate, change)
+        )
+        weights = tangent.weights - extent.active * moved
+        return weights, tuple(
+            _blend(extent.active, new, old)
+            for new, old in zip(slots, tangent.slots, strict=True)
+        )
+
+    def pullback(self, at, vector, extent):
+        """Returns the derivative of <vector, u> by g, shape `(P,)`.
+
+        The rules are elementwise in g, and clipping has a symmetric
+        derivative, so the pushforward's parts in reverse order do it.
+        """
+        clipped = at._replace(gradient=self._clip(at.gradient, extent))
+        still = Inputs(0.0, (0.0,) * len(self.slots), vector, 0.0, 0.0, 0.0)
+        change, _ = self._direction_tangent(clipped, still, extent)
+        return self._clip_tangent(at.gradient, extent.active * change, extent)
+
+    def _total(self, vector, extent):
+        """Sums over what a norm is taken of."""
+        if self.clipnorm is None:
+            return ops.sum(vector)
+        return _sums(vector, extent.sizes)
+
+    def _clip(self, gradient, extent):
+        # g <- g min(1, c / |g|)
+        norm = self.clipnorm or self.global_clipnorm
+        if norm is None:
+            return gradient
+        square = self._total(ops.square(gradient), extent)
+        return _scale(norm, square) * gradient
+
+    def _clip_tangent(self, gradient, tangent, extent):
+        # dg <- s (dg - g <g, dg> / |g|^2)   where s = c / |g| < 1
+        norm = self.clipnorm or self.global_clipnorm
+        if norm is None or is_zero(tangent):
+            return tangent
+        square = self._total(ops.square(gradient), extent)
+        scale = _scale(norm, square)
+        along = self._total(gradient * tangent, extent)
+        along = along / ops.maximum(square, 1e-30)
+        clipped = ops.cast(scale < 1.0, gradient.dtype)
+        return scale * (tangent - clipped * gradient * along)
+
+    def get_config(self):
+        """Returns the constructor's arguments as a JSON-able dict."""
+        return {
+            "clipnorm": self.clipnorm,
+            "global_clipnorm": self.global_clipnorm,
+            "decays_all": self.decays_all,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the rule that `get_config` described."""
+        return cls(**config)
+
+    def _direction(self, at, extent):
+        """Returns (u, new slots)."""
+        raise NotImplementedError
+
+    def _direction_tangent(self, at, tangent, extent):
+        """Returns (du, tangents of the new slots)."""
+        raise NotImplementedError
+
+
+def is_zero(tangent):
+    """Whether a tangent is absent, which costs nothing to know."""
+    return isinstance(tangent, float) and tangent == 0.0
+
+
+def sum_of(*products):
+    """Sum of products, without those that have an absent factor."""
+    total = 0.0
+    for left, right in products:
+        if is_zero(left) or is_zero(right):
+            continue
+        product = left * right
+        total = product if is_zero(total) else total + product
+    return total
+
+
+def _blend(active, new, old):
+    return active * new + (1.0 - active) * old
+
+
+def _scale(norm, square):
+    return ops.minimum(1.0, norm * ops.rsqrt(ops.maximum(square, 1e-30)))
+
+
+def _sums(vector, sizes):
+    """Sums over each variable, repeated over its elements: `(P,)`."""
+    edges = [sum(sizes[:k]) for k in range(1, len(sizes))]
+    sums = [ops.sum(part) for part in ops.split(vector, edges)]
+    return ops.repeat(ops.stack(sums), sizes)
 
 
 class AdamState(NamedTuple):

@@ -12,7 +12,10 @@ from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
+from keras_dha.hyperparameters.training_loss import check_smoothing
 from keras_dha.joint_step import joint_step
+from keras_dha.update_rules import SGD
 from keras_dha.weight_vector import WeightVector
 
 
@@ -28,6 +31,7 @@ class JointModel(keras.Model):
         strategy: Architecture strategy; `None` leaves decisions alone.
         augmentation: Built `keras_dha.DifferentiableAugmentation` or `None`.
         hyperparameters: `LearnedHyperparameters`; `None` for fixed defaults.
+        rule: `inner_update.UpdateRule`; `None` for SGD with momentum.
         policy_rate: Float, step size of Adam on the policy's logits.
         seed: Integer; all draws follow from it and the step.
         target: `architecture.target.Target` for the derived network, or
@@ -44,6 +48,7 @@ class JointModel(keras.Model):
         strategy=None,
         augmentation=None,
         hyperparameters=None,
+        rule=None,
         policy_rate=0.03,
         seed=0,
         target=None,
@@ -67,14 +72,23 @@ class JointModel(keras.Model):
         self.hyperparameters = hyperparameters or LearnedHyperparameters()
         self.seed = seed
         self.weight_vector = WeightVector(network)
-        if not self.hyperparameters.built:
-            self.hyperparameters.build(
-                self.weight_vector.size, self.weight_vector.dtype
-            )
-            self.hyperparameters.averaged.assign(self.weight_vector.read())
-        self.step = self._zeros("step", (), "int32")
+        if LABEL_SMOOTHING in self.hyperparameters.quantities:
+            check_smoothing(loss)
+        self.rule = rule or SGD()
         vector = self.weight_vector
-        self.velocity = self._zeros("velocity", (vector.size,), vector.dtype)
+        self.hyperparameters.allocate(
+            self.rule,
+            vector.sizes,
+            [v.path for v in vector.variables],
+            vector.dtype,
+        )
+        self.hyperparameters.averaged.assign(vector.read())
+        self.step = self._zeros("step", (), "int32")
+        self.count = self._zeros("count", (), vector.dtype)
+        self.slots = [
+            self._zeros(name, (vector.size,), vector.dtype)
+            for name in self.rule.slots
+        ]
         # For `evaluate` and `predict`; the optimizer is never used, but Keras
         # has none that needs no state.
         network.compile(
@@ -114,7 +128,7 @@ class JointModel(keras.Model):
     def derive(self):
         """Returns the joint model of the derived plain network.
 
-        Layers, weights, velocities, averages and all that is learned go on
+        Layers, weights, slots, averages and all that is learned go on
         from where they are.
         """
         self.architecture.decide()
@@ -126,6 +140,7 @@ class JointModel(keras.Model):
             metrics=self.metric_list,
             augmentation=self.policy.augmentation,
             hyperparameters=LearnedHyperparameters.from_config(config),
+            rule=self.rule,
             policy_rate=self.policy.rate,
             seed=self.seed,
             target=self.target,
@@ -156,7 +171,8 @@ class JointModel(keras.Model):
         """Returns the variables that a derived model takes over."""
         return [
             self.step,
-            self.velocity,
+            self.count,
+            *self.slots,
             *self.policy.state_variables(),
             *self.hyperparameters.variables,
         ]
@@ -191,6 +207,7 @@ class JointModel(keras.Model):
             "strategy": serialize(self.architecture.strategy),
             "augmentation": serialize(self.policy.augmentation),
             "hyperparameters": serialize(self.hyperparameters),
+            "rule": serialize(self.rule),
             "policy_rate": self.policy.rate,
             "seed": self.seed,
             "target": serialize(self.target),
@@ -208,6 +225,7 @@ class JointModel(keras.Model):
             "augmentation",
             "hyperparameters",
             "target",
+            "rule",
         ):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)

@@ -11,25 +11,33 @@ batch and S a batch of the search split:
     5  h           moved along <v, Zbar_h>         hypergradient
     6  r_i         = <v, grad_w L_i(w)>            influence of each image
     7  p           moved along mean_i r_i grad_p log p(choice_i)
+       h_loss      moved along <v, d(grad_w L)/dh> exact mixed derivative
     8  a           moved along d/da L_S(w'(a), a), for two-level strategies,
                    which do not use g_a     `keras_dha.architecture.bilevel`
 
 One search gradient v serves every outer quantity. The influences of a whole
 batch are one derivative of the backward pass of step 2: with unit factors
 m_i on the losses, g(m) = sum_i m_i grad L_i is linear in m, and
-d<g(m), v>/dm_i = r_i, without a second forward pass.
+d<g(m), v>/dm_i = r_i, without a second forward pass. The same derivative by
+what acts through the training loss is that of h_loss, and by w a product with
+the Hessian, for horizons that need it (`keras_dha.outer_tape`).
 """
-
-import contextlib
 
 import keras
 import tensorflow as tf
 
-from keras_dha.architecture import bilevel
-from keras_dha.inner_update import sgd
+from keras_dha import outer_tape
+from keras_dha import pairing
+from keras_dha.hyperparameters import own
+from keras_dha.hyperparameters import training_loss
+from keras_dha.hyperparameters.hypergradient import implicit_vector
+from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
+from keras_dha.hyperparameters.quantities import MIXUP
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
 
 # What the seed of a step is for; each use has draws of its own.
-_PATHS, _CHOICES, _TRANSFORMS = range(3)
+_PATHS, _CHOICES, _TRANSFORMS, _MIXUP = range(4)
 
 
 def joint_step(model, batch, schedule, search_batch=None):
@@ -55,71 +63,98 @@ def joint_step(model, batch, schedule, search_batch=None):
             [size], _fold(seed, _PATHS, k), minval=1e-6
         )
     )
-    choices, inputs = _augment(model, images, seed)
     schedule = tf.cast(schedule, model.weight_vector.dtype)
+    values = model.hyperparameters.in_loss()
     factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
-    sources = []
-    if search_batch is not None:
-        sources += [factors] if model.policy.is_learned else []
-        if model.architecture.is_second_order:
-            sources += model.architecture.parameters()
-    with _recorded(model, sources) as tape:
-        loss, gradient, credit = _gradients(model, inputs, labels, factors)
+    outer = outer_tape.OuterTape(
+        _sources(model, factors, values, search_batch is not None),
+        model.network,
+    )
+    with outer.recording():
+        choices, inputs, share = _augment(model, images, seed)
+        if MIXUP in values:
+            inputs, share = _mix_up(values[MIXUP], inputs, seed)
+        losses, loss, gradient, credit = _gradients(
+            model, inputs, labels, factors, values, share
+        )
+    outer.gradient = gradient
     credit = tf.cast(credit, gradient.dtype)
     total = _sum_over_replicas(tf.concat([gradient, credit, [loss]], axis=0))
     size = model.weight_vector.size
-    step_sizes = _update_weights(model, total[:size], schedule)
+    at, extent = _update_weights(model, total[:size], schedule, outer)
     if not model.architecture.is_bilevel:
         model.architecture.update(total[size:-1])
     elif search_batch is not None:
         model.architecture.update(
-            _architecture_gradient(
-                model, search_batch, tape, gradient, step_sizes
-            )
+            _architecture_gradient(model, search_batch, outer, at, extent)
         )
     if search_batch is not None and model.learns_through_average:
         direction = search_gradient(model, search_batch)
-        model.hyperparameters.update(direction)
+        _update_hyperparameters(
+            model, direction, outer, at, extent, values, share
+        )
         if model.policy.is_learned:
-            influence = tape.gradient(
-                gradient, factors, output_gradients=direction
+            vector = model.rule.pullback(at, direction, extent)
+            influence, path = outer.along(
+                model.policy.smoothed(vector),
+                outer_tape.FACTORS,
+                outer_tape.PATH,
             )
-            model.policy.update(choices, influence, _sum_over_replicas)
+            model.policy.update(
+                *(choices, influence, losses, path),
+                *(_fold(seed, _CHOICES, 0), _sum_over_replicas),
+            )
     model.step.assign_add(1)
     return total[-1]
 
 
-@contextlib.contextmanager
-def _recorded(model, sources):
-    """Records how a gradient depends on some sources; `None` if on none."""
-    if not sources:
-        yield None
-        return
-    statistics = contextlib.nullcontext()
-    if model.architecture.is_second_order:
-        statistics = bilevel.exact_statistics(model.network)
-    with (
-        tf.GradientTape(persistent=True, watch_accessed_variables=False) as t,
-        statistics,
-    ):
-        t.watch(sources)
-        yield t
+def _sources(model, factors, values, is_outer):
+    """Returns what this step's gradient is to be differentiated by."""
+    learned, architecture = model.hyperparameters, model.architecture
+    sources = {}
+    if is_outer:
+        sources |= {name: values[name] for name in learned.learned_in_loss}
+        if model.policy.is_learned:
+            sources[outer_tape.PATH] = model.policy.path()
+        if model.policy.is_learned or MIXUP in learned.learned:
+            sources[outer_tape.FACTORS] = factors
+        if architecture.is_second_order:
+            sources[outer_tape.ARCHITECTURE] = architecture.parameters()
+    horizon = learned.horizon
+    if learned.learned and (horizon.restart or (horizon.terms and is_outer)):
+        sources[outer_tape.WEIGHTS] = model.weight_vector.tensors()
+    return sources
 
 
-def _gradients(model, inputs, labels, factors):
-    """Returns this replica's part of loss, g and g_a (flat vectors)."""
+def _gradients(model, inputs, labels, factors, values, share):
+    """Returns L_i, and this replica's part of loss, g and g_a (flat vectors).
+
+    `share` is how much of each label is its partner's, `None` for nothing.
+    """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     parameters = model.architecture.parameters()
     weights = model.weight_vector.tensors()
     with tf.GradientTape() as tape:
-        predictions = model.network(inputs, training=True)
-        losses = model.loss_object.call(labels, predictions)
+        with own.given(values) as used:
+            predictions = model.network(inputs, training=True)
+            losses = pairing.mixed_losses(
+                lambda truth: training_loss.smoothed(
+                    model.loss_object,
+                    truth,
+                    predictions,
+                    values.get(LABEL_SMOOTHING),
+                ),
+                labels,
+                share,
+            )
+            penalties = model.network.losses
         losses = tf.cast(losses, factors.dtype)
         loss = tf.reduce_sum(factors * losses)
         loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
-        if model.network.losses:
-            penalty = tf.add_n(model.network.losses) / replicas
+        if penalties:
+            penalty = tf.add_n(penalties) / replicas
             loss += tf.cast(penalty, loss.dtype)
+    model.hyperparameters.check_used(used)
     gradients = tape.gradient(
         loss,
         weights + parameters,
@@ -128,6 +163,7 @@ def _gradients(model, inputs, labels, factors):
     model.network.compute_metrics(inputs, labels, predictions)
     credit = gradients[len(weights) :] or [tf.zeros([0])]
     return (
+        losses,
         loss,
         model.weight_vector.join(gradients[: len(weights)]),
         tf.concat(credit, axis=0),
@@ -144,28 +180,90 @@ def _augment(model, images, seed):
     )
 
 
-def _update_weights(model, gradient, schedule):
-    """Takes the inner step; returns -dw'/dg, a vector `(P,)`."""
-    learned, vector = model.hyperparameters, model.weight_vector
-    weights, velocity = vector.read(), model.velocity.value
-    decayed = tf.constant(vector.decayed)
-    active = vector.active()
-    rate = schedule * learned.value("learning_rate")
-    step = sgd(
-        weights,
-        velocity,
+def _mix_up(strength, images, seed):
+    """Returns mixed images and the share of each one's partner."""
+    context = tf.distribute.get_replica_context()
+    share = training_loss.draw_shares(
+        strength,
+        images.shape[0] or tf.shape(images)[0],
+        _fold(seed, _MIXUP, 0),
+        context.replica_id_in_sync_group,
+        context.num_replicas_in_sync,
+    )
+    return pairing.blended(images, share), share
+
+
+def _update_weights(model, gradient, schedule, outer):
+    """Takes the step; returns its `Inputs` and `Extent`."""
+    learned, vector, rule = (
+        model.hyperparameters,
+        model.weight_vector,
+        model.rule,
+    )
+    count = model.count.assign_add(1.0)
+    at = Inputs(
+        vector.read(),
+        # Tensors: a variable would be read after the step has changed it.
+        tuple(tf.convert_to_tensor(slot) for slot in model.slots),
         gradient,
-        rate,
+        schedule * learned.value("learning_rate"),
         learned.value("weight_decay"),
         learned.value("momentum"),
-        decayed,
-        active,
     )
+    decayed = tf.constant(vector.decayed)
+    extent = Extent(
+        tf.ones_like(decayed) if rule.decays_all else decayed,
+        vector.active(),
+        vector.sizes,
+        tf.convert_to_tensor(count),
+    )
+    step = rule.step(at, extent)
     if model.learns_through_average:
-        learned.advance(weights, velocity, step, schedule, decayed, active)
+        learned.advance(
+            at, extent, step, schedule, lambda u: _curvature(model, outer, u)
+        )
     vector.write(step.weights)
-    model.velocity.assign(step.velocity)
-    return active * rate
+    for slot, value in zip(model.slots, step.slots, strict=True):
+        slot.assign(value)
+    return at, extent
+
+
+def _curvature(model, outer, vector):
+    """Returns the training loss' Hessian times a vector, `(P,)`."""
+    (parts,) = outer.along(vector, outer_tape.WEIGHTS)
+    return _sum_over_replicas(model.weight_vector.join(parts))
+
+
+def _update_hyperparameters(model, direction, outer, at, extent, values, share):
+    """Moves the hyperparameters along the search gradient `direction`."""
+    learned = model.hyperparameters
+    if not learned.learned:
+        return
+    # What v is to g: through the update rule, or as the optimum moves.
+    vector = model.rule.pullback(at, direction, extent)
+    if learned.horizon.terms:
+        direction = vector = implicit_vector(
+            direction,
+            lambda u: (
+                _curvature(model, outer, u)
+                + at.weight_decay * extent.decayed * u
+            ),
+            tf.reduce_mean(at.learning_rate),
+            learned.horizon,
+        )
+    names = learned.learned_in_loss
+    through_loss = {
+        name: -_sum_over_replicas(derivative)
+        for name, derivative in zip(
+            names, outer.along(vector, *names), strict=True
+        )
+    }
+    if MIXUP in learned.learned:
+        (influence,) = outer.along(vector, outer_tape.FACTORS)
+        through_loss[MIXUP] = training_loss.mixup_hypergradient(
+            influence, share, values[MIXUP], _sum_over_replicas
+        )
+    learned.update(direction, through_loss)
 
 
 def search_gradient(model, batch):
@@ -175,7 +273,7 @@ def search_gradient(model, batch):
     return _sum_over_replicas(model.weight_vector.join(gradients))
 
 
-def _architecture_gradient(model, batch, tape, gradient, step_sizes):
+def _architecture_gradient(model, batch, outer, at, extent):
     """Returns d/da L_S(w'(a), a), at the weights w' after the inner step."""
     parameters = model.architecture.parameters()
     weights = model.weight_vector.read()
@@ -184,12 +282,12 @@ def _architecture_gradient(model, batch, tape, gradient, step_sizes):
     derivative = tf.concat(gradients[count:], axis=0)
     if model.architecture.is_second_order:
         direction = model.weight_vector.join(gradients[:count])
-        derivative -= bilevel.mixed_term(
-            tape,
-            gradient,
-            parameters,
-            step_sizes * _sum_over_replicas(direction),
+        direction = at.learning_rate * _sum_over_replicas(direction)
+        (mixed,) = outer.along(
+            model.rule.pullback(at, direction, extent),
+            outer_tape.ARCHITECTURE,
         )
+        derivative -= tf.concat(mixed, axis=0)
     return _sum_over_replicas(derivative)
 
 
@@ -203,6 +301,7 @@ def _search_gradients(model, batch, weights, parameters):
         tape.watch([*values, *parameters])
         with _ReadOnly(state_mapping=mapping):
             predictions = model.network(images, training=True)
+        # Outside of `own.given`: what judges has the defaults.
         losses = model.loss_object.call(labels, predictions)
         loss = tf.reduce_mean(losses) / replicas
     return tape.gradient(

@@ -13,8 +13,10 @@ from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import GDAS
 from keras_dha.architecture.strategies import Strategy
-from keras_dha.hyperparameters.learned import AUTO
-from keras_dha.hyperparameters.learned import validated
+from keras_dha.hyperparameters.hypergradient import DISCOUNTED
+from keras_dha.hyperparameters.hypergradient import HORIZONS
+from keras_dha.hyperparameters.hypergradient import Horizon
+from keras_dha.hyperparameters.quantities import validated
 
 
 class Parts(NamedTuple):
@@ -23,16 +25,19 @@ class Parts(NamedTuple):
     Attributes:
         strategy: `Strategy` of the architecture search.
         augmentation: `"auto"` or a `DifferentiableAugmentation`.
-        hyperparameters: Dict from name to number or `Range`.
+        hyperparameters: Dict from name to number or `Range`; `"auto"` for
+            what suits the optimizer.
+        horizon: `hypergradient.Horizon` by which they are learned.
     """
 
     strategy: object
     augmentation: object
-    hyperparameters: dict | None
+    hyperparameters: dict | str | None
+    horizon: Horizon = DISCOUNTED
 
 
 METHODS = {
-    "auto": lambda: Parts(DSNAS(), "auto", AUTO),
+    "auto": lambda: Parts(DSNAS(), "auto", "auto"),
     "darts": lambda: Parts(DARTS(), None, None),
     "dsnas": lambda: Parts(DSNAS(), None, None),
     "gdas": lambda: Parts(GDAS(), None, None),
@@ -49,13 +54,13 @@ _SPACES = {
 }
 
 
-def parts(method, strategy, augmentation, hyperparameters):
+def parts(method, strategy, augmentation, hyperparameters, horizon="auto"):
     """Returns the `Parts` of a method with the given ones in their place.
 
     Args:
         method: Name of a method.
-        strategy, augmentation, hyperparameters: As `keras_dha.AutoModel`
-            takes them; `"auto"` keeps the method's.
+        strategy, augmentation, hyperparameters, horizon: As
+            `keras_dha.AutoModel` takes them; `"auto"` keeps the method's.
     """
     if method not in METHODS:
         raise ValueError(
@@ -75,7 +80,20 @@ def parts(method, strategy, augmentation, hyperparameters):
             "`hyperparameters` must be 'auto', None or a dict. "
             f"Received: hyperparameters={hyperparameters!r}"
         )
+    if horizon != "auto":
+        row = row._replace(horizon=_checked_horizon(horizon))
     return row
+
+
+def _checked_horizon(horizon):
+    if isinstance(horizon, Horizon):
+        return horizon
+    if horizon not in HORIZONS:
+        raise ValueError(
+            f"`horizon` must be 'auto' or one of {sorted(HORIZONS)}. "
+            f"Received: horizon={horizon!r}"
+        )
+    return HORIZONS[horizon]
 
 
 def _checked_strategy(strategy):

@@ -9,7 +9,6 @@
 A network without decisions is trained from the first step.
 """
 
-import math
 from typing import NamedTuple
 
 WARMUP, SEARCH, SETTLE, TRAIN = "warm-up", "search", "settle", "train"
@@ -68,16 +67,3 @@ def plan(total, strategy):
     # At least one step of search, and one of training the derived network.
     end = min(max(round(strategy.until * total), warmup + 1), total - 1)
     return Plan(total, min(warmup, end), end, max(1, total // 100))
-
-
-def base_schedule(step, total, rise=0.03):
-    """Returns the factor of the learning rate at a step, in (0, 1].
-
-    A linear rise over the first steps, then half a cosine down to 0, as in
-    Loshchilov & Hutter, "SGDR", ICLR 2017. What is learned multiplies it.
-    """
-    rising = max(1, round(rise * total))
-    if step < rising:
-        return (step + 1) / rising
-    done = (step - rising) / max(1, total - rising)
-    return 0.5 * (1.0 + math.cos(math.pi * done))

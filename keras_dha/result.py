@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import keras
+
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.augmentation.policy import Policy
 
@@ -15,8 +17,11 @@ class SearchResult:
         genotype: Dict from each choice's name to `{"choice",
             "frozen", "probabilities"}`; empty if nothing was chosen.
         policy: The learned `keras_dha.augmentation.policy.Policy`, or `None`.
-        hyperparameters: Dict from name to `{"value", "start", "learned"}`;
-            the rate is the multiplier of the base schedule.
+        hyperparameters: Dict from name to `{"value", "start", "learned",
+            "at_bounds"}`, the last one the shares of updates that ended at
+            the lower and the upper bound. A learning rate is the multiplier
+            of the base schedule, and has `"steps"` and `"rates"` as well,
+            what the two came to in the course of the run.
         history: Dict from a quantity's name to its values, one an epoch.
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
             and `steps`), `parameters` of the derived network, and with a
@@ -77,6 +82,33 @@ class SearchResult:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
         return cls(**fields)
 
+    def learning_rate_schedule(self, name="learning_rate"):
+        """Returns the learning rate of the run as a Keras schedule.
+
+        The run's own update rule at these rates, but without search, is
+        `keras.optimizers.SGD(result.learning_rate_schedule(), momentum=0.9)`
+        for instance.
+
+        Args:
+            name: String; for groups of layers a key of `hyperparameters`.
+
+        Returns:
+            A stock `PiecewiseConstantDecay` of about a hundred pieces over
+            the run's steps.
+        """
+        found = self.hyperparameters.get(name, {})
+        if "rates" not in found:
+            known = [k for k, v in self.hyperparameters.items() if "rates" in v]
+            raise ValueError(
+                f"`name` must be one of {known}. Received: name={name!r}"
+            )
+        steps, rates = found["steps"], found["rates"]
+        if len(rates) == 1:
+            steps, rates = [0, 2], rates * 2
+        # Each rate counts until half way to the next one that was seen.
+        ends = [(a + b) // 2 for a, b in zip(steps, steps[1:], strict=False)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
+
     def summary(self):
         """Returns the result as text for people."""
         parts = [
@@ -116,7 +148,7 @@ class SearchResult:
             lines.append(
                 f"  {name:<14} " + " -> ".join(f"{v:.3g}" for v in path)
             )
-        lines.append("  (the learning rate multiplies a cosine schedule)")
+        lines.append("  (the learning rate multiplies the base schedule)")
         return "\n".join(lines)
 
     def _cost(self):

@@ -15,22 +15,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha import base_schedule
 from keras_dha import calibration
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
+from keras_dha import trust
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
-from keras_dha.hyperparameters import range_test
-from keras_dha.hyperparameters.ranges import Range
 from keras_dha.result import SearchResult
 
 # The name under which the time of first calls is kept.
 TRACING = "tracing"
 RANGE_TEST = "range test"
-# Enough steps for a smooth curve, few enough to cost little of a run.
-_RANGE_TEST_STEPS = 60
-_RANGE_TEST_LOW, _RANGE_TEST_HIGH = 1e-3, 3.0
+# At how many places of a run the learning rate is written down.
+_RATES_KEPT = 100
 
 
 class Run:
@@ -45,6 +44,8 @@ class Run:
         steps_per_epoch: Integer.
         outer_every: Integer, inner steps for each joint one.
         verbose: 0, 1 or 2.
+        schedule: Base schedule of the learning rate, see
+            `keras_dha.base_schedule`.
 
     Attributes:
         joint: The joint model as it is now; another one once derived.
@@ -62,7 +63,9 @@ class Run:
         steps_per_epoch,
         outer_every,
         verbose,
+        schedule="warmup_cosine",
     ):
+        self.schedule = schedule
         self.batches = batches
         self.search_batches = search_batches
         self.distribution = distribution
@@ -78,6 +81,9 @@ class Run:
         self.plan = phases.plan(pace.total, searched)
         self._next_step = 0
         self._next_check = 0
+        self._rates = {}
+        self._next_kept = 0
+        self._guard = trust.Guard(joint)
         self._frozen = 0
         self._search_options = contextlib.ExitStack()
         self._use(joint)
@@ -115,35 +121,6 @@ class Run:
         position = self.pace.position(self._next_step)
         return self.plan.phase(position, self.is_derived, self._frozen)
 
-    def range_test(self):
-        """Finds where the learning rate starts and ends; rolls back.
-
-        Returns:
-            The `range_test.RangeTest`, already applied.
-        """
-        learned = self.joint.hyperparameters
-        saved = [keras.ops.convert_to_numpy(v) for v in self.joint.variables]
-        tried = range_test.rates(
-            _RANGE_TEST_LOW, _RANGE_TEST_HIGH, _RANGE_TEST_STEPS
-        )
-        losses = []
-        stream = self._batches_from(self.batches, 0)
-        current = learned.value("learning_rate")
-        for rate in tried:
-            # One seed, and so one path: paths differ more than rates do.
-            self.joint.step.assign(0)
-            # The rate under test, as a factor of the one that is set.
-            loss = self._inner(next(stream), tf.cast(rate / current, "float32"))
-            losses.append(float(loss))
-            if range_test.has_diverged(losses):
-                break
-        found = range_test.evaluate(tried[: len(losses)], losses)
-        for variable, value in zip(self.joint.variables, saved, strict=True):
-            variable.assign(value)
-        self.joint.network.reset_metrics()
-        learned.set_value("learning_rate", found.start, high=found.high)
-        return found
-
     def fit(self, owner, callbacks, validate, is_new):
         """Runs all epochs; returns the `keras.callbacks.History`.
 
@@ -162,12 +139,9 @@ class Run:
 
     def _fit(self, owner, callbacks, validate, is_new):
         begun = time.monotonic()
+        self._find_rate(is_new)
         learned = self.joint.hyperparameters
-        rate = learned.values["learning_rate"]
-        if is_new and isinstance(rate, Range) and rate.start is None:
-            self.range_test()
-            self.seconds[RANGE_TEST] = time.monotonic() - begun
-            self.steps[RANGE_TEST] = _RANGE_TEST_STEPS
+        bounds_before = learned.at_bounds.numpy(), float(learned.count.numpy())
         # One stream for all epochs: to end one costs as much as many batches.
         done = int(self.joint.step.numpy())
         self._stream = self._batches_from(self.batches, done)
@@ -176,7 +150,7 @@ class Run:
             self._search_stream = self._batches_from(
                 self.search_batches, done // self.outer_every
             )
-        self.starts = {n: float(learned.value(n)) for n in learned.values}
+        self.starts = {k: float(learned.current(k)) for k in learned.quantities}
         shown = progress.Progress(
             self.pace,
             self.phase,
@@ -208,6 +182,12 @@ class Run:
             self._finish()
             owner.joint = self.joint
         listeners.on_train_end(logs)
+        learned = self.joint.hyperparameters
+        self.at_bounds = trust.report_bounds(
+            learned,
+            learned.at_bounds.numpy() - bounds_before[0],
+            float(learned.count.numpy()) - bounds_before[1],
+        )
         self.total_seconds = time.monotonic() - begun
         self.pace.check(
             self._next_step,
@@ -243,11 +223,13 @@ class Run:
             policy=augmentation and augmentation.policy(),
             hyperparameters={
                 name: {
-                    "value": float(learned.value(name)),
+                    "value": float(learned.current(name)),
                     "start": self.starts[name],
                     "learned": name in learned.learned,
+                    "at_bounds": list(self.at_bounds.get(name, (0.0, 0.0))),
+                    **self._rates.get(name, {}),
                 }
-                for name in learned.values
+                for name in learned.quantities
             },
             history=self.history.history,
             cost={
@@ -257,9 +239,27 @@ class Run:
                     for name, seconds in self.seconds.items()
                 },
                 "parameters": self.joint.network.count_params(),
+                "undone": self._guard.undone,
                 **({"target": target.record()} if target else {}),
             },
         )
+
+    def _find_rate(self, is_new):
+        """Finds where the learning rate starts, if that is to be found."""
+        # The rates of a Keras schedule are not known to a range test.
+        if isinstance(self.schedule, str):
+            self._guard.test = self._test_range
+            if is_new and trust.lacks_start(self.joint):
+                self._test_range()
+        self._guard.watch(self.joint)
+
+    def _test_range(self):
+        begun = time.monotonic()
+        stream = self._batches_from(self.batches, 0)
+        found = trust.test_range(self.joint, self._inner, stream)
+        self.seconds[RANGE_TEST] = time.monotonic() - begun
+        self.steps[RANGE_TEST] = trust.RANGE_TEST_STEPS
+        return found
 
     def epoch(self, callbacks):
         """Runs one epoch; returns its logs, a dict of floats."""
@@ -271,9 +271,13 @@ class Run:
             losses.append(loss)
             callbacks.on_train_batch_end(k, {"loss": loss})
             self._next_step += 1
+            losses = losses[: len(losses) - self._guard.check(loss)]
             self._settle()
             if self.pace.is_over(self._next_step):
                 break
+        losses = losses[: len(losses) - self._guard.look()]
+        # Where all of an epoch was undone, the loss before it.
+        losses = losses or [self._guard.loss or loss]
         loss = float(np.mean([float(loss) for loss in losses]))
         if not np.isfinite(loss):
             raise FloatingPointError(
@@ -290,9 +294,11 @@ class Run:
         if phase in (phases.SEARCH, phases.SETTLE):
             self.joint.architecture.start()
             self.joint.architecture.advance_to(self.plan.progress(position))
-        schedule = tf.constant(
-            phases.base_schedule(position, self.plan.total), "float32"
-        )
+        # A Keras schedule goes by steps, ours by the position in the run.
+        at = position if isinstance(self.schedule, str) else step
+        factor = base_schedule.factor(self.schedule, at, self.plan.total)
+        self._keep_rates(step, position, factor)
+        schedule = tf.constant(factor, "float32")
         batch = next(self._stream)
         is_outer = self._search_stream and step % self.outer_every == 0
         if is_outer:
@@ -310,6 +316,18 @@ class Run:
         )
         self.steps[phase] = self.steps.get(phase, 0) + 1
         return loss
+
+    def _keep_rates(self, step, position, factor):
+        """Writes down the learning rate of some steps, to be replayed."""
+        learned = self.joint.hyperparameters
+        if position < self._next_kept:
+            return
+        self._next_kept = position + max(1, self.plan.total // _RATES_KEPT)
+        for key, quantity in learned.quantities.items():
+            if quantity.name == "learning_rate":
+                kept = self._rates.setdefault(key, {"steps": [], "rates": []})
+                kept["steps"].append(step)
+                kept["rates"].append(factor * float(learned.current(key)))
 
     def _settle(self):
         """Hardens decisions; derives the network when none is left."""
@@ -339,6 +357,7 @@ class Run:
         counted = [v.numpy() for v in self._metric_variables()]
         with self.distribution.scope():
             self._use(self.joint.derive())
+        self._guard.watch(self.joint)
         # The epoch's metrics go on where they were.
         for variable, value in zip(
             self._metric_variables(), counted, strict=True
@@ -363,7 +382,7 @@ class Run:
     def _trajectory(self):
         """Returns the current values of all that is learned by gradient."""
         learned = self.joint.hyperparameters
-        logs = {name: float(learned.value(name)) for name in learned.learned}
+        logs = {key: float(learned.current(key)) for key in learned.learned}
         if self.joint.policy.augmentation is not None:
             logs["policy_entropy"] = (
                 self.joint.policy.augmentation.policy().entropy

@@ -15,7 +15,7 @@ from keras_dha.joint_model import JointModel
 from keras_dha.result import SearchResult
 
 # The constructor's arguments that a run goes on with.
-ARGUMENTS = ("search_split", "outer_every", "seed")
+ARGUMENTS = ("search_split", "outer_every", "seed", "base_schedule")
 
 
 def write(filepath, overwrite, joint, arguments, spec, result):
@@ -41,7 +41,7 @@ def write(filepath, overwrite, joint, arguments, spec, result):
             f"Received: filepath={str(filepath)!r}"
         )
     joint.owner = {
-        "arguments": arguments,
+        "arguments": keras.saving.serialize_keras_object(arguments),
         "spec": spec._asdict(),
         "result": result and json.loads(result.to_json()),
     }
@@ -71,9 +71,10 @@ def read(filepath):
             f"Received: filepath={str(filepath)!r}"
         )
     owner, spec = joint.owner, dict(joint.owner["spec"])
+    arguments = keras.saving.deserialize_keras_object(owner["arguments"])
     for name in ("shape", "value_range"):
         spec[name] = tuple(spec[name])
     result = owner["result"]
     if result is not None:
         result = SearchResult.from_json(json.dumps(result))
-    return joint, owner["arguments"], DataSpec(**spec), result
+    return joint, arguments, DataSpec(**spec), result

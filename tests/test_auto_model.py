@@ -758,7 +758,11 @@ def test_search_data_in_place_of_a_split():
         ({"max_trials": 3}, TypeError, "`max_trials`.*no trials.*`epochs`"),
         ({"tuner": "greedy"}, TypeError, "`tuner`.*no trials"),
         ({"objective": "val_loss"}, TypeError, "`objective`.*search split"),
-        ({"optimizer": "adam"}, TypeError, "`optimizer`.*`hyperparameters`"),
+        (
+            {"optimizer": "adam"},
+            TypeError,
+            "`optimizer`.*`compile.*`hyperparameters`",
+        ),
         ({"spam": 1}, TypeError, "`AutoModel` does not take `spam`.*spam=1"),
         ({"method": "magic"}, ValueError, "`method`.*'auto'.*'magic'"),
         ({"search_space": "vit"}, ValueError, "`search_space`.*'vit'"),
@@ -859,8 +863,8 @@ def test_before_fit_there_is_nothing_to_use(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"optimizer": "adam"}, "SGD.*hyperparameters=.*'adam'"),
-        ({"run_eagerly": True}, "`loss` and `metrics`.*'run_eagerly'"),
+        ({"optimizer": "adam"}, "one of .*'adamw'.*optimizer='adam'"),
+        ({"run_eagerly": True}, "`loss`, `metrics` and .*'run_eagerly'"),
     ],
 )
 def test_compile_refuses_what_it_cannot_honour(arguments, message):

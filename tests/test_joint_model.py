@@ -93,7 +93,7 @@ def search_loss(joint, data):
     return float(tf.reduce_mean(losses))
 
 
-@pytest.mark.parametrize("name", hypergradient.LEARNABLE)
+@pytest.mark.parametrize("name", hypergradient.OPTIMIZER)
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 def test_hypergradient_through_a_network(float64, name, momentum):
     values = {**LEARNED, "momentum": momentum}
@@ -213,7 +213,7 @@ def test_an_unsampled_candidate_does_not_move():
     moved = set()
     for k in range(12):
         weights = joint.weight_vector.read().numpy()
-        velocity = joint.velocity.numpy()
+        velocity = joint.slots[0].numpy()
         step(batch(k, "float32"), tf.constant(1.0))
         sampled = int(choice.decision.sampled.numpy())
         for candidate, where in enumerate(owned):
@@ -224,7 +224,7 @@ def test_an_unsampled_candidate_does_not_move():
             else:
                 np.testing.assert_array_equal(now, weights[where])
                 np.testing.assert_array_equal(
-                    joint.velocity.numpy()[where], velocity[where]
+                    joint.slots[0].numpy()[where], velocity[where]
                 )
     assert moved == {0, 1, 2}
 

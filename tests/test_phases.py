@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from keras_dha import phases
@@ -48,24 +47,3 @@ def test_every_run_searches_and_then_trains(total, warmup, until):
 def test_a_run_of_one_step_searches():
     plan = phases.plan(1, DSNAS())
     assert plan.phase(0, derived=False) == phases.SEARCH
-
-
-def numpy_schedule(total, rise):
-    """Linear rise, then half a cosine, written down as arrays."""
-    rising = max(1, round(rise * total))
-    up = np.arange(1, rising + 1) / rising
-    down = np.cos(np.linspace(0.0, np.pi, total - rising, endpoint=False))
-    return np.concatenate([up, 0.5 + 0.5 * down])
-
-
-@pytest.mark.parametrize("total, rise", [(200, 0.1), (37, 0.25), (5, 0.0)])
-def test_base_schedule(total, rise):
-    ours = [phases.base_schedule(k, total, rise) for k in range(total)]
-    np.testing.assert_allclose(ours, numpy_schedule(total, rise), rtol=1e-12)
-
-
-@pytest.mark.parametrize("total", [1, 2, 3, 10, 1000])
-def test_no_step_is_lost_and_none_exceeds_the_learned_rate(total):
-    factors = [phases.base_schedule(k, total) for k in range(total)]
-    assert max(factors) == 1.0
-    assert min(factors) > 0.0

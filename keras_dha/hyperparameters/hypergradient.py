@@ -1,32 +1,53 @@
 """Hypergradients: how the search loss answers to learning rate and friends.
 
-The inner step (see `keras_dha.inner_update.sgd`), with s_t the base schedule:
+A step w_{t+1}, b_{t+1} = update(w_t, b_t, g_t; h) is differentiated forward,
+one tangent pair (Z = dw/dh, V = db/dh) for each hyperparameter h of the
+optimizer, with d the derivative of the update (`inner_update.pushforward`):
 
-    u_t = mu b_t + g_t + lambda w_t,   b_{t+1} = u_t,
-    w_{t+1} = w_t - s_t eta u_t
+    Z_{t+1}, V_{t+1} = d update(k Z_t, k V_t, dg_t; dh = 1)
 
-is differentiated forward, one tangent pair (V = db/dh, Z = dw/dh) per
-hyperparameter h, with the Hessian of the training loss left out (dg/dw = 0)
-and the past discounted by gamma:
-
-    V_{t+1} = gamma mu V_t + D_t        D = 0 (eta), w_t (lambda), b_t (mu)
-    Z_{t+1} = gamma Z_t - s_t (eta V_{t+1} + [h is eta] u_t)
-
-The search loss is taken at the averaged weights wbar <- beta wbar +
-(1 - beta) w, so its hypergradient needs the average of Z:
+The search loss is taken at averaged weights wbar <- beta wbar + (1 - beta) w,
+so its hypergradient needs the average of Z:
 
     dL_S(wbar)/dh = <grad L_S(wbar), Zbar>,   Zbar <- beta Zbar + (1 - beta) Z
 
-With gamma = beta = 0 this is the exact one-step hypergradient of DHA, which
-sees only the next step and prefers small learning rates; the long horizon
-sees what a rate does to where training is going.
+What tells horizons apart is how much of the past is kept (k), and what they
+take for dg = H Z, the answer of the training gradient (H its Hessian):
+
+    one step       k = 0                    dg = 0
+    discounted     k = gamma                dg = 0
+    forward mode   k = 1, or 0 every K      dg = H Z, exact
+    implicit       k = 0, and in place of v the Neumann series (below)
+
+One step is the form of DHA; it sees only the next step and prefers small
+learning rates. The discounted one sees what a rate does to where training is
+going. Forward mode is exact within its K steps and costs a Hessian product
+for each hyperparameter and step. The implicit one asks how the optimum moves,
+which only regularisers do:
+
+    dL_S/dh = -<p, d(grad L_T)/dh>,   p = alpha sum_{i<=n} (I - alpha H)^i v
+
+which tends to H^-1 v (Lorraine et al., "Optimizing millions of
+hyperparameters by implicit differentiation", AISTATS 2020).
+
+What acts through the training loss (label smoothing, a weight of one's own)
+needs d(grad L_T)/dh only against one vector, v or p:
+
+    dL_S/dh = -eta <v, d(grad L_T)/dh>
+
+one derivative of the backward pass for all of them. In the discounted sum
+this is every term's share as long as v changes slowly, so that horizon takes
+v at the averaged weights and leaves the sum to the average over updates.
 """
 
 from typing import NamedTuple
 
 from keras import ops
 
-LEARNABLE = ("learning_rate", "weight_decay", "momentum")
+from keras_dha.inner_update import Inputs
+
+# What the update rules take; they have tangents.
+OPTIMIZER = ("learning_rate", "weight_decay", "momentum")
 
 
 class Horizon(NamedTuple):
@@ -35,28 +56,45 @@ class Horizon(NamedTuple):
     Attributes:
         discount: Float in [0, 1], gamma: what a tangent keeps per step.
         averaging: Float in [0, 1), beta: what the averages keep per step.
+        restart: Integer K; if not 0, forward mode with exact Hessian
+            products that starts anew every K steps.
+        terms: Integer n; if not 0, the implicit one with n Hessian products.
     """
 
     discount: float = 0.998
     averaging: float = 0.98
+    restart: int = 0
+    terms: int = 0
+
+    @property
+    def needs_hessian(self):
+        """Whether Hessian products are to be had."""
+        return bool(self.restart or self.terms)
 
 
-# What learning uses by default, and the form of the DHA paper.
-LONG = Horizon()
+DISCOUNTED = Horizon()
 ONE_STEP = Horizon(discount=0.0, averaging=0.0)
+FORWARD = Horizon(discount=1.0, averaging=0.0, restart=16)
+IMPLICIT = Horizon(discount=0.0, averaging=0.0, terms=8)
+HORIZONS = {
+    "discounted": DISCOUNTED,
+    "one_step": ONE_STEP,
+    "forward": FORWARD,
+    "implicit": IMPLICIT,
+}
 
 
 class Tangents(NamedTuple):
-    """Derivatives by one hyperparameter; vectors of shape `(P,)`.
+    """Derivatives by one hyperparameter.
 
     Attributes:
-        velocity: V, of the velocity.
-        weights: Z, of the weights.
-        averaged: Zbar, of the averaged weights.
+        weights: Z, shape `(P,)`.
+        slots: V, tuple of vectors, one for each slot of the update rule.
+        averaged: Zbar, shape `(P,)`.
     """
 
-    velocity: object
     weights: object
+    slots: tuple
     averaged: object
 
 
@@ -65,48 +103,54 @@ def average(averaged, weights, horizon):
     return horizon.averaging * averaged + (1.0 - horizon.averaging) * weights
 
 
-def advance(
-    name,
-    tangents,
-    weights,
-    velocity,
-    direction,
-    learning_rate,
-    momentum,
-    decayed,
-    active,
-    schedule,
-    horizon,
-):
+def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
     """Returns the `Tangents` of one hyperparameter after an inner step.
 
     Args:
-        name: One of `LEARNABLE`.
+        rule: `inner_update.UpdateRule`.
+        at, extent: `Inputs` and `Extent` of the step.
+        name: One of `OPTIMIZER`.
+        direct: What this hyperparameter adds to the rule's input of that
+            name: a scalar, or `(P,)` for a group of layers.
         tangents: `Tangents` before the step.
-        weights, velocity: w_t and b_t *before* the step, shape `(P,)`.
-        direction: u_t, the direction that the step applied, shape `(P,)`.
-        learning_rate: Scalar, eta without the schedule.
-        momentum: Scalar, mu.
-        decayed, active: As given to `sgd`, shape `(P,)`.
-        schedule: Scalar, s_t.
+        horizon: `Horizon`.
+        product: Function from a vector to its product with the Hessian of
+            the training loss; needed if `horizon.restart`.
+    """
+    keep = horizon.discount
+    if horizon.restart:
+        begins = ops.equal(ops.mod(extent.count - 1.0, horizon.restart), 0.0)
+        keep = keep * ops.cast(ops.logical_not(begins), at.weights.dtype)
+    weights = keep * tangents.weights
+    inward = Inputs(
+        weights=weights,
+        slots=tuple(keep * slot for slot in tangents.slots),
+        gradient=product(weights) if horizon.restart else 0.0,
+        learning_rate=0.0,
+        weight_decay=0.0,
+        momentum=0.0,
+    )._replace(**{name: direct})
+    weights, slots = rule.pushforward(at, inward, extent)
+    return Tangents(
+        weights, slots, average(tangents.averaged, weights, horizon)
+    )
+
+
+def implicit_vector(vector, product, step, horizon):
+    """Returns p / alpha, the Neumann series of the implicit horizon.
+
+    Args:
+        vector: v, shape `(P,)`.
+        product: Function from a vector to its product with the Hessian of
+            the training loss.
+        step: Scalar alpha, below 2 over the Hessian's largest eigenvalue.
         horizon: `Horizon`.
     """
-    if name == "learning_rate":
-        # dg/dw = 0 leaves the velocity untouched by the rate.
-        velocity_tangent = tangents.velocity
-        change = direction
-    else:
-        direct = decayed * weights if name == "weight_decay" else velocity
-        moved = horizon.discount * momentum * tangents.velocity + direct
-        # What did not take part keeps its velocity, and so its tangent.
-        velocity_tangent = active * moved + (1.0 - active) * tangents.velocity
-        change = learning_rate * active * moved
-    weights_tangent = horizon.discount * tangents.weights - schedule * change
-    return Tangents(
-        velocity_tangent,
-        weights_tangent,
-        average(tangents.averaged, weights_tangent, horizon),
-    )
+    total = term = vector
+    for _ in range(horizon.terms):
+        term = term - step * product(term)
+        total = total + term
+    return total
 
 
 def hypergradient(search_gradient, tangents):
@@ -120,11 +164,16 @@ def hypergradient(search_gradient, tangents):
     return ops.sum(search_gradient * tangents.averaged)
 
 
-def alignment(search_gradient, tangents):
+def alignment(search_gradient, tangents, where=1.0):
     """Returns the hypergradient as a cosine, a scalar in [-1, 1].
 
     Free of the scales of loss, weights and hyperparameter, which change by
     orders of magnitude during training; its sign is the hypergradient's.
+
+    Args:
+        search_gradient, tangents: As for `hypergradient`.
+        where: `(P,)`, 1 on the weights that the hyperparameter acts on.
     """
-    scale = ops.norm(search_gradient) * ops.norm(tangents.averaged)
+    search_gradient = where * search_gradient
+    scale = ops.norm(search_gradient) * ops.norm(where * tangents.averaged)
     return hypergradient(search_gradient, tangents) / (scale + 1e-12)

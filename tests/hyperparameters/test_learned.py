@@ -2,14 +2,20 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dha.hyperparameters.hypergradient import HORIZONS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.learned import DEFAULTS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.inner_update import SGDStep
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
+from keras_dha.inner_update import Step
+from keras_dha.update_rules import SGD
 
-SIZE = 5
+SIZES = [2, 3]
+SIZE = sum(SIZES)
+PATHS = ["stem/conv/kernel", "head/kernel"]
 VALUES = {
     "learning_rate": Range(1e-2, 1.0, start=0.1),
     "weight_decay": 1e-3,
@@ -19,12 +25,23 @@ VALUES = {
 
 def learned(values=None, **kwargs):
     layer = LearnedHyperparameters(values, **kwargs)
-    layer.build(SIZE)
+    layer.allocate(SGD(), SIZES, PATHS)
     return layer
 
 
 def value(layer, name):
-    return float(layer.value(name))
+    return float(layer.current(name))
+
+
+def follow(layer, w, b, u, schedule):
+    """One inner step with the direction u."""
+    ones = keras.ops.ones(SIZE)
+    rate = schedule * 0.1
+    # The gradient that makes u the direction.
+    g = u - 0.9 * b - 1e-3 * w
+    at = Inputs(w, (b,), g, rate, 1e-3, 0.9)
+    step = Step(w - rate * u, (u,), u)
+    layer.advance(at, Extent(ones, ones, SIZES, 1.0), step, schedule)
 
 
 def push(layer, name, sign):
@@ -64,7 +81,8 @@ def test_one_update_moves_each_scale_by_adams_first_step(sign):
     assert value(layer, "learning_rate") == pytest.approx(
         0.1 * np.exp(-sign * 0.01), rel=1e-5
     )
-    assert value(layer, "momentum") == pytest.approx(0.9 + sign * 0.01)
+    # A linear range's step is a part of the range.
+    assert value(layer, "momentum") == pytest.approx(0.9 + sign * 0.0045)
 
 
 def test_updates_stop_at_the_bounds_and_can_come_back():
@@ -102,8 +120,7 @@ def test_advance_averages_the_weights():
     expected = np.zeros(SIZE)
     for _ in range(4):
         w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
-        step = SGDStep(w - 0.1 * u, u, u)
-        layer.advance(w, b, step, 1.0, np.ones(SIZE), np.ones(SIZE))
+        follow(layer, w, b, u, 1.0)
         expected = 0.75 * expected + 0.25 * (w - 0.1 * u)
     np.testing.assert_allclose(layer.averaged, expected, rtol=1e-5)
 
@@ -114,8 +131,7 @@ def test_advance_of_the_one_step_horizon():
     rng = np.random.default_rng(0)
     for _ in range(2):
         w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
-        step = SGDStep(w - 0.1 * u, u, u)
-        layer.advance(w, b, step, 0.5, np.ones(SIZE), np.ones(SIZE))
+        follow(layer, w, b, u, 0.5)
     tangents = layer.tangents["learning_rate"]
     np.testing.assert_allclose(tangents.averaged, -0.5 * u, rtol=1e-5)
 
@@ -144,6 +160,133 @@ def test_set_value_leaves_the_others_alone():
     assert value(layer, "momentum") == pytest.approx(0.9)
 
 
+GROUPS = {
+    "learning_rate": {"stem*": Range(1e-3, 1.0, start=0.02), "*": 0.3},
+    "weight_decay": {
+        "head": Range(1e-5, 1e-2, start=1e-3),
+        "*": Range(1e-5, 1e-2, start=1e-4),
+    },
+}
+
+
+def test_groups_have_their_own_values():
+    layer = learned(GROUPS)
+    assert layer.learned == [
+        "learning_rate[stem*]",
+        "weight_decay[head]",
+        "weight_decay[*]",
+    ]
+    np.testing.assert_allclose(
+        layer.value("learning_rate"), [0.02, 0.02, 0.3, 0.3, 0.3], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        layer.value("weight_decay"), [1e-4, 1e-4, 1e-3, 1e-3, 1e-3], rtol=1e-6
+    )
+    assert value(layer, "momentum") == pytest.approx(0.9)
+
+
+def test_groups_are_learned_from_their_own_weights():
+    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1)
+    rng = np.random.default_rng(0)
+    w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
+    follow(layer, w, b, u, 1.0)
+    stem = layer.tangents["learning_rate[stem*]"].weights.numpy()
+    np.testing.assert_allclose(stem, [*-u[:2], 0, 0, 0], rtol=1e-5)
+    # The search loss falls with the stem's rate, and does not see the head.
+    gradient = np.array([*u[:2], 0, 0, 0], "float32")
+    layer.update(keras.ops.convert_to_tensor(gradient))
+    assert value(layer, "learning_rate[stem*]") == pytest.approx(
+        0.02 * np.exp(0.1), rel=1e-4
+    )
+    assert value(layer, "weight_decay[head]") == pytest.approx(1e-3)
+    assert value(layer, "learning_rate[*]") == pytest.approx(0.3)
+
+
+def test_groups_that_leave_something_out():
+    layer = LearnedHyperparameters({"weight_decay": {"stem*": 0.1}})
+    with pytest.raises(ValueError, match="one pattern.*'head/kernel'"):
+        layer.allocate(SGD(), SIZES, PATHS)
+
+
+def test_groups_without_a_layer():
+    layer = learned({"weight_decay": {"tail*": 0.1, "*": 0.2}})
+    with pytest.raises(ValueError, match="must fit a layer.*'tail\\*'"):
+        layer.check_groups(PATHS)
+    learned(GROUPS).check_groups(PATHS)
+
+
+def through_loss(layer, value):
+    layer.update(keras.ops.zeros(SIZE), {"my_weight": value})
+
+
+@pytest.mark.parametrize("update", ["adam", "cosine"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_acts_through_the_loss_goes_down(sign, update):
+    """Whatever the scale of its hypergradient."""
+    moved = []
+    for size in (1e-5, 1e5):
+        layer = learned({"my_weight": Range(0.01, 10.0)}, update=update)
+        before = value(layer, "my_weight")
+        assert before == pytest.approx(np.sqrt(0.1))
+        for _ in range(3):
+            through_loss(layer, sign * size)
+        moved.append(np.log(value(layer, "my_weight") / before))
+    assert np.sign(moved[0]) == -sign
+    assert moved[0] == pytest.approx(moved[1], rel=1e-2)
+
+
+def test_a_cosine_update_goes_as_far_as_the_cosine_says():
+    for cosine in (0.5, -0.05):
+        layer = learned(VALUES, step_size=0.4, update="cosine")
+        along = np.array([cosine, np.sqrt(1 - cosine**2), 0, 0, 0], "float32")
+        layer.tangents["learning_rate"].averaged.assign(along)
+        layer.tangents["momentum"].averaged.assign(np.eye(5)[4])
+        layer.update(keras.ops.convert_to_tensor(np.eye(5, dtype="f")[0]))
+        assert value(layer, "learning_rate") == pytest.approx(
+            0.1 * np.exp(-0.4 * cosine), rel=1e-5
+        )
+
+
+def test_bounds_are_counted():
+    layer = learned(VALUES)
+    gradient = push(layer, "learning_rate", -1.0)
+    for _ in range(100):
+        layer.update(gradient)
+    low, high = layer.at_bounds.numpy()
+    assert 40 < high[0] < 60  # ln(10) / 0.05 updates away
+    assert low[0] == low[1] == high[1] == 0
+
+
+def test_own_names_must_be_used_once():
+    layer = learned({"my_weight": 0.3, "label_smoothing": 0.1})
+    with pytest.raises(ValueError, match="must be read .*'my_weight'"):
+        layer.check_used(set())
+    layer.check_used({"my_weight"})
+    config = keras.saving.serialize_keras_object(layer)
+    copy = keras.saving.deserialize_keras_object(config)
+    copy.allocate(SGD(), SIZES, PATHS)
+    copy.check_used(set())
+
+
+@pytest.mark.parametrize(
+    "values, horizon, message",
+    [
+        ({"learning_rate": Range(0.1, 1.0)}, "implicit", "moves the optimum"),
+        ({"momentum": Range(0.1, 0.9)}, "implicit", "moves the optimum"),
+        ({"mixup": Range(0.1, 1.0)}, "forward", "another horizon"),
+        ({"own": Range(0.1, 1.0)}, "forward", "another horizon"),
+    ],
+)
+def test_what_a_horizon_cannot_learn(values, horizon, message):
+    with pytest.raises(ValueError, match=message):
+        LearnedHyperparameters(values, HORIZONS[horizon])
+
+
+def test_an_update_there_is_not():
+    with pytest.raises(ValueError, match="`update` must be"):
+        LearnedHyperparameters(update="momentum")
+
+
 def test_config_round_trip():
     layer = LearnedHyperparameters(VALUES, Horizon(0.5, 0.25), step_size=0.2)
     config = keras.saving.serialize_keras_object(layer)
@@ -151,14 +294,25 @@ def test_config_round_trip():
     assert copy.values == layer.values
     assert copy.horizon == Horizon(0.5, 0.25)
     assert copy.step_size == 0.2
-    copy.build(SIZE)
+    copy.allocate(SGD(), SIZES, PATHS)
     assert value(copy, "momentum") == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"dropout": 0.1}, "must be one of .*'dropout'"),
+        ({"dropout": 0.1}, "did you mean 'dropout_rate'.*'dropout'"),
+        ({"lr": 0.1}, "did you mean 'learning_rate'"),
+        ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
+        ({"": 0.1}, "name must be a string"),
+        ({3: 0.1}, "name must be a string"),
+        ({"my_weight": "high"}, "a number .* or a `keras_dha.Range`"),
+        ({"label_smoothing": 1.0}, "`label_smoothing` must stay below 1"),
+        ({"label_smoothing": -0.1}, "`label_smoothing` must be positive"),
+        ({"mixup": 0.0}, "`mixup` must be positive"),
+        ({"mixup": {"*": 0.1}}, "groups of layers is for"),
+        ({"learning_rate": {}}, "groups of layers is for"),
+        ({"learning_rate": {"*": -1.0}}, "`learning_rate` must be positive"),
         ({"learning_rate": "0.1"}, "a number .* or a `keras_dha.Range`"),
         ({"learning_rate": (0.1, 1.0)}, "a number .* or a `keras_dha.Range`"),
         ({"learning_rate": None}, "a number .* or a `keras_dha.Range`"),

@@ -1,0 +1,172 @@
+"""Optimizers: from a name or a Keras object to a rule that can be learned.
+
+The update rules are our own (`keras_dha.update_rules`), as hypergradients go
+through them. What a Keras object asks for is taken over, or refused.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_dha.hyperparameters.learned import AUTO
+from keras_dha.hyperparameters.learned import DEFAULTS
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
+
+_ADAMW_DEFAULTS = {
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "momentum": 0.9,
+}
+_ADAMW_AUTO = {
+    "learning_rate": Range(1e-6, 0.1),
+    "weight_decay": Range(1e-4, 1.0, start=0.01),
+}
+# What would have to be done beside the step.
+_REFUSED = {
+    "clipvalue": (None, "use `clipnorm` or `global_clipnorm`"),
+    "use_ema": (False, "the averaged weights are not kept for inference"),
+    "loss_scale_factor": (None, "there is no loss scaling"),
+    "gradient_accumulation_steps": (None, "use a larger `batch_size`"),
+    "amsgrad": (False, "use AdamW without it"),
+}
+
+
+class Optimizer(NamedTuple):
+    """What a run steps with.
+
+    Attributes:
+        rule: `inner_update.UpdateRule`.
+        values: Dict of fixed learning rate, weight decay and momentum.
+        auto: Dict of what `hyperparameters="auto"` learns.
+        is_given: Whether the values are a Keras object's.
+        schedule: Keras schedule of the object, or `None`.
+    """
+
+    rule: object
+    values: dict
+    auto: dict
+    is_given: bool = False
+    schedule: object = None
+
+
+_NAMED = {
+    "sgd": lambda: Optimizer(SGD(), DEFAULTS, AUTO),
+    "nesterov": lambda: Optimizer(SGD(nesterov=True), DEFAULTS, AUTO),
+    "adamw": lambda: Optimizer(AdamW(), _ADAMW_DEFAULTS, _ADAMW_AUTO),
+}
+
+
+def read(optimizer):
+    """Returns the `Optimizer` that a name or a Keras object stands for.
+
+    Args:
+        optimizer: `"sgd"` (with momentum and coupled weight decay, the
+            default), `"nesterov"`, `"adamw"`, or a `keras.optimizers.SGD`,
+            `Adam` or `AdamW`.
+
+    Raises:
+        ValueError: Another optimizer, or one that asks for what is not done.
+    """
+    if isinstance(optimizer, str) and optimizer in _NAMED:
+        return _NAMED[optimizer]()
+    kinds = {
+        keras.optimizers.SGD: _sgd,
+        keras.optimizers.Adam: _adamw,
+        keras.optimizers.AdamW: _adamw,
+    }
+    if type(optimizer) not in kinds:
+        raise ValueError(
+            f"`optimizer` must be one of {sorted(_NAMED)} or a "
+            "`keras.optimizers.SGD`, `Adam` or `AdamW`: learning goes through "
+            f"the update rule. Received: optimizer={optimizer!r}"
+        )
+    config = optimizer.get_config()
+    _refuse(optimizer, config)
+    rate, schedule = config["learning_rate"], None
+    if isinstance(rate, dict):
+        schedule = keras.optimizers.schedules.deserialize(rate)
+        rate = 1.0
+    rule, momentum = kinds[type(optimizer)](config)
+    values = {
+        # Kept as float32: the number that was given, not its expansion.
+        "learning_rate": float(str(np.float32(rate))),
+        "weight_decay": float(config["weight_decay"] or 0.0),
+        "momentum": float(momentum),
+    }
+    return Optimizer(rule, values, {}, True, schedule)
+
+
+def resolved(optimizer, hyperparameters):
+    """Returns the dict of all hyperparameters of a run.
+
+    Args:
+        optimizer: `Optimizer`.
+        hyperparameters: `"auto"`, or a validated dict, which comes before
+            what the optimizer says; a `Range` of it that has no start begins
+            where a Keras object has its number.
+    """
+    asked = optimizer.auto if hyperparameters == "auto" else hyperparameters
+    values = {**optimizer.values, **(asked or {})}
+    if optimizer.is_given:
+        for name, number in optimizer.values.items():
+            if isinstance(values[name], Range):
+                values[name] = _started(name, values[name], number)
+    return values
+
+
+def _started(name, scale, number):
+    if scale.start is not None:
+        return scale
+    if not scale.low <= number <= scale.high:
+        raise ValueError(
+            f"The optimizer's {name} is where learning starts; it must lie "
+            "within the range, or the range must have a `start`. "
+            f"Received: {name}={number:g} and {scale!r}"
+        )
+    return Range(scale.low, scale.high, scale.scale, start=number)
+
+
+def _norms(config):
+    # Keras' decay applies to every variable.
+    return {
+        "clipnorm": config["clipnorm"],
+        "global_clipnorm": config["global_clipnorm"],
+        "decays_all": config["weight_decay"] is not None,
+    }
+
+
+def _sgd(config):
+    rule = SGD(
+        nesterov=config["nesterov"],
+        decoupled=config["weight_decay"] is not None,
+        **_norms(config),
+    )
+    return rule, config["momentum"]
+
+
+def _adamw(config):
+    rule = AdamW(
+        beta_2=config["beta_2"], epsilon=config["epsilon"], **_norms(config)
+    )
+    return rule, config["beta_1"]
+
+
+def _refuse(optimizer, config):
+    for name, (default, instead) in _REFUSED.items():
+        if config.get(name, default) not in (default, 0):
+            raise ValueError(
+                f"An optimizer's `{name}` is not honoured here: {instead}. "
+                f"Received: {name}={config[name]!r}"
+            )
+    # Not part of the configuration, so there is no public way to ask.
+    if getattr(optimizer, "_exclude_from_weight_decay", None) or getattr(
+        optimizer, "_exclude_from_weight_decay_pattern", None
+    ):
+        raise ValueError(
+            "An optimizer's exclusions from weight decay are not honoured "
+            'here; compile(optimizer="adamw") or "sgd" decays kernels alone. '
+            "Received: an optimizer with `exclude_from_weight_decay`"
+        )

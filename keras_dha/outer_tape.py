@@ -1,0 +1,90 @@
+"""The outer tape: derivatives of the training gradient itself.
+
+The backward pass of an inner step gives g = grad_w L_T. What the outer step
+asks for are derivatives of <g, v> in some direction v: by unit factors on the
+images' losses (their influences), by what acts through the training loss, by
+the policy's path, by the architecture, or by the weights (a product with the
+Hessian). Each is one derivative of the backward pass, and none needs a second
+forward pass.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+from keras_dha.architecture import bilevel
+
+# In brackets: names of hyperparameters are sources as well.
+FACTORS, PATH, ARCHITECTURE, WEIGHTS = (
+    "<factors>",
+    "<path>",
+    "<architecture>",
+    "<weights>",
+)
+
+
+class OuterTape:
+    """Records how a training gradient comes about.
+
+    Watches only what the step will be asked for, and is no tape at all, and
+    costs nothing, if that is nothing.
+
+    Args:
+        sources: Dict from name to a tensor or a list of tensors; empty ones
+            are left out.
+        network: The `keras.Model`, whose second derivatives must be right if
+            the architecture is among the sources.
+
+    Attributes:
+        gradient: The recorded g, `(P,)`; to be set once it is there.
+    """
+
+    def __init__(self, sources, network):
+        self.gradient = None
+        self._sources = {
+            name: source
+            for name, source in sources.items()
+            if not (isinstance(source, list) and not source)
+        }
+        self._network = network
+        self._tape = None
+
+    @contextlib.contextmanager
+    def recording(self):
+        """Records what happens inside."""
+        if not self._sources:
+            yield
+            return
+        statistics = contextlib.nullcontext()
+        if ARCHITECTURE in self._sources:
+            statistics = bilevel.exact_statistics(self._network)
+        with (
+            tf.GradientTape(
+                persistent=True, watch_accessed_variables=False
+            ) as self._tape,
+            statistics,
+        ):
+            self._tape.watch(tf.nest.flatten(self._sources))
+            yield
+
+    def along(self, vector, *names):
+        """Returns the derivatives of <g, vector>, a list like the names.
+
+        Args:
+            vector: Tensor `(P,)`.
+            *names: Names of sources.
+
+        Returns:
+            List of tensors, or lists of them, shaped as the sources;
+            for a source that was left out an empty list.
+        """
+        asked = {n: self._sources[n] for n in names if n in self._sources}
+        found = {}
+        if asked:
+            found = self._tape.gradient(
+                self.gradient,
+                asked,
+                output_gradients=vector,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+        return [found.get(name, []) for name in names]

@@ -1,0 +1,222 @@
+"""Trust: what keeps a learned learning rate from ruining a run.
+
+Before the first step a range test finds where it may start and how high it
+may go. During the run a divergence is noticed, undone and said. At the end
+what stayed at a bound is reported.
+"""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dha.hyperparameters import range_test
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.hyperparameters.training_loss import CROSS_ENTROPIES
+
+# Enough steps for a smooth curve, few enough to cost little of a run.
+RANGE_TEST_STEPS = 60
+# A loss this many times that of the start is no noise any more.
+_FAR_ABOVE = 1.5
+# Of so many updates a report can be made, and at a bound for so large a share.
+_REPORTED_UPDATES, _REPORTED_SHARE = 20, 0.5
+
+
+def lacks_start(joint):
+    """Whether the learning rate has a range and nobody said where to begin."""
+    rate = joint.hyperparameters.values["learning_rate"]
+    return isinstance(rate, Range) and rate.start is None
+
+
+def test_range(joint, step, batches):
+    """Finds where the learning rate starts and ends; rolls back.
+
+    Args:
+        joint: `JointModel` at its initial weights.
+        step: Its compiled inner step.
+        batches: Iterator of training batches.
+
+    Returns:
+        The `range_test.RangeTest`, already applied.
+    """
+    learned = joint.hyperparameters
+    saved = _saved(joint)
+    tried = range_test.rates(*joint.rule.rates, RANGE_TEST_STEPS)
+    losses = []
+    current = learned.current("learning_rate")
+    for rate in tried:
+        # One seed, and so one path: paths differ more than rates do.
+        joint.step.assign(0)
+        # The rate under test, as a factor of the one that is set.
+        loss = step(next(batches), tf.cast(rate / current, "float32"))
+        losses.append(float(loss))
+        if range_test.has_diverged(losses):
+            break
+    found = range_test.evaluate(tried[: len(losses)], losses)
+    _restore(joint, saved)
+    joint.network.reset_metrics()
+    learned.set_value("learning_rate", found.start, high=found.high)
+    return found
+
+
+class Guard:
+    """Notices divergence, goes back to a good state, and halves the rate.
+
+    A training loss has diverged if it is not finite, or, for cross-entropy,
+    1.5 times what it was at the start and 1.5 times that of guessing. Looks
+    at the losses every few steps, so that devices are rarely waited for.
+    Without a learned learning rate it does nothing: a fixed number is the
+    user's.
+
+    Args:
+        joint: `JointModel`.
+        every: Integer, steps between two looks.
+        keep_every: Integer, steps between two copies of the state.
+        limit: Integer, how often a run is undone before it is given up.
+        test: Function that runs a range test and returns what it found; used
+            where a run has to go back to its very beginning.
+
+    Attributes:
+        undone: How often a state was gone back to.
+        loss: Mean of the last losses that were good.
+    """
+
+    def __init__(self, joint, every=10, keep_every=100, limit=8, test=None):
+        self.test = test
+        self.every = every
+        self.keep_every = keep_every
+        self.limit = limit
+        self.undone = 0
+        self.loss = None
+        self._reference = None
+        self.watch(joint)
+
+    def watch(self, joint):
+        """Goes on with another joint model, whose state is good."""
+        self._is_beginning = not int(joint.step.numpy())
+        self._joint = joint
+        self._rates = [
+            key
+            for key in joint.hyperparameters.learned
+            if joint.hyperparameters.quantities[key].name == "learning_rate"
+        ]
+        self._losses = []
+        self._since_kept = 0
+        self._saved = _saved(joint) if self._rates else None
+
+    def check(self, loss):
+        """Takes note of a step's loss; returns how many steps were undone.
+
+        Raises:
+            FloatingPointError: It has been undone too often.
+        """
+        if not self._rates:
+            return 0
+        if self._reference is None:
+            self._reference = max(float(loss), _loss_of_guessing(self._joint))
+        self._losses.append(loss)
+        self._since_kept += 1
+        return self.look() if len(self._losses) >= self.every else 0
+
+    def look(self):
+        """Looks at the losses since the last time; returns as `check`."""
+        if not self._losses:
+            return 0
+        seen = len(self._losses)
+        mean = float(np.mean([float(x) for x in self._losses]))
+        self._losses = []
+        if not mean < _FAR_ABOVE * self._reference:  # as NaN is not
+            self._undo(mean)
+            return seen
+        self.loss = mean
+        if self._since_kept >= self.keep_every and mean <= self._reference:
+            self._saved = _saved(self._joint)
+            self._since_kept = 0
+            self._is_beginning = False
+        return 0
+
+    def _undo(self, loss):
+        learned = self._joint.hyperparameters
+        rates = {key: float(learned.current(key)) for key in self._rates}
+        self.undone += 1
+        if self.undone > self.limit:
+            raise FloatingPointError(
+                f"Training diverged {self.undone} times, although the "
+                "learning rate was halved each time: look at the model, the "
+                "loss and the data, or set a fixed learning rate. "
+                f"Received: loss={loss} at {rates}"
+            )
+        if self.undone == 1:
+            warnings.warn(
+                f"Training diverged (loss {loss:.3g}) at {_shown(rates)}. The "
+                "last good state was gone back to, and the learning rate and "
+                "its upper bound were lowered to half or less. Further times "
+                "are counted in `result.cost`, not announced.",
+                stacklevel=2,
+            )
+        _restore(self._joint, self._saved)
+        self._since_kept = 0
+        start = high = math.inf
+        if self._is_beginning and self.test and "learning_rate" in rates:
+            # Nothing is lost but the start, so a better one is looked for.
+            start, high = self.test()
+        for key, rate in rates.items():
+            learned.set_value(
+                key, min(start, rate / 2), high=min(high, rate / 2)
+            )
+
+
+def report_bounds(learned, at_bounds, updates):
+    """Warns of what spent most of its updates at a given bound.
+
+    Args:
+        learned: `LearnedHyperparameters`.
+        at_bounds: Array `(2, learned)`, updates that ended at the lower and
+            at the upper bound.
+        updates: Integer, updates in all.
+
+    Returns:
+        Dict from key to the pair of shares.
+    """
+    shares = {}
+    for index, key in enumerate(learned.learned):
+        low, high = (float(n) / max(1, updates) for n in at_bounds[:, index])
+        shares[key] = (low, high)
+        if updates < _REPORTED_UPDATES or max(low, high) <= _REPORTED_SHARE:
+            continue
+        side, share = ("lower", low) if low > high else ("upper", high)
+        bound, asked = learned.bounds(key), learned.quantities[key].value
+        if side == "upper" and bound[1] < 0.999 * asked.high:
+            # Lowered by a range test or a divergence: nobody's to widen.
+            continue
+        bound = bound[side == "upper"]
+        warnings.warn(
+            f"`{key}` spent {share:.0%} of its updates at its {side} bound "
+            f"{bound:.3g}. If that is not where you want it, widen it with "
+            f'hyperparameters={{"{learned.quantities[key].name}": '
+            "keras_dha.Range(...)}, or fix it with a number.",
+            stacklevel=2,
+        )
+    return shares
+
+
+def _loss_of_guessing(joint):
+    """Cross-entropy of equal probabilities; infinite for other losses."""
+    if not isinstance(joint.loss_object, CROSS_ENTROPIES):
+        return math.inf
+    return math.log(joint.network.output_shape[-1])
+
+
+def _shown(rates):
+    return ", ".join(f"{key}={rate:.3g}" for key, rate in rates.items())
+
+
+def _saved(joint):
+    return [keras.ops.convert_to_numpy(v) for v in joint.variables]
+
+
+def _restore(joint, saved):
+    for variable, value in zip(joint.variables, saved, strict=True):
+        variable.assign(value)

@@ -1,0 +1,131 @@
+import keras
+import pytest
+
+from keras_dha import optimizers
+from keras_dha.hyperparameters.learned import AUTO
+from keras_dha.hyperparameters.learned import DEFAULTS
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
+
+
+@pytest.mark.parametrize(
+    "name, kind, nesterov",
+    [("sgd", SGD, False), ("nesterov", SGD, True), ("adamw", AdamW, None)],
+)
+def test_names(name, kind, nesterov):
+    found = optimizers.read(name)
+    assert type(found.rule) is kind
+    assert found.rule.get_config().get("nesterov") is nesterov
+    assert not found.rule.decays_all
+    assert set(found.values) == set(DEFAULTS)
+    for key, scale in found.auto.items():
+        assert scale.low < found.values[key] < scale.high
+
+
+def test_an_sgd_object_is_taken_over():
+    found = optimizers.read(
+        keras.optimizers.SGD(
+            0.03,
+            momentum=0.7,
+            nesterov=True,
+            weight_decay=1e-3,
+            global_clipnorm=2.0,
+        )
+    )
+    assert found.rule.get_config() == {
+        "nesterov": True,
+        "decoupled": True,
+        "clipnorm": None,
+        "global_clipnorm": 2.0,
+        "decays_all": True,
+    }
+    assert found.values == pytest.approx(
+        {"learning_rate": 0.03, "weight_decay": 1e-3, "momentum": 0.7}
+    )
+    # All of it is fixed, unless a range says otherwise.
+    assert optimizers.resolved(found, "auto") == found.values
+    assert optimizers.resolved(found, None) == found.values
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW"])
+def test_an_adam_object_is_taken_over(kind):
+    found = optimizers.read(
+        getattr(keras.optimizers, kind)(
+            0.002, beta_1=0.8, beta_2=0.95, epsilon=1e-5, clipnorm=3.0
+        )
+    )
+    decay = {"Adam": 0.0, "AdamW": 0.004}[kind]
+    assert found.rule.get_config() == {
+        "beta_2": 0.95,
+        "epsilon": 1e-5,
+        "clipnorm": 3.0,
+        "global_clipnorm": None,
+        "decays_all": kind == "AdamW",
+    }
+    assert found.values == pytest.approx(
+        {"learning_rate": 0.002, "weight_decay": decay, "momentum": 0.8}
+    )
+
+
+def test_a_schedule_is_taken_over():
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 50)
+    found = optimizers.read(keras.optimizers.SGD(schedule))
+    assert [float(found.schedule(k)) for k in (0, 25, 50)] == pytest.approx(
+        [float(schedule(k)) for k in (0, 25, 50)]
+    )
+    assert found.values["learning_rate"] == 1.0
+
+
+def test_a_dict_comes_first():
+    found = optimizers.read(keras.optimizers.SGD(0.03, momentum=0.7))
+    values = optimizers.resolved(
+        found, {"learning_rate": Range(1e-3, 1.0), "weight_decay": 0.1}
+    )
+    assert values["learning_rate"] == Range(1e-3, 1.0, start=0.03)
+    assert (values["weight_decay"], values["momentum"]) == (0.1, 0.7)
+    given = {"learning_rate": Range(1e-3, 1.0, start=0.5)}
+    assert optimizers.resolved(found, given)["learning_rate"].start == 0.5
+
+
+def test_names_leave_the_start_to_the_range_test():
+    sgd = optimizers.read("sgd")
+    assert optimizers.resolved(sgd, "auto") == {**DEFAULTS, **AUTO}
+    assert optimizers.resolved(sgd, None) == DEFAULTS
+
+
+def test_a_start_outside_the_range():
+    found = optimizers.read(keras.optimizers.SGD(0.03))
+    with pytest.raises(ValueError, match="within the range.*=0.03"):
+        optimizers.resolved(found, {"learning_rate": Range(0.1, 1.0)})
+
+
+def excluding():
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "optimizer, message",
+    [
+        (lambda: "adam", "must be one of .*'adam'"),
+        (lambda: 0.1, "must be one of .*0.1"),
+        (lambda: keras.optimizers.RMSprop(), "must be one of .*RMSprop"),
+        (lambda: keras.optimizers.Adam(amsgrad=True), "`amsgrad`.*True"),
+        (lambda: keras.optimizers.SGD(use_ema=True), "`use_ema`.*True"),
+        (lambda: keras.optimizers.SGD(clipvalue=0.5), "`clipvalue`.*0.5"),
+        (
+            lambda: keras.optimizers.SGD(gradient_accumulation_steps=4),
+            "`gradient_accumulation_steps`.*4",
+        ),
+        (
+            lambda: keras.optimizers.SGD(loss_scale_factor=8.0),
+            "`loss_scale_factor`.*8",
+        ),
+        (excluding, "exclude_from_weight_decay"),
+    ],
+)
+def test_what_is_refused(optimizer, message):
+    with pytest.raises(ValueError, match=message):
+        optimizers.read(optimizer())

@@ -1,0 +1,164 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha import trust
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.range_test import RangeTest
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.joint_model import JointModel
+from keras_dha.update_rules import SGD
+
+RATE = {"learning_rate": Range(1e-3, 10.0, start=1.0)}
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def joint_model(values=RATE, loss=CROSS_ENTROPY):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    return JointModel(
+        network, loss, hyperparameters=LearnedHyperparameters(values)
+    )
+
+
+def train(joint, steps=1):
+    rng = np.random.default_rng(0)
+    batch = (
+        tf.constant(rng.normal(size=(8, 4)), "float32"),
+        tf.zeros(8, "int32"),
+    )
+    for _ in range(steps):
+        joint.train_step(batch, 1e-3)
+
+
+def rate(joint):
+    return float(joint.hyperparameters.current("learning_rate"))
+
+
+def feed(guard, losses):
+    return [guard.check(tf.constant(loss)) for loss in losses]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 50.0])
+def test_a_divergence_is_undone(bad):
+    joint = joint_model()
+    guard = trust.Guard(joint, every=5)
+    before = [v.numpy() for v in joint.network.variables]
+    train(joint, 3)
+    with pytest.warns(UserWarning, match="diverged .* learning_rate=1. The"):
+        undone = feed(guard, [1.2, 1.1, bad, bad, bad])
+    assert undone == [0, 0, 0, 0, 5]
+    for old, new in zip(before, joint.network.variables, strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert rate(joint) == pytest.approx(0.5)
+    assert joint.hyperparameters.bounds("learning_rate")[1] == pytest.approx(
+        0.5
+    )
+    assert guard.undone == 1
+
+
+def test_a_later_good_state_is_gone_back_to():
+    joint = joint_model()
+    guard = trust.Guard(joint, every=5, keep_every=10)
+    train(joint, 4)
+    feed(guard, [1.0] * 10)
+    kept = joint.weight_vector.read().numpy()
+    train(joint, 2)
+    assert np.any(joint.weight_vector.read().numpy() != kept)
+    with pytest.warns(UserWarning, match="diverged"):
+        feed(guard, [90.0] * 5)
+    np.testing.assert_array_equal(joint.weight_vector.read(), kept)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [3.0, 2.0, 4.0, 3.0, 2.5] * 4,  # noise about the start
+        [0.01, 0.4, 1.2, 1.5, 0.9],  # from a trained network, below guessing
+    ],
+)
+def test_what_is_no_divergence(losses):
+    joint = joint_model()
+    guard = trust.Guard(joint, every=5)
+    assert not any(feed(guard, losses))
+    assert rate(joint) == pytest.approx(1.0)
+
+
+def test_of_other_losses_only_what_is_not_finite():
+    joint = joint_model(loss=keras.losses.MeanAbsoluteError())
+    guard = trust.Guard(joint, every=5)
+    assert not any(feed(guard, [1e-3, 5.0, 90.0, 90.0, 90.0]))
+    with pytest.warns(UserWarning, match="diverged"):
+        assert any(feed(guard, [float("nan")] * 5))
+
+
+def test_a_fixed_rate_is_the_users():
+    joint = joint_model({"learning_rate": 1.0})
+    guard = trust.Guard(joint, every=5)
+    assert not any(feed(guard, [float("nan")] * 20))
+
+
+def test_it_is_said_once_and_given_up_at_last():
+    joint = joint_model()
+    guard = trust.Guard(joint, every=2, limit=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(FloatingPointError, match="diverged 4 times"):
+            feed(guard, [float("nan")] * 20)
+    assert sum(w.category is UserWarning for w in caught) == 1
+    assert rate(joint) == pytest.approx(1.0 / 8)
+
+
+def test_at_the_beginning_a_range_test_says_where_to_go_on():
+    joint = joint_model()
+    guard = trust.Guard(joint, every=2, test=lambda: RangeTest(0.02, 0.1))
+    with pytest.warns(UserWarning, match="diverged"):
+        feed(guard, [1.0, 99.0])
+    assert rate(joint) == pytest.approx(0.02)
+    assert joint.hyperparameters.bounds("learning_rate")[1] == pytest.approx(
+        0.1
+    )
+
+
+def test_groups_are_lowered_together():
+    groups = {
+        "*dense*": Range(1e-3, 10.0, start=2.0),
+        "*": Range(1e-3, 10.0, start=1.0),
+    }
+    joint = joint_model({"learning_rate": groups})
+    guard = trust.Guard(joint, every=2)
+    with pytest.warns(UserWarning, match="diverged"):
+        feed(guard, [1.0, 99.0])
+    current = joint.hyperparameters.current
+    assert float(current("learning_rate[*dense*]")) == pytest.approx(1.0)
+    assert float(current("learning_rate[*]")) == pytest.approx(0.5)
+
+
+def learned(high=None):
+    layer = LearnedHyperparameters(RATE)
+    layer.allocate(SGD(), [2], ["dense/kernel"])
+    if high is not None:
+        layer.set_value("learning_rate", high, high=high)
+    return layer
+
+
+def test_what_stays_at_a_bound_is_reported():
+    layer = learned()
+    with pytest.warns(UserWarning, match="90% .* upper bound 10"):
+        shares = trust.report_bounds(layer, np.array([[0.0], [27.0]]), 30)
+    assert shares == {"learning_rate": (0.0, 0.9)}
+    with pytest.warns(UserWarning, match="80% .* lower bound 0.001"):
+        trust.report_bounds(layer, np.array([[24.0], [0.0]]), 30)
+
+
+@pytest.mark.parametrize("counts, updates", [((0, 12), 30), ((0, 9), 10)])
+def test_what_was_there_now_and_then_is_not(counts, updates):
+    trust.report_bounds(learned(), np.array(counts)[:, None], updates)
+
+
+def test_a_bound_that_a_range_test_set_is_not():
+    trust.report_bounds(learned(high=0.5), np.array([[0.0], [29.0]]), 30)
