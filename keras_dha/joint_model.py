@@ -54,10 +54,15 @@ class JointModel(keras.Model):
         self.architecture = LearnedArchitecture(
             find_decisions(network), strategy
         )
-        self.policy = LearnedPolicy(augmentation, policy_rate)
         self.hyperparameters = hyperparameters or LearnedHyperparameters()
         self.seed = seed
         self.weight_vector = WeightVector(network)
+        self.policy = LearnedPolicy(
+            augmentation,
+            policy_rate,
+            self.weight_vector.size,
+            self.weight_vector.dtype,
+        )
         if not self.hyperparameters.built:
             self.hyperparameters.build(
                 self.weight_vector.size, self.weight_vector.dtype

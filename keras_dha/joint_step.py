@@ -52,16 +52,20 @@ def joint_step(model, batch, schedule, search_batch=None):
             [size], _fold(seed, _PATHS, k), minval=1e-6
         )
     )
-    choices, inputs = _augment(model, images, seed)
     schedule = tf.cast(schedule, model.weight_vector.dtype)
     factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
-    influence_tape = contextlib.nullcontext()
+    # What g is differentiated by: the factors, and what else is in its way.
+    sources = [factors, *model.policy.path()]
+    outer_tape = contextlib.nullcontext()
     if search_batch is not None and model.policy.is_learned:
-        influence_tape = tf.GradientTape(watch_accessed_variables=False)
-    with influence_tape as tape:
+        outer_tape = tf.GradientTape(watch_accessed_variables=False)
+    with outer_tape as tape:
         if tape is not None:
-            tape.watch(factors)
-        loss, gradient, credit = _gradients(model, inputs, labels, factors)
+            tape.watch(sources)
+        choices, inputs, share = _augment(model, images, seed)
+        losses, loss, gradient, credit = _gradients(
+            model, inputs, labels, factors, share
+        )
     credit = tf.cast(credit, gradient.dtype)
     total = _sum_over_replicas(tf.concat([gradient, credit, [loss]], axis=0))
     size = model.weight_vector.size
@@ -71,22 +75,35 @@ def joint_step(model, batch, schedule, search_batch=None):
         direction = search_gradient(model, search_batch)
         model.hyperparameters.update(direction)
         if tape is not None:
-            influence = tape.gradient(
-                gradient, factors, output_gradients=direction
+            influence, *path = tape.gradient(
+                gradient,
+                sources,
+                output_gradients=model.policy.smoothed(direction),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            model.policy.update(choices, influence, _sum_over_replicas)
+            model.policy.update(
+                *(choices, influence, losses, path),
+                *(_fold(seed, _CHOICES, 0), _sum_over_replicas),
+            )
     model.step.assign_add(1)
     return total[-1]
 
 
-def _gradients(model, inputs, labels, factors):
-    """Returns this replica's part of loss, g and g_a (flat vectors)."""
+def _gradients(model, inputs, labels, factors, share):
+    """Returns L_i, and this replica's part of loss, g and g_a (flat vectors).
+
+    `share` is how much of each label is its partner's, `None` for nothing.
+    """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     logits = [d.logits.value for d in model.architecture.decisions]
     weights = model.weight_vector.tensors()
     with tf.GradientTape() as tape:
         predictions = model.network(inputs, training=True)
-        losses = model.loss_object.call(labels, predictions)
+        losses = model.policy.losses(
+            lambda truth: model.loss_object.call(truth, predictions),
+            labels,
+            share,
+        )
         losses = tf.cast(losses, factors.dtype)
         loss = tf.reduce_sum(factors * losses)
         loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
@@ -101,6 +118,7 @@ def _gradients(model, inputs, labels, factors):
     model.network.compute_metrics(inputs, labels, predictions)
     credit = gradients[len(weights) :] or [tf.zeros([0])]
     return (
+        losses,
         loss,
         model.weight_vector.join(gradients[: len(weights)]),
         tf.concat(credit, axis=0),

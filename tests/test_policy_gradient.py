@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import joint_step
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
@@ -26,7 +27,7 @@ def joint_model():
         operations=OPERATIONS, levels=1, flip=None, shift=None
     )
     augmentation.build((None, 6, 6, 1))
-    augmentation.operation_logits.assign([0.3, -0.2, 0.1])
+    augmentation.distribution.variables.sub_policy.assign([0.3, -0.2, 0.1])
     return JointModel(
         keras.Model(inputs, layers.Dense(3)(x)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -60,7 +61,7 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
         data(1, 16),
     )
     weights = joint.weight_vector.read()
-    logits = layer.operation_logits.numpy().astype("float64")
+    logits = layer.distribution.variables.sub_policy.numpy().astype("float64")
     p = np.exp(logits) / np.exp(logits).sum()
     draws = layer.draw(BATCH, tf.constant([1, 2]))
     estimate, loss = np.zeros(3), {}
@@ -68,23 +69,26 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
     monkeypatch.setattr(
         joint.policy,
         "update",
-        lambda choices, influence, total: seen.update(
+        lambda choices, influence, *rest: seen.update(
             influence=influence.numpy()
         ),
     )
     for picked in itertools.product(range(3), repeat=BATCH):
         choices = layer.sample(BATCH, tf.constant([0, 0]))._replace(
-            operation=tf.constant(picked)
+            sub_policy=tf.constant(picked)
         )
         monkeypatch.setattr(
-            joint,
+            joint_step,
             "_augment",
-            lambda images, seed, c=choices: (
+            lambda model, images, seed, c=choices: (
                 c,
                 layer.transform(images, c, draws),
+                None,
             ),
         )
         joint.weight_vector.write(weights)
+        # Each of these is a first step: nothing was averaged before.
+        joint.policy.direction.assign(tf.zeros_like(joint.policy.direction))
         joint.train_step(batch, 1.0, search)
         outputs = joint.network(search[0])
         loss[picked] = float(
