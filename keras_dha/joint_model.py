@@ -41,7 +41,7 @@ class JointModel(keras.Model):
         strategy=None,
         augmentation=None,
         hyperparameters=None,
-        policy_rate=0.03,
+        policy_rate=0.06,
         seed=0,
         owner=None,
         **kwargs,

@@ -184,7 +184,12 @@ class LearnedPolicy(keras.layers.Layer):
         evidence = Evidence(
             rewards=(influence - mean) / deviation,
             losses=tf.cast(losses, "float32"),
-            path=[p / (deviation * count) for p in path] or None,
+            path=[
+                tf.cast(tf.convert_to_tensor(p), "float32")
+                / (deviation * count)
+                for p in path
+            ]
+            or None,
             count=count,
             noise=_noise(
                 seed,
