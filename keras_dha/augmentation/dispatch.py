@@ -91,6 +91,7 @@ def augment(images, operations, work, draws, differentiable=False):
         float32 tensor of the shape of `images`.
     """
     size = geometric.image_size(images)
+    draws = Draws(*(tf.cast(values, images.dtype) for values in draws))
     pending = _nothing_pending(images)
     for n in range(work.operation.shape[1]):
         chosen, magnitude = work.operation[:, n], work.magnitude[:, n]
