@@ -158,7 +158,9 @@ def _share_of(policy, names):
     }
 
 
-def invariance(seeds=3, epochs=20, limit=4000, operation="rotate"):
+def invariance(
+    seeds=3, epochs=20, limit=4000, operation="rotate", outer_every=8
+):
     """Changes search split and test; reads policy and accuracy."""
     change, names = INVARIANCES[operation]
     data = keras_dha.datasets.load("fashion_mnist", limit=limit)
@@ -171,7 +173,10 @@ def invariance(seeds=3, epochs=20, limit=4000, operation="rotate"):
         record = {"seed": seed}
         for name, augmentation in _policies():
             model = keras_dha.AutoModel(
-                strategy=None, augmentation=augmentation, seed=seed
+                strategy=None,
+                augmentation=augmentation,
+                outer_every=outer_every,
+                seed=seed,
             )
             model.fit(
                 x[held_out:],
@@ -189,6 +194,7 @@ def invariance(seeds=3, epochs=20, limit=4000, operation="rotate"):
         runs.append(record)
     return {
         "operation": operation,
+        "outer_every": outer_every,
         "seeds": seeds,
         "epochs": epochs,
         "train_images": limit - held_out,
@@ -313,6 +319,7 @@ def main():
     parser.add_argument("experiment", choices=sorted(experiments))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--outer-every", type=int)
     parser.add_argument(
         "--operation", choices=sorted({*INVARIANCES, *DESTRUCTIONS})
     )

@@ -16,7 +16,12 @@ class SearchResult:
         policy: The learned `keras_dha.augmentation.policy.Policy`, or `None`.
         hyperparameters: Dict from name to `{"value", "start", "learned"}`;
             the rate is the multiplier of the base schedule.
-        history: Dict from a quantity's name to its values, one an epoch.
+        history: Dict from a quantity's name to its values, one an epoch; the
+            values of "policy" are dicts from an operation to its
+            `probability` and `magnitude`, its `share` of all that was done
+            to images of outer steps, and their mean `influence`, how much
+            more than other images they lowered the search loss, in standard
+            deviations.
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
             and `steps`), `parameters` of the derived network.
 
@@ -100,7 +105,7 @@ class SearchResult:
         if self.policy is None:
             return "Augmentation: none"
         return "Augmentation policy learned\n" + _indented(
-            self.policy.summary()
+            self.policy.summary(_mean_statistics(self.history))
         )
 
     def _hyperparameters(self):
@@ -125,6 +130,24 @@ class SearchResult:
             f"Cost: {self.cost['seconds']:.0f} s in all ({phases}); the "
             f"network has {self.cost['parameters']:,} parameters"
         )
+
+
+def _mean_statistics(history):
+    """Share and influence of each operation over the whole run."""
+    epochs = history.get("policy", [])
+    if not epochs:
+        return None
+    found = {}
+    for name in epochs[0]:
+        shares = [epoch[name]["share"] for epoch in epochs]
+        moved = [
+            epoch[name]["share"] * epoch[name]["influence"] for epoch in epochs
+        ]
+        found[name] = {
+            "mean share": sum(shares) / len(epochs),
+            "mean influence": sum(moved) / max(sum(shares), 1e-12),
+        }
+    return found
 
 
 def _thinned(values, most=6):

@@ -71,6 +71,7 @@ class Run:
         self.genotype = None
         self.seconds = {}
         self.steps = {}
+        self.policy_statistics = []
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(epochs * steps_per_epoch, searched)
@@ -192,6 +193,7 @@ class Run:
         for epoch in range(self.epochs):
             listeners.on_epoch_begin(epoch)
             logs = self.epoch(epoch, listeners)
+            self.policy_statistics.append(self.joint.policy.statistics())
             last = epoch + 1 == self.epochs
             if last:
                 self._finish()
@@ -238,7 +240,7 @@ class Run:
                 }
                 for name in learned.values
             },
-            history=self.history.history,
+            history=self.history.history | self._policy_history(),
             cost={
                 "seconds": self.total_seconds,
                 "phases": {
@@ -385,6 +387,10 @@ class Run:
             ]
             logs["decision_margin"] = float(np.mean(margins))
         return {k: float(v) for k, v in logs.items()}
+
+    def _policy_history(self):
+        found = self.policy_statistics
+        return {"policy": found} if found and found[0] else {}
 
     def _batches_from(self, batches, step):
         dataset = batches.dataset(step)

@@ -111,9 +111,12 @@ def augment(images, operations, work, draws, differentiable=False):
         pending = _after(
             pending, kind == _WARP, geometric.affine_matrix(parameters, *size)
         )
-    base = _base_matrices(work, draws, *size)
-    pending = _after(pending, work.flip | work.shift, base)
-    return _warp_where(images, pending.moved, pending, differentiable)
+    based = work.flip | work.shift
+    whole = based & ~pending.moved
+    pending = _after(pending, based, _base_matrices(work, draws, *size))
+    # What was only flipped and shifted needs no interpolation.
+    images = _warp_where(images, whole, pending, differentiable, True)
+    return _warp_where(images, pending.moved & ~whole, pending, differentiable)
 
 
 class _Pending(typing.NamedTuple):
@@ -166,12 +169,15 @@ def _settle(images, pending, where, differentiable):
     return images, _Pending(pending.moved & ~where, matrices)
 
 
-def _warp_where(images, where, pending, differentiable):
+def _warp_where(images, where, pending, differentiable, whole_pixels=False):
     places = tf.where(where)
     moved = tf.gather_nd(images, places)
     matrices = tf.gather_nd(pending.matrices, places)
-    warp = geometric.differentiable_warp if differentiable else geometric.warp
-    return tf.tensor_scatter_nd_update(images, places, warp(moved, matrices))
+    if differentiable:
+        warped = geometric.differentiable_warp(moved, matrices)
+    else:
+        warped = geometric.warp(moved, matrices, whole_pixels)
+    return tf.tensor_scatter_nd_update(images, places, warped)
 
 
 def _pixelwise(

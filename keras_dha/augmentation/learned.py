@@ -10,6 +10,11 @@ which costs nothing and stands for a search batch ten times as large. Then the
 rewards get a baseline and a unit scale, (r_i - mean r) / std r: only which
 image helped more than others counts. What becomes of them is the estimator's
 (`keras_dha.augmentation.estimators`).
+
+What is left of the noise moves the logits at random, over t steps of size a
+by a sqrt(t). So steps shrink, a_t = a / sqrt(1 + t / 100): signal adds up as
+sqrt(t), noise as sqrt(log t), and a long run does not end in a policy that
+chance has made.
 """
 
 import keras
@@ -26,13 +31,17 @@ from keras_dha.inner_update import adam
 SMOOTHING = 0.9
 
 
+# After so many outer steps the policy's steps are down to 0.7 of the first.
+STEADY = 100.0
+
+
 class LearnedPolicy(keras.layers.Layer):
     """An augmentation layer in training.
 
     Args:
         augmentation: Built `DifferentiableAugmentation`, Q logits in all, or
             `None` for no augmentation.
-        rate: Float, step size of Adam on the logits.
+        rate: Float, first step size of Adam on the logits.
         size: Number P of the network's weights.
         weights_dtype: Name of their dtype.
         **kwargs: Base layer arguments.
@@ -218,7 +227,7 @@ class LearnedPolicy(keras.layers.Layer):
             _flat(logits),
             -gradient,
             AdamState(*(v.value for v in variables)),
-            self.rate,
+            self.rate / tf.sqrt(1.0 + self.count / STEADY),
         )
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)

@@ -74,7 +74,6 @@ class Policy:
 
     def __post_init__(self):
         for name, value in self._plain().items():
-            # The one way to normalise a field of a frozen dataclass.
             object.__setattr__(self, name, value)
         self._check_operations()
         self._check_sub_policies()
@@ -260,17 +259,29 @@ class Policy:
             for name, (share, weighted) in found.items()
         }
 
-    def summary(self) -> str:
-        """Returns a text table, the most frequent operation first."""
-        usage = self.usage()
+    def summary(self, statistics: Mapping | None = None) -> str:
+        """Returns a text table, the most frequent operation first.
+
+        Args:
+            statistics: Dict from an operation's name to a dict of further
+                columns, numbers by name.
+        """
+        usage, more = self.usage(), statistics or {}
+        columns = list(next(iter(more.values()), {}))
         width = max(len("operation"), *map(len, usage))
-        lines = [f"{'operation':<{width}}  probability  mean magnitude"]
+        titles = ["probability", "mean magnitude", *columns]
+        lines = ["  ".join([f"{'operation':<{width}}", *titles])]
         for name in sorted(usage, key=lambda name: -usage[name][0]):
-            share, mean = usage[name]
-            lines.append(f"{name:<{width}}  {share:11.3f}  {mean:14.2f}")
-        lines.append(f"{'flip':<{width}}  {_show(self.flip)}")
-        lines.append(f"{'shift':<{width}}  {_show(self.shift)}")
-        for name in self.mixers:
+            values = [*usage[name], *(more[name][c] for c in columns)]
+            decimals = [3, *[2] * (len(values) - 1)]
+            cells = [
+                f"{value:{len(title)}.{places}f}"
+                for value, title, places in zip(
+                    values, titles, decimals, strict=True
+                )
+            ]
+            lines.append("  ".join([f"{name:<{width}}", *cells]))
+        for name in ("flip", "shift", *self.mixers):
             lines.append(f"{name:<{width}}  {_show(getattr(self, name))}")
         return "\n".join(lines)
 
@@ -281,10 +292,7 @@ class Policy:
         others keep the ratios of their probabilities.
 
         Args:
-            names: Names of operations.
-
-        Raises:
-            ValueError: If no sub-policy is left.
+            names: Names of operations; some sub-policy must be left.
         """
         names = set(names)
         gone = {k for k, n in enumerate(self.operations) if n in names}
@@ -323,7 +331,7 @@ class Policy:
         Args:
             **arguments: Of the layer; `value_range` above all.
         """
-        # Loaded when used: a policy itself needs neither TensorFlow nor Keras.
+        # A policy itself needs neither TensorFlow nor Keras.
         from keras_dha.augmentation.layer import DifferentiableAugmentation
 
         return DifferentiableAugmentation(

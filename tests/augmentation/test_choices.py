@@ -201,9 +201,9 @@ def test_only_images_that_move_are_warped(monkeypatch):
     layer = built(operations=["Rotate", "Invert"])
     warped = []
 
-    def spy(images, matrices, warp=geometric.warp):
-        warped.extend(images[:, 0, 0, 0].numpy().tolist())
-        return warp(images, matrices)
+    def spy(images, matrices, whole=False, warp=geometric.warp):
+        warped.append((whole, images[:, 0, 0, 0].numpy().tolist()))
+        return warp(images, matrices, whole)
 
     monkeypatch.setattr(geometric, "warp", spy)
     images = tf.range(6.0)[:, None, None, None] * tf.ones([6, 10, 14, 3])
@@ -214,9 +214,13 @@ def test_only_images_that_move_are_warped(monkeypatch):
         shift=[False, False, False, True, False, False],
     )
     layer.apply(255.0 - images, choices, SEED)
-    # Images 2 and 3 were inverted first, at a magnitude of 0.1.
-    expected = [255.0, 0.9 * 253.0 + 0.2, 0.9 * 252.0 + 0.3, 251.0]
-    np.testing.assert_allclose(warped, expected, atol=1e-3)
+    # Images 2 and 3 were inverted first, at a magnitude of 0.1; they are
+    # only flipped or shifted.
+    (whole, some), (interpolated, others) = warped
+    assert whole and not interpolated
+    expected = [0.9 * 253.0 + 0.2, 0.9 * 252.0 + 0.3]
+    np.testing.assert_allclose(some, expected, atol=1e-3)
+    assert others == [255.0, 251.0]
 
 
 def test_operation_comes_before_flip_and_shift():
