@@ -3,9 +3,11 @@
 architecture   digits; a useful branch among crippled ones (nothing, no
 view of the neighbours, the image blurred away): how many
 of 10 seeds pick it
-invariance     Fashion-MNIST; search split and test rotated by up to 40
-degrees, training images upright: the policy must turn to
-rotations, and help on the rotated test images
+invariance     Fashion-MNIST; search split and test changed by one operation
+(--operation), training images not: the policy must turn to
+that operation, and help on test images so changed
+destruction    Fashion-MNIST; labels that tell left from right, or bright
+from dark (--operation): what destroys them must fall
 learning_rate  Fashion-MNIST; started ten times too low, against a grid
 of fixed rates with the same cosine
 
@@ -91,71 +93,192 @@ def architecture(seeds=10, epochs=20, strategy="DSNAS"):
 
 def rotated(images, degrees, seed):
     """Images, each rotated by a random angle of up to `degrees`."""
-    generator = np.random.default_rng(seed)
-    angles = np.deg2rad(generator.uniform(-degrees, degrees, len(images)))
+    angles = np.deg2rad(_uniform(len(images), -degrees, degrees, seed))
     cosine, sine = np.cos(angles), np.sin(angles)
-    zero, one = np.zeros_like(angles), np.ones_like(angles)
-    matrices = np.stack(
-        [cosine, -sine, zero, sine, cosine, zero, zero, zero, one], axis=1
-    ).reshape(-1, 3, 3)
-    turned = geometric.warp(
+    return _warped(images, [cosine, -sine, 0, sine, cosine, 0])
+
+
+def shifted(images, seed):
+    """Images, each moved sideways by up to 0.4 of its width."""
+    offset = _uniform(len(images), -0.4, 0.4, seed) * images.shape[2]
+    return _warped(images, [1, 0, offset, 0, 1, 0])
+
+
+def sheared(images, seed):
+    """Images, each sheared sideways by a slope of up to 0.45."""
+    return _warped(
+        images, [1, _uniform(len(images), -0.45, 0.45, seed), 0, 0, 1, 0]
+    )
+
+
+def dimmed(images, seed):
+    """Images, each with 20 to 60 % of its brightness."""
+    factor = _uniform(len(images), 0.2, 0.6, seed)
+    return images * factor.reshape(-1, 1, 1, 1).astype("float32")
+
+
+def inverted(images, seed):
+    """Images, half of them inverted."""
+    some = np.random.default_rng(seed).random(len(images)) < 0.5
+    return np.where(some[:, None, None, None], 255.0 - images, images)
+
+
+def flipped(images, seed):
+    """Images, half of them mirrored."""
+    some = np.random.default_rng(seed).random(len(images)) < 0.5
+    return np.where(some[:, None, None, None], images[:, :, ::-1], images)
+
+
+def _uniform(count, low, high, seed):
+    return np.random.default_rng(seed).uniform(low, high, count)
+
+
+def _warped(images, entries):
+    count = len(images)
+    rows = [np.broadcast_to(entry, count) for entry in (*entries, 0, 0, 1)]
+    matrices = np.stack(rows, axis=1).reshape(-1, 3, 3)
+    warped = geometric.warp(
         tf.cast(images, "float32"), tf.cast(matrices, "float32")
     )
-    return turned.numpy()
+    return warped.numpy()
 
 
-def invariance(seeds=3, epochs=20, limit=4000):
-    """Rotates search split and test; reads policy and accuracy."""
+# How images are changed, and what of the policy does the same.
+INVARIANCES = {
+    "rotate": (lambda x, seed: rotated(x, 40, seed), ("Rotate",)),
+    "shift": (shifted, ("TranslateX", "shift")),
+    "shear": (sheared, ("ShearX",)),
+    "brightness": (dimmed, ("Brightness",)),
+    "invert": (inverted, ("Invert",)),
+    "flip": (flipped, ("flip",)),
+}
+
+
+def _share_of(policy, names):
+    """How much likelier than at the start the policy makes these.
+
+    An operation starts at 1 / K, flip and shift at 1 / 2.
+    """
+    usage = policy.usage()
+    return {
+        name: usage[name][0] if name in usage else getattr(policy, name)
+        for name in names
+    }
+
+
+def invariance(
+    seeds=3, epochs=20, limit=4000, operation="rotate", outer_every=8
+):
+    """Changes search split and test; reads policy and accuracy."""
+    change, names = INVARIANCES[operation]
     data = keras_dha.datasets.load("fashion_mnist", limit=limit)
     held_out = limit // 10
-    x_search = rotated(data.x_train[:held_out], 40, 1)
-    x_test = rotated(data.x_test[:4000], 40, 2)
-    y_test = data.y_test[:4000]
+    x = data.x_train.astype("float32")
+    x_search = change(x[:held_out], 1)
+    x_test = change(data.x_test[:4000].astype("float32"), 2)
     runs = []
     for seed in range(seeds):
         record = {"seed": seed}
-        for name, augmentation in (("learned", "auto"), ("none", None)):
+        for name, augmentation in _policies():
             model = keras_dha.AutoModel(
-                strategy=None, augmentation=augmentation, seed=seed
+                strategy=None,
+                augmentation=augmentation,
+                outer_every=outer_every,
+                seed=seed,
             )
             model.fit(
-                data.x_train[held_out:].astype("float32"),
+                x[held_out:],
                 data.y_train[held_out:],
                 search_data=(x_search, data.y_train[:held_out]),
                 epochs=epochs,
                 verbose=0,
             )
-            record[f"accuracy_{name}"] = model.evaluate(x_test, y_test)[1]
-            if augmentation:
+            accuracy = model.evaluate(x_test, data.y_test[:4000])[1]
+            record[f"accuracy_{name}"] = accuracy
+            if name == "learned":
                 policy = model.result.policy
-                record["probabilities"] = dict(
-                    zip(policy.operations, policy.probabilities, strict=True)
-                )
+                record["planted"] = _share_of(policy, names)
+                record["policy"] = policy.get_config()
         runs.append(record)
-    uniform = 1 / len(runs[0]["probabilities"])
     return {
+        "operation": operation,
+        "outer_every": outer_every,
         "seeds": seeds,
         "epochs": epochs,
         "train_images": limit - held_out,
-        "uniform": uniform,
+        "uniform": {n: 0.5 if n.islower() else 1 / 15 for n in names},
         "runs": runs,
-        "mean_rotate_and_shear": float(
-            np.mean(
-                [
-                    sum(
-                        r["probabilities"][name]
-                        for name in ("Rotate", "ShearX", "ShearY")
-                    )
-                    for r in runs
-                ]
+        "mean_planted": {
+            n: float(np.mean([r["planted"][n] for r in runs])) for n in names
+        },
+        **{
+            f"mean_accuracy_{name}": float(
+                np.mean([r[f"accuracy_{name}"] for r in runs])
             )
-        ),
-        "mean_accuracy_learned": float(
-            np.mean([r["accuracy_learned"] for r in runs])
-        ),
-        "mean_accuracy_none": float(
-            np.mean([r["accuracy_none"] for r in runs])
-        ),
+            for name, _ in _policies()
+        },
+    }
+
+
+def _policies():
+    """A learned policy, the one it starts from, and none."""
+    fixed = keras_dha.DifferentiableAugmentation(trainable=False)
+    return ("learned", "auto"), ("uniform", fixed), ("none", None)
+
+
+def _left_from_right(images, labels):
+    """Mirrors every other image; the label says which."""
+    odd = np.arange(len(images)) % 2
+    mirrored = np.where(odd[:, None, None, None], images[:, :, ::-1], images)
+    return mirrored, 2 * (labels == 5) + odd
+
+
+def _bright_from_dark(images, labels):
+    """Dims every other image; the label says which."""
+    odd = np.arange(len(images)) % 2
+    return images * np.where(odd, 0.35, 0.7)[:, None, None, None], odd
+
+
+# How labels are made, and what destroys them.
+DESTRUCTIONS = {
+    # Shoes and boots all point to one side.
+    "flip": ((7, 9, 5), _left_from_right, ("flip",)),
+    "brightness": (
+        range(10),
+        _bright_from_dark,
+        ("Brightness", "AutoContrast", "Equalize", "Invert"),
+    ),
+}
+
+
+def destruction(seeds=3, epochs=20, limit=4000, operation="flip"):
+    """Plants labels that some operations destroy; reads the policy."""
+    classes, make, names = DESTRUCTIONS[operation]
+    data = keras_dha.datasets.load("fashion_mnist", limit=limit)
+    kept = np.isin(data.y_train, list(classes))
+    x, y = make(data.x_train[kept].astype("float32"), data.y_train[kept])
+    runs = []
+    for seed in range(seeds):
+        model = keras_dha.AutoModel(strategy=None, seed=seed)
+        model.fit(x, y, epochs=epochs, verbose=0)
+        policy = model.result.policy
+        runs.append(
+            {
+                "seed": seed,
+                "planted": _share_of(policy, names),
+                "policy": policy.get_config(),
+            }
+        )
+    return {
+        "operation": operation,
+        "seeds": seeds,
+        "epochs": epochs,
+        "train_images": len(x),
+        "uniform": {n: 0.5 if n.islower() else 1 / 15 for n in names},
+        "runs": runs,
+        "mean_planted": {
+            n: float(np.mean([r["planted"][n] for r in runs])) for n in names
+        },
     }
 
 
@@ -197,26 +320,31 @@ def learning_rate(seeds=3, epochs=15, limit=10_000):
 def main():
     """Runs one planted truth and writes its record."""
     experiments = {
-        f.__name__: f for f in (architecture, invariance, learning_rate)
+        f.__name__: f
+        for f in (architecture, invariance, destruction, learning_rate)
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=sorted(experiments))
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--outer-every", type=int)
     parser.add_argument(
         "--strategy", help="of the architecture: DSNAS, GDAS, DARTS, ISTA"
     )
-    options = parser.parse_args()
-    arguments = {} if options.seeds is None else {"seeds": options.seeds}
-    name = f"planted_{options.experiment}"
-    if options.strategy is not None:
-        if options.experiment != "architecture":
-            parser.error("--strategy is for the experiment `architecture`")
-        arguments["strategy"] = options.strategy
-        name += f"_{options.strategy.lower()}"
+    parser.add_argument(
+        "--operation", choices=sorted({*INVARIANCES, *DESTRUCTIONS})
+    )
+    options = vars(parser.parse_args())
+    experiment = options.pop("experiment")
+    if options["strategy"] is not None and experiment != "architecture":
+        parser.error("--strategy is for the experiment `architecture`")
+    arguments = {k: v for k, v in options.items() if v is not None}
+    variant = options["operation"] or options["strategy"]
+    name = "_".join(["planted", experiment, *filter(None, [variant])]).lower()
     record = {
         "benchmark": name,
         "machine": machine.describe(),
-        **experiments[options.experiment](**arguments),
+        **experiments[experiment](**arguments),
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -7,6 +7,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 
 
@@ -43,12 +44,22 @@ def assemble(
     hyperparameters = LearnedHyperparameters(
         optimizers.resolved(optimizer, parts.hyperparameters), parts.horizon
     )
+    augmentation = _augmentation(parts.augmentation, spec)
+    if MIXUP in hyperparameters.quantities and getattr(
+        augmentation, "mixers", ()
+    ):
+        raise ValueError(
+            "Images are mixed once: give mixup's strength as a "
+            "hyperparameter, or mixers to the augmentation. Received: "
+            f"hyperparameters with {MIXUP!r} and an augmentation with mixers "
+            f"{tuple(augmentation.mixers)}"
+        )
     joint = JointModel(
         network,
         _loss(loss, network, spec),
         metrics=metrics or ["accuracy"],
         strategy=strategy if decisions else None,
-        augmentation=_augmentation(parts.augmentation, spec),
+        augmentation=augmentation,
         hyperparameters=hyperparameters,
         rule=optimizer.rule,
         seed=seed,

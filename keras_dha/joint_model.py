@@ -49,7 +49,7 @@ class JointModel(keras.Model):
         augmentation=None,
         hyperparameters=None,
         rule=None,
-        policy_rate=0.03,
+        policy_rate=0.06,
         seed=0,
         target=None,
         owner=None,
@@ -68,13 +68,18 @@ class JointModel(keras.Model):
         self.target = target
         if target is not None and target.reached is None:
             target.attach(network)
-        self.policy = LearnedPolicy(augmentation, policy_rate)
         self.hyperparameters = hyperparameters or LearnedHyperparameters()
         self.seed = seed
         self.weight_vector = WeightVector(network)
         if LABEL_SMOOTHING in self.hyperparameters.quantities:
             check_smoothing(loss)
         self.rule = rule or SGD()
+        self.policy = LearnedPolicy(
+            augmentation,
+            policy_rate,
+            self.weight_vector.size,
+            self.weight_vector.dtype,
+        )
         vector = self.weight_vector
         self.hyperparameters.allocate(
             self.rule,

@@ -76,6 +76,7 @@ class Run:
         self.genotype = None
         self.seconds = {}
         self.steps = {}
+        self.policy_statistics = []
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(pace.total, searched)
@@ -169,6 +170,7 @@ class Run:
         for epoch in itertools.count():
             listeners.on_epoch_begin(epoch)
             logs = self.epoch(listeners)
+            self.policy_statistics.append(self.joint.policy.statistics())
             last = self.pace.is_over(self._next_step)
             if last:
                 self._finish()
@@ -231,7 +233,7 @@ class Run:
                 }
                 for name in learned.quantities
             },
-            history=self.history.history,
+            history=self.history.history | self._policy_history(),
             cost={
                 "seconds": self.total_seconds,
                 "phases": {
@@ -397,6 +399,10 @@ class Run:
             ]
             logs["decision_margin"] = float(np.mean(margins))
         return {k: float(v) for k, v in logs.items()}
+
+    def _policy_history(self):
+        found = self.policy_statistics
+        return {"policy": found} if found and found[0] else {}
 
     def _batches_from(self, batches, step):
         dataset = batches.dataset(step)

@@ -130,13 +130,16 @@ def test_hypergradient_through_a_network(float64, name, momentum):
 def influence_of_a_step(monkeypatch):
     """A joint model after a step, the weights before, the images' influence."""
     joint, seen = joint_model(LEARNED), {}
-    monkeypatch.setattr(joint.policy, "augment", lambda x, *_: ("choices", x))
+    monkeypatch.setattr(
+        joint.policy, "augment", lambda x, *_: ("choices", x, None)
+    )
     monkeypatch.setattr(
         type(joint.policy), "is_learned", property(lambda self: True)
     )
     monkeypatch.setattr(
-        joint.policy, "update", lambda c, r, total: seen.update(influence=r)
+        joint.policy, "update", lambda c, r, *_: seen.update(influence=r)
     )
+    monkeypatch.setattr(joint.policy, "smoothed", lambda direction: direction)
     weights = joint.weight_vector.read()
     joint.train_step(batch(0), 1.0, batch(1))
     return joint, weights, seen["influence"]

@@ -4,13 +4,17 @@ import itertools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import joint_step
+from keras_dha.augmentation import estimators
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
+from tests.references import central_difference
 
 OPERATIONS = ("Identity", "Invert", "Brightness")
 BATCH, RATE = 2, 1e-3
@@ -26,7 +30,7 @@ def joint_model():
         operations=OPERATIONS, levels=1, flip=None, shift=None
     )
     augmentation.build((None, 6, 6, 1))
-    augmentation.operation_logits.assign([0.3, -0.2, 0.1])
+    augmentation.distribution.variables.sub_policy.assign([0.3, -0.2, 0.1])
     return JointModel(
         keras.Model(inputs, layers.Dense(3)(x)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -60,7 +64,7 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
         data(1, 16),
     )
     weights = joint.weight_vector.read()
-    logits = layer.operation_logits.numpy().astype("float64")
+    logits = layer.distribution.variables.sub_policy.numpy().astype("float64")
     p = np.exp(logits) / np.exp(logits).sum()
     draws = layer.draw(BATCH, tf.constant([1, 2]))
     estimate, loss = np.zeros(3), {}
@@ -68,23 +72,26 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
     monkeypatch.setattr(
         joint.policy,
         "update",
-        lambda choices, influence, total: seen.update(
+        lambda choices, influence, *rest: seen.update(
             influence=influence.numpy()
         ),
     )
     for picked in itertools.product(range(3), repeat=BATCH):
         choices = layer.sample(BATCH, tf.constant([0, 0]))._replace(
-            operation=tf.constant(picked)
+            sub_policy=tf.constant(picked)
         )
         monkeypatch.setattr(
-            joint,
+            joint_step,
             "_augment",
-            lambda images, seed, c=choices: (
+            lambda model, images, seed, c=choices: (
                 c,
                 layer.transform(images, c, draws),
+                None,
             ),
         )
         joint.weight_vector.write(weights)
+        # Each of these is a first step: nothing was averaged before.
+        joint.policy.direction.assign(tf.zeros_like(joint.policy.direction))
         joint.train_step(batch, 1.0, search)
         outputs = joint.network(search[0])
         loss[picked] = float(
@@ -106,3 +113,165 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
     )
     assert np.linalg.norm(exact) > 1e-6
     np.testing.assert_allclose(estimate, exact, rtol=0.05, atol=2e-7)
+
+
+@pytest.fixture
+def float64():
+    # The policy is kept from the first layer on, whatever floatx becomes.
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+class Given(estimators.Estimator):
+    """Magnitudes that are a function of the logits, without any draw."""
+
+    follows_path = True
+
+    def augment(self, layer, images, choices, draws, noise):
+        logits = layer.distribution.logits().sub_policy
+        magnitude = tf.cast(tf.sigmoid(logits), images.dtype)
+        magnitude = tf.gather(magnitude, choices.sub_policy)[:, None]
+        return layer.transform(
+            images, choices, draws, magnitude, differentiable=True
+        )
+
+
+def test_path_is_the_derivative_of_the_search_loss_after_the_step(
+    float64, monkeypatch
+):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 7, 1))
+    x = layers.Rescaling(1 / 128, offset=-1)(inputs)
+    x = layers.Conv2D(4, 3, activation="tanh")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    rate = 0.3
+    layer = DifferentiableAugmentation(
+        operations=("Rotate", "Invert", "Brightness"),
+        levels=1,
+        shift=None,
+        estimator=Given(),
+    )
+    layer.build((None, 6, 7, 1))
+    joint = JointModel(
+        keras.Model(inputs, layers.Dense(3)(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        augmentation=layer,
+        hyperparameters=LearnedHyperparameters(
+            {"learning_rate": rate, "weight_decay": 0.0, "momentum": 0.0},
+            horizon=ONE_STEP,
+        ),
+    )
+    rng = np.random.default_rng(3)
+    # Values that no operation pushes out of 0..255.
+    images = tf.constant(rng.uniform(100, 130, (8, 6, 7, 1)))
+    batch = images, tf.constant(rng.integers(0, 3, 8))
+    search = (
+        tf.constant(rng.uniform(0, 255, (16, 6, 7, 1))),
+        tf.constant(rng.integers(0, 3, 16)),
+    )
+    seen = {}
+    monkeypatch.setattr(
+        joint.policy,
+        "update",
+        lambda choices, influence, losses, path, *_: seen.update(path=path),
+    )
+    weights = joint.weight_vector.read()
+    start = np.array([0.2, -0.4, 0.1], "float32")
+    choices = layer.sample(8, tf.constant([1, 2]))
+    choices = choices._replace(sub_policy=tf.constant([0, 1, 2, 0, 1, 2, 0, 2]))
+    monkeypatch.setattr(
+        layer,
+        "draw_part",
+        lambda size, seeds, *_: (choices, layer.draw(size, seeds[1])),
+    )
+
+    def search_loss(logits):
+        layer.distribution.variables.sub_policy.assign(logits)
+        joint.weight_vector.write(weights)
+        joint.step.assign(0)
+        joint.policy.direction.assign(tf.zeros_like(joint.policy.direction))
+        joint.train_step(batch, 1.0, search)
+        outputs = joint.network(search[0])
+        return float(tf.reduce_mean(joint.loss_object.call(search[1], outputs)))
+
+    search_loss(start)
+    ours = -rate * seen["path"][0].numpy()
+    for k in range(3):
+        unit = np.eye(3, dtype="float32")[k]
+        expected = central_difference(
+            lambda e, u=unit: search_loss(start + np.float32(e) * u),
+            0.0,
+            eps=2**-10,
+        )
+        assert abs(expected) > 1e-7
+        np.testing.assert_allclose(ours[k], expected, rtol=1e-3)
+    # The other variables have no part in it.
+    assert all(not np.any(p) for p in seen["path"][1:])
+
+
+def fitting(estimator, **arguments):
+    """A joint model with normalisation, and what its policy does in it."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    layer = DifferentiableAugmentation(
+        levels=3, estimator=estimator, **arguments
+    )
+    layer.build((None, 6, 6, 3))
+    return JointModel(
+        keras.Model(inputs, layers.Dense(3)(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        augmentation=layer,
+    )
+
+
+@pytest.mark.parametrize("estimator", ["influence", "dha", "relaxed", "relax"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"length": 2, "sub_policies": 5, "application": 0.5, "clean": 0.2},
+        {"mixup": 0.4, "cutmix": 0.3, "operations": ("Invert", "Rotate")},
+    ],
+    ids=["single", "sub-policies", "mixing"],
+)
+def test_every_estimator_moves_every_space(estimator, arguments):
+    joint = fitting(estimator, **arguments)
+    layer = joint.policy.augmentation
+    before = [v.numpy() for v in layer.trainable_variables]
+    rng = np.random.default_rng(0)
+
+    def draw(count):
+        return (
+            tf.constant(rng.uniform(0, 255, (count, 6, 6, 3)), tf.float32),
+            tf.constant(rng.integers(0, 3, count)),
+        )
+
+    step = tf.function(joint.train_step, autograph=False, jit_compile=False)
+    for _ in range(3):
+        loss = step(draw(24), tf.constant(1.0), draw(12))
+    assert np.isfinite(loss)
+    moved = [
+        np.abs(v.numpy() - b).max() > 1e-4
+        for v, b in zip(layer.trainable_variables, before, strict=True)
+    ]
+    if estimator == "dha":
+        # The paper learns probabilities of sub-policies only.
+        assert moved == [True] + [False] * (len(moved) - 1)
+    else:
+        assert all(moved)
+    assert all(
+        np.all(np.isfinite(v.numpy())) for v in layer.trainable_variables
+    )
+    statistics = joint.policy.statistics()
+    assert sum(s["share"] for s in statistics.values()) == pytest.approx(1.0)
+    # Saved and loaded, the policy and its estimator go on from here.
+    config = joint.get_config()
+    again = type(layer.estimator)
+    restored = JointModel.from_config(config).policy.augmentation
+    assert type(restored.estimator) is again

@@ -70,8 +70,8 @@ def affine_matrix(parameters, height, width):
     cosine, sine = tf.cos(angle), tf.sin(angle)
     zeros, ones = tf.zeros_like(angle), tf.ones_like(angle)
     entries = [
-        *(cosine, shear_x - sine, translate_x * tf.cast(width, tf.float32)),
-        *(shear_y + sine, cosine, translate_y * tf.cast(height, tf.float32)),
+        *(cosine, shear_x - sine, translate_x * tf.cast(width, angle.dtype)),
+        *(shear_y + sine, cosine, translate_y * tf.cast(height, angle.dtype)),
         *(zeros, zeros, ones),
     ]
     return tf.reshape(tf.stack(entries, axis=1), [-1, 3, 3])
@@ -89,7 +89,7 @@ def flip_and_shift_matrix(flip, shift_x, shift_y):
         float32 tensor of shape `[n, 3, 3]`, output to input, origin in the
         centre of the image.
     """
-    mirror = tf.where(flip, -1.0, 1.0)
+    mirror = tf.cast(tf.where(flip, -1.0, 1.0), shift_x.dtype)
     zeros, ones = tf.zeros_like(mirror), tf.ones_like(mirror)
     entries = [
         *(mirror, zeros, -mirror * shift_x),
@@ -99,8 +99,8 @@ def flip_and_shift_matrix(flip, shift_x, shift_y):
     return tf.reshape(tf.stack(entries, axis=1), [-1, 3, 3])
 
 
-def warp(images, matrices):
-    """Resamples each image bilinearly through its own affine matrix.
+def warp(images, matrices, whole_pixels=False):
+    """Resamples each image through its own affine matrix, bilinearly.
 
     Neighbours outside the image count as `FILL`. Differentiable in the
     images, not in the matrices.
@@ -109,6 +109,9 @@ def warp(images, matrices):
         images: float32 tensor of shape `[n, h, w, c]`, values in 0..255.
         matrices: float32 tensor of shape `[n, 3, 3]`, output to input, origin
             in the centre of the image; the last row must be (0, 0, 1).
+        whole_pixels: Whether every matrix takes pixels to pixels, as flips
+            and shifts do: then nothing has to be interpolated, and that
+            takes a third of the time.
 
     Returns:
         float32 tensor of the shape of `images`.
@@ -124,11 +127,58 @@ def warp(images, matrices):
         images=images,
         transforms=transforms,
         output_shape=tf.stack([height, width]),
-        interpolation="BILINEAR",
+        interpolation="NEAREST" if whole_pixels else "BILINEAR",
         fill_mode="CONSTANT",
         fill_value=FILL,
     )
     return tf.ensure_shape(warped, images.shape)
+
+
+def differentiable_warp(images, matrices):
+    """Does what `warp` does, in operations that have all derivatives.
+
+    `ImageProjectiveTransformV3` has none by the matrices. Here each pixel is
+    gathered from its four neighbours by weights that depend on where it comes
+    from; it takes about twice the time.
+
+    Args:
+        images: float tensor of shape `[n, h, w, c]`, values in 0..255.
+        matrices: Tensor of the same dtype and shape `[n, 3, 3]`, as for
+            `warp`.
+
+    Returns:
+        Tensor of the shape and dtype of `images`.
+    """
+    height, width = image_size(images)
+    count, channels = tf.shape(images)[0], images.shape[-1]
+    size = tf.cast(tf.stack([width, height]), images.dtype)
+    centre = (size - 1.0) / 2.0
+    columns = tf.range(size[0]) - centre[0]
+    rows = tf.range(size[1]) - centre[1]
+    grid = tf.stack(tf.meshgrid(columns, rows), axis=-1)
+    grid = tf.reshape(grid, [1, -1, 2])
+    source = tf.matmul(grid, matrices[:, :2, :2], transpose_b=True)
+    source += matrices[:, None, :2, 2] + centre
+    # A frame of one pixel stands for all that lies outside.
+    source = tf.clip_by_value(source, -1.0, size)
+    corner = tf.stop_gradient(tf.floor(source))
+    part = source - corner
+    framed = tf.pad(
+        images, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=FILL
+    )
+    flat = tf.reshape(framed, [count, -1, channels])
+
+    def neighbour(right, below):
+        place = tf.minimum(corner + [right, below], size)
+        place = tf.cast(place, tf.int32) + 1
+        index = place[..., 1] * (width + 2) + place[..., 0]
+        weight = (part[..., 0] if right else 1.0 - part[..., 0]) * (
+            part[..., 1] if below else 1.0 - part[..., 1]
+        )
+        return weight[..., None] * tf.gather(flat, index, batch_dims=1)
+
+    warped = tf.add_n([neighbour(r, b) for r in (0, 1) for b in (0, 1)])
+    return tf.reshape(warped, tf.shape(images))
 
 
 def _warp_by(images, magnitude, sign, limits):
@@ -232,14 +282,26 @@ def cutout(images, magnitude, position):
         float32 tensor of the shape of `images`.
     """
     height, width = image_size(images)
-    shorter = tf.cast(tf.minimum(height, width), tf.float32)
-    half_side = 0.5 * CUTOUT_SIDE * magnitude[:, None] * shorter
+    half_side = cutout_half_side(images, magnitude)
+    columns = distances(width, position[:, 0]) < half_side
+    rows = distances(height, position[:, 1]) < half_side
+    covered = rows[:, :, None, None] & columns[:, None, :, None]
+    return tf.where(covered, tf.cast(FILL, images.dtype), images)
 
-    def covered(size, centre):
-        pixels = tf.range(tf.cast(size, tf.float32)) + 0.5
-        distance = pixels - centre[:, None] * tf.cast(size, tf.float32)
-        return tf.abs(distance) < half_side
 
-    columns = covered(width, position[:, 0])[:, None, :, None]
-    rows = covered(height, position[:, 1])[:, :, None, None]
-    return tf.where(tf.logical_and(rows, columns), FILL, images)
+def cutout_half_side(images, magnitude):
+    """Returns half the side of Cutout's square in pixels, `[n, 1]`."""
+    height, width = image_size(images)
+    shorter = tf.cast(tf.minimum(height, width), images.dtype)
+    return 0.5 * CUTOUT_SIDE * magnitude[:, None] * shorter
+
+
+def distances(size, centre):
+    """Returns how far pixels are from a centre along one axis, `[n, size]`.
+
+    Args:
+        size: Number of pixels.
+        centre: float tensor of shape `[n]` in 0..1, a fraction of the axis.
+    """
+    size = tf.cast(size, centre.dtype)
+    return tf.abs(tf.range(size) + 0.5 - centre[:, None] * size)

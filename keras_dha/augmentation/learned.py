@@ -1,20 +1,38 @@
 """The policy of a run: its logits, moved along what its choices were worth.
 
-With r_i the influence of image i on the search loss and choice_i what was
-drawn for it, the policy ascends
+Each outer step gives a search gradient v_t of a small batch, whose noise is
+most of what one step says about an operation. The weights it is taken at, an
+average, hardly move between outer steps, so influences are taken along
 
-    mean_i (r_i - mean r) / std r * grad log p(choice_i)
+    vbar_t = (1 - b) sum_k b^k v_{t-k} / (1 - b^t),      r_i = <vbar_t, g_i>
 
-A baseline and a unit scale: only which image helped more than others counts
-(Williams, REINFORCE, 1992; influence as in `keras_dha.joint_step`).
+which costs nothing and stands for a search batch ten times as large. Then the
+rewards get a baseline and a unit scale, (r_i - mean r) / std r: only which
+image helped more than others counts. What becomes of them is the estimator's
+(`keras_dha.augmentation.estimators`).
+
+What is left of the noise moves the logits at random, over t steps of size a
+by a sqrt(t). So steps shrink, a_t = a / sqrt(1 + t / 100): signal adds up as
+sqrt(t), noise as sqrt(log t), and a long run does not end in a policy that
+chance has made.
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha.augmentation import mixing
+from keras_dha.augmentation.estimators import Evidence
+from keras_dha.augmentation.estimators.gumbel import Noise
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import adam
+
+# What the average of search gradients keeps from one outer step to the next.
+SMOOTHING = 0.9
+
+
+# After so many outer steps the policy's steps are down to 0.7 of the first.
+STEADY = 100.0
 
 
 class LearnedPolicy(keras.layers.Layer):
@@ -23,23 +41,46 @@ class LearnedPolicy(keras.layers.Layer):
     Args:
         augmentation: Built `DifferentiableAugmentation`, Q logits in all, or
             `None` for no augmentation.
-        rate: Float, step size of Adam on the logits.
+        rate: Float, first step size of Adam on the logits.
+        size: Number P of the network's weights.
+        weights_dtype: Name of their dtype.
         **kwargs: Base layer arguments.
     """
 
-    def __init__(self, augmentation, rate, **kwargs):
+    def __init__(
+        self, augmentation, rate, size=0, weights_dtype="float32", **kwargs
+    ):
         super().__init__(**kwargs)
         self.augmentation = augmentation
         self.rate = rate
-        size = sum(int(np.prod(v.shape)) for v in self._logits())
-        self.first = self._zeros("first", (size,))
-        self.second = self._zeros("second", (size,))
-        self.count = self._zeros("count")
+        learned = self.is_learned
+        count = sum(int(np.prod(v.shape)) for v in self._logits())
+        self.first = self._variable("first", np.zeros([count]))
+        self.second = self._variable("second", np.zeros([count]))
+        self.count = self._variable("count", np.zeros([]))
+        self.direction = self._variable(
+            "direction", np.zeros([size if learned else 0]), weights_dtype
+        )
+        self._estimator_state = {}
+        operations = ()
+        if learned:
+            operations = augmentation.active_operations
+            state = augmentation.estimator.initial_state(augmentation)
+            self._estimator_state = {
+                name: self._variable(f"estimator_{name}", value)
+                for name, value in state.items()
+            }
+        # Images and rewards of each operation since `statistics` was asked.
+        self.seen = self._variable("seen", np.zeros([len(operations), 2]))
         self.built = True
 
-    def _zeros(self, name, shape=()):
+    def _variable(self, name, value, dtype="float32"):
         return self.add_weight(
-            name=name, shape=shape, initializer="zeros", trainable=False
+            name=name,
+            shape=value.shape,
+            initializer=lambda shape, dtype: tf.constant(value, dtype),
+            dtype=dtype,
+            trainable=False,
         )
 
     def _logits(self):
@@ -54,13 +95,23 @@ class LearnedPolicy(keras.layers.Layer):
 
     def state_variables(self):
         """Returns the variables of the update rule."""
-        return [self.first, self.second, self.count]
+        return [
+            *(self.first, self.second, self.count, self.direction, self.seen),
+            *self._estimator_state.values(),
+        ]
+
+    def path(self):
+        """Returns the variables that augmented images are differentiable by.
+
+        Empty unless the estimator follows the path.
+        """
+        layer = self.augmentation
+        if layer is None or not layer.estimator.follows_path:
+            return []
+        return [v.value for v in self._logits()]
 
     def augment(self, images, seeds, replica=0, replicas=1):
         """Draws for each image of this replica what happens to it, and does it.
-
-        Drawn for the global batch, of which each replica takes its part: what
-        happens to an image does not depend on how many replicas there are.
 
         Args:
             images: Tensor `(n, h, w)` or `(n, h, w, c)`.
@@ -69,31 +120,47 @@ class LearnedPolicy(keras.layers.Layer):
             replica, replicas: Which part of how many this one is.
 
         Returns:
-            (choices, augmented images); (`None`, images) without a layer.
+            (choices, augmented images, share): `share` is how much of each
+            label is its partner's (`mixing`), `None` if nothing is mixed.
+            (`None`, images, `None`) without a layer.
         """
         layer = self.augmentation
         if layer is None:
-            return None, images
+            return None, images, None
         size = images.shape[0] or tf.shape(images)[0]
-        begin = replica * size
-        choices, draws = tf.nest.map_structure(
-            lambda drawn: drawn[begin : begin + size],
-            (
-                layer.sample(replicas * size, seeds[0]),
-                layer.draw(replicas * size, seeds[1]),
-            ),
+        choices, draws = layer.draw_part(size, seeds, replica, replicas)
+        is_plain = images.shape.rank == 3
+        inputs = images[..., None] if is_plain else images
+        noise = _noise(seeds[0], replica, replicas)
+        augmented = layer.estimator.augment(
+            layer, inputs, choices, draws, noise
         )
-        if images.shape.rank == 4:
-            return choices, layer.transform(images, choices, draws)
-        augmented = layer.transform(images[..., None], choices, draws)
-        return choices, augmented[..., 0]
+        share = None
+        if layer.mixers:
+            mix = layer.mix(inputs, choices, draws)
+            augmented, share = mixing.mix_images(augmented, mix), mix.share
+        return choices, augmented[..., 0] if is_plain else augmented, share
 
-    def update(self, choices, influence, total):
+    def smoothed(self, direction):
+        """Returns vbar, the average of search gradients with this one in it.
+
+        Args:
+            direction: Search gradient of this outer step, `(P,)`.
+        """
+        moved = SMOOTHING * self.direction + (1.0 - SMOOTHING) * direction
+        self.direction.assign(moved)
+        steps = tf.cast(self.count + 1.0, moved.dtype)
+        return moved / (1.0 - tf.pow(tf.cast(SMOOTHING, moved.dtype), steps))
+
+    def update(self, choices, influence, losses, path, seed, total):
         """Moves the logits towards choices that lowered the search loss.
 
         Args:
             choices: `Choices` of this replica's images.
             influence: Tensor `(n,)`, theirs.
+            losses: Tensor `(n,)`, their training losses.
+            path: Derivatives of this replica's summed influence by `path()`.
+            seed: The seed that `augment` drew the choices by.
             total: Function that sums a tensor over all replicas.
         """
         influence = tf.cast(influence, "float32")
@@ -109,21 +176,96 @@ class LearnedPolicy(keras.layers.Layer):
             )
         )
         mean = first / count
-        deviation = tf.sqrt(tf.maximum(second / count - mean**2, 0.0))
-        rewards = (influence - mean) / (deviation + 1e-12) / count
-        score = self.augmentation.score_gradient(choices, rewards)
+        deviation = tf.sqrt(tf.maximum(second / count - mean**2, 0.0)) + 1e-12
+        context = tf.distribute.get_replica_context()
+        evidence = Evidence(
+            rewards=(influence - mean) / deviation,
+            losses=tf.cast(losses, "float32"),
+            path=[
+                tf.cast(tf.convert_to_tensor(p), "float32")
+                / (deviation * count)
+                for p in path
+            ]
+            or None,
+            count=count,
+            noise=_noise(
+                seed,
+                context.replica_id_in_sync_group,
+                context.num_replicas_in_sync,
+            ),
+            total=total,
+        )
+        self._count_operations(choices, evidence)
+        gradient, state = self.augmentation.estimator.gradient(
+            self.augmentation,
+            choices,
+            evidence,
+            {name: v.value for name, v in self._estimator_state.items()},
+        )
+        for name, value in state.items():
+            self._estimator_state[name].assign(value)
+        self._ascend(
+            total(_flat(self.augmentation.distribution.used(gradient)))
+        )
+
+    def _ascend(self, gradient):
         logits = self._logits()
+        variables = (self.first, self.second, self.count)
         moved, state = adam(
             _flat(logits),
-            -total(_flat(score)),
-            AdamState(*(v.value for v in self.state_variables())),
-            self.rate,
+            -gradient,
+            AdamState(*(v.value for v in variables)),
+            self.rate / tf.sqrt(1.0 + self.count / STEADY),
         )
-        for variable, value in zip(self.state_variables(), state, strict=True):
+        for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
         parts = tf.split(moved, [int(np.prod(v.shape)) for v in logits])
         for variable, part in zip(logits, parts, strict=True):
             variable.assign(tf.reshape(part, variable.shape))
+
+    def _count_operations(self, choices, evidence):
+        layer = self.augmentation
+        operation = layer.operation_of(choices)
+        rewards = tf.broadcast_to(
+            evidence.rewards[:, None], tf.shape(operation)
+        )
+        values = tf.stack([tf.ones_like(rewards), rewards], axis=-1)
+        # Steps that were left out are -1, and are not counted.
+        counted = tf.math.unsorted_segment_sum(
+            values, operation, len(layer.active_operations)
+        )
+        self.seen.assign_add(evidence.total(counted))
+
+    def statistics(self):
+        """Returns what the policy is and did since this was last asked.
+
+        Returns:
+            Dict from an operation's name to a dict: `probability` and
+            `magnitude`, expected by the policy; `share`, of all operations
+            that images of outer steps were given; `influence`, their mean
+            reward, in deviations. Empty if no policy is learned.
+        """
+        if not self.is_learned:
+            return {}
+        images, rewards = self.seen.numpy().astype("float64").T
+        self.seen.assign(tf.zeros_like(self.seen))
+        usage = self.augmentation.policy().usage()
+        total = max(images.sum(), 1.0)
+        return {
+            operation.name: {
+                "probability": usage[operation.name][0],
+                "magnitude": usage[operation.name][1],
+                "share": float(images[k] / total),
+                "influence": float(rewards[k] / max(images[k], 1.0)),
+            }
+            for k, operation in enumerate(self.augmentation.active_operations)
+        }
+
+
+def _noise(seed, replica, replicas):
+    # A step further than what choices and draws are made of.
+    seed = tf.random.experimental.stateless_fold_in(seed, 2)
+    return Noise(seed, replica, replicas)
 
 
 def _flat(tensors):

@@ -8,8 +8,11 @@ with other warps. A new operation is one function and one row of `OPERATIONS`.
 import dataclasses
 from collections.abc import Callable
 
+import tensorflow as tf
+
 from keras_dha.augmentation import geometric
 from keras_dha.augmentation import photometric
+from keras_dha.augmentation import surrogates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Operation:
         colour_only: Whether it needs exactly three channels.
         warp: For an affine operation its five warp parameters at magnitude 1
             (see `geometric.affine_matrix`), otherwise None.
+        surrogate: A function of the same arguments whose derivatives stand
+            in for those that the operation lacks, or None if it has them.
 
     Example:
     >>> rotate = find_operations(["Rotate"])[0]
@@ -42,13 +47,16 @@ class Operation:
     positioned: bool = False
     colour_only: bool = False
     warp: tuple[float, ...] | None = None
+    surrogate: Callable | None = None
 
     @property
     def geometric(self):
         """Whether the operation is a warp that composes with others."""
         return self.warp is not None
 
-    def __call__(self, images, magnitude, sign=None, position=None):
+    def __call__(
+        self, images, magnitude, sign=None, position=None, differentiable=False
+    ):
         """Augments a batch of images.
 
         Args:
@@ -56,6 +64,7 @@ class Operation:
             magnitude: float32 tensor of shape `[n]` in 0..1.
             sign: float32 tensor of shape `[n]`, each -1 or 1.
             position: float32 tensor of shape `[n, 2]` in 0..1.
+            differentiable: Whether to add the surrogate's derivatives.
 
         Returns:
             float32 tensor of the shape of `images`.
@@ -65,7 +74,12 @@ class Operation:
             extra.append(sign)
         if self.positioned:
             extra.append(position)
-        return self.function(images, magnitude, *extra)
+        result = self.function(images, magnitude, *extra)
+        if differentiable and self.surrogate is not None:
+            # Straight through: the operation's value, the surrogate's slope.
+            slope = self.surrogate(images, magnitude, *extra)
+            result += slope - tf.stop_gradient(slope)
+        return result
 
 
 def _warp(name, function, limits):
@@ -79,15 +93,22 @@ OPERATIONS = (
     _warp("TranslateY", geometric.translate_y, geometric.TRANSLATE_Y),
     _warp("Rotate", geometric.rotate, geometric.ROTATE),
     Operation("AutoContrast", photometric.auto_contrast),
-    Operation("Equalize", photometric.equalize),
+    Operation("Equalize", photometric.equalize, surrogate=surrogates.equalize),
     Operation("Invert", photometric.invert),
-    Operation("Solarize", photometric.solarize),
-    Operation("Posterize", photometric.posterize),
+    Operation("Solarize", photometric.solarize, surrogate=surrogates.solarize),
+    Operation(
+        "Posterize", photometric.posterize, surrogate=surrogates.posterize
+    ),
     Operation("Contrast", photometric.contrast, signed=True),
     Operation("Color", photometric.color, signed=True, colour_only=True),
     Operation("Brightness", photometric.brightness, signed=True),
     Operation("Sharpness", photometric.sharpness, signed=True),
-    Operation("Cutout", geometric.cutout, positioned=True),
+    Operation(
+        "Cutout",
+        geometric.cutout,
+        positioned=True,
+        surrogate=surrogates.cutout,
+    ),
     Operation("Identity", photometric.identity),
 )
 

@@ -36,7 +36,9 @@ def _clip(images):
 
 def _grey(images):
     if images.shape[-1] == 3:
-        return tf.tensordot(images, tf.constant(LUMA), 1)[..., None]
+        return tf.tensordot(images, tf.constant(LUMA, images.dtype), 1)[
+            ..., None
+        ]
     return tf.reduce_mean(images, axis=-1, keepdims=True)
 
 
@@ -111,7 +113,7 @@ def equalize(images, magnitude):
     darker = tf.cumsum(histogram, axis=1, exclusive=True)
     table = (step // 2 + darker) // tf.maximum(step, 1)
     table = tf.where(step > 0, tf.minimum(table, 255), tf.range(LEVELS))
-    table = tf.cast(table, tf.float32)
+    table = tf.cast(table, images.dtype)
     flat = tf.reshape(tf.gather(table, levels, batch_dims=1), shape)
     equalized = tf.transpose(flat, [0, 2, 3, 1])
     return images + _per_image(magnitude) * (equalized - images)

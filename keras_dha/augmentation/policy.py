@@ -1,9 +1,13 @@
 """A learned augmentation policy as plain data.
 
-A policy says how often each operation is chosen, how strong it then is, and
-how often images are flipped and shifted. It knows nothing of TensorFlow: it
-can be read, compared, kept as JSON beside a model, and given to a
-`DifferentiableAugmentation` layer in another project.
+A policy is a set of sub-policies, of which each image gets one: a sequence of
+steps, each an operation with a distribution over its magnitude and a chance
+of being left out. A single operation (TrivialAugment) is a sub-policy of one
+step, DHA's 14 x 14 pairs are sub-policies of two, DADA's have probabilities of
+application: one form holds all.
+
+It knows nothing of TensorFlow: it can be read, compared, kept as JSON beside a
+model, and given to a `DifferentiableAugmentation` layer in another project.
 """
 
 import dataclasses
@@ -13,24 +17,35 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-# How far from 1 a distribution's sum may be: float32 softmax and a JSON
-# rounded by hand pass, a forgotten entry does not.
-_SUM_TOLERANCE = 1e-4
+from keras_dha.augmentation import fields
+
+# Raised when the fields of a policy's JSON change their meaning.
+VERSION = 1
+
+MIXERS = ("mixup", "cutmix")
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """An augmentation policy: one operation per image, at one strength.
+    """An augmentation policy: one sub-policy per image.
 
     Args:
-        operations: K names of operations, each once.
-        probabilities: K probabilities, of choosing each operation.
+        operations: R steps, each the name of an operation. Without
+            `sub_policies` each name once.
+        probabilities: S probabilities, of choosing each sub-policy.
         magnitudes: L magnitude levels, rising, each in (0, 1]; 0 would be no
             change and 1 is the strongest form of every operation.
-        level_probabilities: K rows of L probabilities: how the magnitude is
-            distributed if this operation was chosen.
+        level_probabilities: R rows of L probabilities: how the magnitude is
+            distributed where this step is carried out; then one row for each
+            of mixup and cutmix that is used.
+        sub_policies: S sequences of N step indices, done in that order, or
+            None for S = R single operations.
+        application: R probabilities of carrying a step out once its
+            sub-policy was chosen, or None for always.
         flip: Probability of a horizontal flip, or None if flips are not used.
         shift: Probability of a random shift, or None if shifts are not used.
+        mixup: Probability of blending in another image, or None.
+        cutmix: Probability of pasting in a part of another image, or None.
 
     Example:
     >>> policy = Policy.uniform(["Rotate", "Invert"], levels=2)
@@ -38,44 +53,64 @@ class Policy:
     (0.75, 0.75)
     >>> Policy.from_json(policy.to_json()) == policy
     True
+    >>> layer = policy.to_layer(value_range=(0, 1), default_training=True)
 
     References:
-        Zhou et al., DHA: End-to-End Joint Optimization of Data Augmentation
-        Policy, Hyper-parameter and Architecture, 2021.
+        - Zhou et al., DHA: End-to-End Joint Optimization of Data Augmentation
+          Policy, Hyper-parameter and Architecture, 2021.
+        - Li et al., DADA: Differentiable Automatic Data Augmentation, 2020.
     """
 
     operations: tuple[str, ...]
     probabilities: tuple[float, ...]
     magnitudes: tuple[float, ...]
     level_probabilities: tuple[tuple[float, ...], ...]
+    sub_policies: tuple[tuple[int, ...], ...] | None = None
+    application: tuple[float, ...] | None = None
     flip: float | None = None
     shift: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
 
     def __post_init__(self):
-        names = _sequence("operations", self.operations)
-        rows = _sequence("level_probabilities", self.level_probabilities)
-        plain = {
-            "operations": names,
-            "probabilities": _floats("probabilities", self.probabilities),
-            "magnitudes": _floats("magnitudes", self.magnitudes),
-            "level_probabilities": tuple(
-                _floats("level_probabilities", row) for row in rows
-            ),
-            "flip": _optional_float("flip", self.flip),
-            "shift": _optional_float("shift", self.shift),
-        }
-        for name, value in plain.items():
-            # The one way to normalise a field of a frozen dataclass.
+        for name, value in self._plain().items():
             object.__setattr__(self, name, value)
         self._check_operations()
+        self._check_sub_policies()
         self._check_levels()
-        for name in ("flip", "shift"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ValueError(
-                    f"`{name}` must be None or a probability in [0, 1]. "
-                    f"Received: {name}={value}"
-                )
+        for name in ("flip", "shift", *MIXERS):
+            fields.check_probability(name, getattr(self, name))
+        if (self.mixup or 0.0) + (
+            self.cutmix or 0.0
+        ) > 1.0 + fields.SUM_TOLERANCE:
+            raise ValueError(
+                "`mixup` and `cutmix` exclude each other, so their "
+                "probabilities may not exceed 1 together. Received: "
+                f"mixup={self.mixup}, cutmix={self.cutmix}"
+            )
+
+    def _plain(self):
+        rows = fields.sequence("level_probabilities", self.level_probabilities)
+        plain = {
+            "operations": fields.sequence("operations", self.operations),
+            "probabilities": fields.floats("probabilities", self.probabilities),
+            "magnitudes": fields.floats("magnitudes", self.magnitudes),
+            "level_probabilities": tuple(
+                fields.floats("level_probabilities", row) for row in rows
+            ),
+        }
+        if self.sub_policies is not None:
+            plain["sub_policies"] = tuple(
+                fields.sequence("sub_policies", steps)
+                for steps in fields.sequence("sub_policies", self.sub_policies)
+            )
+        if self.application is not None:
+            plain["application"] = fields.floats(
+                "application", self.application
+            )
+        for name in ("flip", "shift", *MIXERS):
+            plain[name] = fields.optional_float(name, getattr(self, name))
+        return plain
 
     def _check_operations(self):
         names = self.operations
@@ -84,114 +119,242 @@ class Policy:
                 "`operations` must be a non-empty sequence of names. "
                 f"Received: operations={names}"
             )
-        if len(set(names)) < len(names):
+        if self.sub_policies is None and len(set(names)) < len(names):
             raise ValueError(
                 "`operations` must name each operation once. "
                 f"Received: operations={names}"
             )
-        _check_distribution("probabilities", self.probabilities, len(names))
+
+    def _check_sub_policies(self):
+        steps = self.steps
+        count = len(self.operations)
+        proper = bool(steps) and all(
+            isinstance(k, int) and not isinstance(k, bool) and 0 <= k < count
+            for sub_policy in steps
+            for k in sub_policy
+        )
+        if not proper or {len(s) for s in steps} != {max(len(steps[0]), 1)}:
+            raise ValueError(
+                "`sub_policies` must be sequences of one length, at least 1, "
+                f"of indices into the {count} operations. "
+                f"Received: sub_policies={self.sub_policies}"
+            )
+        fields.check_distribution(
+            "probabilities", self.probabilities, len(steps)
+        )
+        chances = self.application
+        if chances is not None and (
+            len(chances) != count or not all(0 <= p <= 1 for p in chances)
+        ):
+            raise ValueError(
+                f"`application` must be None or {count} probabilities, one "
+                f"for each operation. Received: application={chances}"
+            )
 
     def _check_levels(self):
         levels = self.magnitudes
-        rising = all(a < b for a, b in zip(levels, levels[1:], strict=False))
-        if not levels or not rising or not 0.0 < levels[0] <= levels[-1] <= 1:
+        if not fields.are_magnitudes(levels):
             raise ValueError(
                 "`magnitudes` must be non-empty, rising and in (0, 1]. "
                 f"Received: magnitudes={levels}"
             )
-        if len(self.level_probabilities) != len(self.operations):
+        expected = len(self.operations) + len(self.mixers)
+        if len(self.level_probabilities) != expected:
             raise ValueError(
                 "`level_probabilities` must have one row for each of the "
-                f"{len(self.operations)} operations. Received: "
+                f"{len(self.operations)} operations and the mixers in use "
+                f"{self.mixers}. Received: "
                 f"level_probabilities={self.level_probabilities}"
             )
         for row in self.level_probabilities:
-            _check_distribution("level_probabilities", row, len(levels))
+            fields.check_distribution("level_probabilities", row, len(levels))
 
     @classmethod
     def uniform(
         cls,
         operations: Sequence[str],
-        levels: int = 10,
+        levels: int | Sequence[float] = 10,
         flip: float | None = 0.5,
         shift: float | None = 0.5,
+        sub_policies: Sequence[Sequence[int]] | None = None,
+        application: float | None = None,
+        mixup: float | None = None,
+        cutmix: float | None = None,
     ) -> "Policy":
         """Returns the policy that prefers nothing.
 
         Args:
-            operations: Names of operations, each once.
-            levels: Number L of magnitude levels, `1/L, 2/L, ..., 1`.
-            flip: Probability of a horizontal flip, or None.
-            shift: Probability of a random shift, or None.
+            operations: Names of operations.
+            levels: Number L of magnitude levels, `1/L, 2/L, ..., 1`, or the
+                levels themselves.
+            flip, shift, mixup, cutmix: Probabilities, or None.
+            sub_policies: As for the constructor.
+            application: Probability of carrying a step out, the same for
+                all, or None for always.
 
         Returns:
             A `Policy`.
         """
-        if (
-            isinstance(levels, bool)
-            or not isinstance(levels, int)
-            or levels < 1
-        ):
-            raise ValueError(
-                "`levels` must be an integer of at least 1. "
-                f"Received: levels={levels}"
-            )
-        names = _sequence("operations", operations)
-        count = max(len(names), 1)
+        names = fields.sequence("operations", operations)
+        levels = fields.magnitudes_of(levels)
+        size = len(names if sub_policies is None else sub_policies)
+        rows = len(names) + (mixup is not None) + (cutmix is not None)
         return cls(
             operations=names,
-            probabilities=(1.0 / count,) * len(names),
-            magnitudes=tuple((k + 1) / levels for k in range(levels)),
-            level_probabilities=((1.0 / levels,) * levels,) * len(names),
+            probabilities=(1.0 / max(size, 1),) * size,
+            magnitudes=levels,
+            level_probabilities=((1.0 / len(levels),) * len(levels),) * rows,
+            sub_policies=sub_policies,
+            application=application and (application,) * len(names),
             flip=flip,
             shift=shift,
+            mixup=mixup,
+            cutmix=cutmix,
         )
 
     @property
+    def steps(self) -> tuple[tuple[int, ...], ...]:
+        """S sequences of step indices, also where `sub_policies` is None."""
+        if self.sub_policies is not None:
+            return self.sub_policies
+        return tuple((k,) for k in range(len(self.operations)))
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Which of mixup and cutmix are used."""
+        return tuple(m for m in MIXERS if getattr(self, m) is not None)
+
+    @property
     def mean_magnitude(self) -> tuple[float, ...]:
-        """K expected magnitudes, of each operation once it was chosen."""
+        """R expected magnitudes, of each step where it is carried out."""
+        rows = self.level_probabilities[: len(self.operations)]
         return tuple(
             sum(p * m for p, m in zip(row, self.magnitudes, strict=True))
-            for row in self.level_probabilities
+            for row in rows
         )
 
     @property
     def entropy(self) -> float:
-        """Entropy in nats of the choice of operation; `log(K)` if uniform."""
+        """Entropy in nats of the choice of sub-policy; `log(S)` if uniform."""
         return -sum(p * math.log(p) for p in self.probabilities if p > 0.0)
 
-    def summary(self) -> str:
-        """Returns a text table, the most probable operation first."""
-        width = max(len("operation"), *map(len, self.operations))
-        lines = [f"{'operation':<{width}}  probability  mean magnitude"]
-        order = sorted(
-            range(len(self.operations)), key=lambda k: -self.probabilities[k]
-        )
+    def usage(self) -> dict[str, tuple[float, float]]:
+        """Returns for each operation how often and how strongly it is done.
+
+        Returns:
+            Dict from an operation's name to the expected number of times it
+            is done to an image (its probability, if sub-policies have one
+            step) and to the mean magnitude of these.
+        """
+        chances = self.application or (1.0,) * len(self.operations)
         means = self.mean_magnitude
-        for k in order:
-            name, probability = self.operations[k], self.probabilities[k]
-            lines.append(
-                f"{name:<{width}}  {probability:11.3f}  {means[k]:14.2f}"
-            )
-        lines.append(f"{'flip':<{width}}  {_show(self.flip)}")
-        lines.append(f"{'shift':<{width}}  {_show(self.shift)}")
+        found = {name: [0.0, 0.0] for name in self.operations}
+        for p, steps in zip(self.probabilities, self.steps, strict=True):
+            for k in steps:
+                entry = found[self.operations[k]]
+                entry[0] += p * chances[k]
+                entry[1] += p * chances[k] * means[k]
+        return {
+            name: (share, weighted / share if share else 0.0)
+            for name, (share, weighted) in found.items()
+        }
+
+    def summary(self, statistics: Mapping | None = None) -> str:
+        """Returns a text table, the most frequent operation first.
+
+        Args:
+            statistics: Dict from an operation's name to a dict of further
+                columns, numbers by name.
+        """
+        usage, more = self.usage(), statistics or {}
+        columns = list(next(iter(more.values()), {}))
+        width = max(len("operation"), *map(len, usage))
+        titles = ["probability", "mean magnitude", *columns]
+        lines = ["  ".join([f"{'operation':<{width}}", *titles])]
+        for name in sorted(usage, key=lambda name: -usage[name][0]):
+            values = [*usage[name], *(more[name][c] for c in columns)]
+            decimals = [3, *[2] * (len(values) - 1)]
+            cells = [
+                f"{value:{len(title)}.{places}f}"
+                for value, title, places in zip(
+                    values, titles, decimals, strict=True
+                )
+            ]
+            lines.append("  ".join([f"{name:<{width}}", *cells]))
+        for name in ("flip", "shift", *self.mixers):
+            lines.append(f"{name:<{width}}  {_show(getattr(self, name))}")
         return "\n".join(lines)
+
+    def without(self, names: Iterable[str]) -> "Policy":
+        """Returns the policy without some operations.
+
+        Sub-policies that have a step with one of them are dropped; the
+        others keep the ratios of their probabilities.
+
+        Args:
+            names: Names of operations; some sub-policy must be left.
+        """
+        names = set(names)
+        gone = {k for k, n in enumerate(self.operations) if n in names}
+        kept = [
+            s for s, steps in enumerate(self.steps) if not gone & set(steps)
+        ]
+        total = math.fsum(self.probabilities[s] for s in kept)
+        if not total > 0.0:
+            raise ValueError(
+                "Some sub-policy must do without the operations that are to "
+                f"be left out. Received: names={sorted(names)}"
+            )
+        rows = [
+            k for k in range(len(self.level_probabilities)) if k not in gone
+        ]
+        steps = [k for k in rows if k < len(self.operations)]
+        place = {k: index for index, k in enumerate(steps)}
+        chances, subs = self.application, self.sub_policies
+        return dataclasses.replace(
+            self,
+            operations=tuple(self.operations[k] for k in steps),
+            probabilities=tuple(self.probabilities[s] / total for s in kept),
+            level_probabilities=[self.level_probabilities[k] for k in rows],
+            application=chances and tuple(chances[k] for k in steps),
+            sub_policies=subs
+            and tuple(tuple(place[k] for k in subs[s]) for s in kept),
+        )
+
+    def to_layer(self, **arguments):
+        """Returns a `DifferentiableAugmentation` that carries the policy out.
+
+        It fits images of any size and number of channels (operations that
+        need colour are left out of those without, with a warning), and is
+        not trainable.
+
+        Args:
+            **arguments: Of the layer; `value_range` above all.
+        """
+        # A policy itself needs neither TensorFlow nor Keras.
+        from keras_dha.augmentation.layer import DifferentiableAugmentation
+
+        return DifferentiableAugmentation(
+            **{"policy": self, "trainable": False, **arguments}
+        )
 
     def get_config(self) -> dict:
         """Returns the policy as a dictionary of JSON's own types."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        fields = {"version": VERSION, **dataclasses.asdict(self)}
+        return json.loads(json.dumps(fields))
 
     @classmethod
     def from_config(cls, config: Mapping) -> "Policy":
         """Returns the policy that `get_config` described.
 
         Args:
-            config: A mapping with exactly the constructor's arguments.
+            config: A mapping of `version` and exactly the constructor's
+                arguments.
 
         Raises:
             ValueError: If a field is missing, unknown or out of range.
         """
-        expected = [field.name for field in dataclasses.fields(cls)]
+        expected = ["version", *(f.name for f in dataclasses.fields(cls))]
         received = (
             sorted(map(str, config)) if isinstance(config, Mapping) else config
         )
@@ -199,6 +362,13 @@ class Policy:
             raise ValueError(
                 f"A policy expects the fields {expected}. "
                 f"Received: fields={received}"
+            )
+        config = dict(config)
+        version = config.pop("version")
+        if version != VERSION:
+            raise ValueError(
+                f"A policy of version {VERSION} is expected; use the release "
+                f"that wrote it. Received: version={version!r}"
             )
         return cls(**config)
 
@@ -223,37 +393,6 @@ class Policy:
                 f"A policy expects JSON text ({error}). Received: text={text!r}"
             ) from error
         return cls.from_config(config)
-
-
-def _sequence(name, values):
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise ValueError(
-            f"`{name}` must be a sequence. Received: {name}={values!r}"
-        )
-    return tuple(values)
-
-
-def _floats(name, values):
-    try:
-        return tuple(float(value) for value in _sequence(name, values))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must hold numbers. Received: {name}={values!r}"
-        ) from error
-
-
-def _optional_float(name, value):
-    return None if value is None else _floats(name, [value])[0]
-
-
-def _check_distribution(name, values, size):
-    proper = all(0.0 <= value <= 1.0 for value in values)
-    total = math.fsum(values)
-    if len(values) != size or not proper or abs(total - 1) > _SUM_TOLERANCE:
-        raise ValueError(
-            f"`{name}` must hold {size} numbers in [0, 1] with sum 1, they "
-            f"are {len(values)} with sum {total:g}. Received: {name}={values}"
-        )
 
 
 def _show(probability):

@@ -40,11 +40,16 @@ def built(channels=3, **arguments):
 def choose(operation, level, flip=False, shift=False):
     """Choices of one image for each entry of `operation`."""
     n = len(operation)
+    level = np.broadcast_to(level, n)[:, None]
     return Choices(
-        tf.constant(operation, tf.int32),
-        tf.constant(np.broadcast_to(level, n), tf.int32),
-        tf.constant(np.broadcast_to(flip, n), tf.bool),
-        tf.constant(np.broadcast_to(shift, n), tf.bool),
+        sub_policy=tf.constant(operation, tf.int32),
+        level=tf.constant(level, tf.int32),
+        applied=tf.fill([n, 1], True),
+        flip=tf.constant(np.broadcast_to(flip, n), tf.bool),
+        shift=tf.constant(np.broadcast_to(shift, n), tf.bool),
+        mixer=tf.zeros([n], tf.int32),
+        mix_level=tf.zeros([n], tf.int32),
+        clean=tf.fill([n], False),
     )
 
 
@@ -54,7 +59,7 @@ def choose(operation, level, flip=False, shift=False):
 def test_sampled_choices_follow_the_policy():
     count = 20_000
     choices = built(policy=POLICY).sample(count, SEED)
-    operation, level = choices.operation.numpy(), choices.level.numpy()
+    operation, level = choices.sub_policy.numpy(), choices.level[:, 0].numpy()
     observed = np.zeros([3, 4])
     np.add.at(observed, (operation, level), 1)
     joint = np.array(POLICY.probabilities)[:, None]
@@ -70,7 +75,7 @@ def test_sampled_choices_follow_the_policy():
 
 def test_flip_shift_and_operation_are_independent():
     choices = built(policy=POLICY).sample(20_000, SEED)
-    columns = [choices.operation == 1, choices.flip, choices.shift]
+    columns = [choices.sub_policy == 1, choices.flip, choices.shift]
     correlation = np.corrcoef(np.array(columns, "float64"))
     assert np.abs(correlation - np.eye(3)).max() < 0.03
 
@@ -81,8 +86,8 @@ def test_sample_is_a_function_of_its_seed():
     other = layer.sample(64, SEED + 1)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert np.any(first.operation != other.operation)
-    assert first.operation.dtype == first.level.dtype == tf.int32
+    assert np.any(first.sub_policy != other.sub_policy)
+    assert first.sub_policy.dtype == first.level.dtype == tf.int32
     assert first.flip.dtype == first.shift.dtype == tf.bool
 
 
@@ -102,7 +107,7 @@ def test_apply_runs_the_chosen_operation_at_its_level(case, level):
     images = references.noise_images(count, 10, 14)
     output = layer.apply(images, choose([0] * count, level), SEED)
     seed = tf.random.experimental.stateless_fold_in(SEED, 1)
-    uniform = tf.random.stateless_uniform([count, 5], seed).numpy()
+    uniform = tf.random.stateless_uniform([count, 7], seed).numpy()[:, 4:]
     for k in range(count):
         sign = -1.0 if uniform[k, 0] < 0.5 else 1.0
         expected = case.reference(
@@ -119,9 +124,9 @@ def test_each_image_gets_its_own_operation():
     mixed = layer.sample(count, SEED)
     output = layer.apply(images, mixed, SEED)
     for k in range(16):
-        alone = mixed._replace(operation=tf.fill([count], k))
+        alone = mixed._replace(sub_policy=tf.fill([count], k))
         expected = layer.apply(images, alone, SEED)
-        rows = mixed.operation == k
+        rows = mixed.sub_policy == k
         np.testing.assert_allclose(output[rows], expected[rows], atol=1e-3)
 
 
@@ -148,7 +153,7 @@ def test_operations_see_only_the_images_that_chose_them():
     ]
     assert sorted(seen) == sorted(pixelwise)
     for name, values in seen.items():
-        chosen = np.flatnonzero(choices.operation == NAMES.index(name))
+        chosen = np.flatnonzero(choices.sub_policy == NAMES.index(name))
         assert values == chosen.tolist()
 
 
@@ -196,9 +201,9 @@ def test_only_images_that_move_are_warped(monkeypatch):
     layer = built(operations=["Rotate", "Invert"])
     warped = []
 
-    def spy(images, matrices, warp=geometric.warp):
-        warped.extend(images[:, 0, 0, 0].numpy().tolist())
-        return warp(images, matrices)
+    def spy(images, matrices, whole=False, warp=geometric.warp):
+        warped.append((whole, images[:, 0, 0, 0].numpy().tolist()))
+        return warp(images, matrices, whole)
 
     monkeypatch.setattr(geometric, "warp", spy)
     images = tf.range(6.0)[:, None, None, None] * tf.ones([6, 10, 14, 3])
@@ -209,9 +214,13 @@ def test_only_images_that_move_are_warped(monkeypatch):
         shift=[False, False, False, True, False, False],
     )
     layer.apply(255.0 - images, choices, SEED)
-    # Images 2 and 3 were inverted first, at a magnitude of 0.1.
-    expected = [255.0, 0.9 * 253.0 + 0.2, 0.9 * 252.0 + 0.3, 251.0]
-    np.testing.assert_allclose(warped, expected, atol=1e-3)
+    # Images 2 and 3 were inverted first, at a magnitude of 0.1; they are
+    # only flipped or shifted.
+    (whole, some), (interpolated, others) = warped
+    assert whole and not interpolated
+    expected = [0.9 * 253.0 + 0.2, 0.9 * 252.0 + 0.3]
+    np.testing.assert_allclose(some, expected, atol=1e-3)
+    assert others == [255.0, 251.0]
 
 
 def test_operation_comes_before_flip_and_shift():
@@ -340,7 +349,11 @@ def test_ascent_on_the_score_gradient_finds_the_rewarded_operation():
     @tf.function
     def step(seed):
         choices = layer.sample(64, seed)
-        good = (choices.operation == 1) & (choices.level == 0) & choices.flip
+        good = (
+            (choices.sub_policy == 1)
+            & (choices.level[:, 0] == 0)
+            & choices.flip
+        )
         rewards = tf.cast(good, tf.float32)
         rewards -= tf.reduce_mean(rewards)
         gradients = layer.score_gradient(choices, rewards)
@@ -355,4 +368,4 @@ def test_ascent_on_the_score_gradient_finds_the_rewarded_operation():
     assert policy.probabilities[1] > 0.9
     assert policy.level_probabilities[1][0] > 0.9
     assert policy.flip > 0.9
-    assert 0.2 < policy.shift < 0.8
+    assert 0.1 < policy.shift < 0.9

@@ -21,8 +21,16 @@ ARGUMENTS = {
     "value_range": (0.0, 1.0),
     "flip": 0.25,
     "shift": None,
+    "length": 2,
+    "sub_policies": 5,
+    "application": 0.4,
+    "mixup": 0.3,
+    "cutmix": None,
+    "clean": 0.2,
     "policy": None,
+    "estimator": "relaxed",
     "trainable": False,
+    "default_training": True,
     "seed": 7,
 }
 
@@ -230,6 +238,9 @@ def test_config_names_every_argument():
     assert set(ARGUMENTS) == set(parameters) - {"kwargs"}
     config = json.loads(json.dumps(layer.get_config()))
     for name, value in ARGUMENTS.items():
+        if name == "estimator":
+            assert config[name]["class_name"] == "Relaxed"
+            continue
         expected = list(value) if isinstance(value, tuple) else value
         assert config[name] == expected
     again = DifferentiableAugmentation.from_config(config)
@@ -254,9 +265,11 @@ def test_saved_model_keeps_what_was_learned(tmp_path):
         operations=["Rotate", "Invert", "Cutout"], levels=2, shift=None
     )
     model = model_of(layer)
-    layer.operation_logits.assign([1.0, 2.0, 3.0])
-    layer.magnitude_logits.assign([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
-    layer.base_logits.assign([-1.0, 0.0])
+    layer.distribution.variables.sub_policy.assign([1.0, 2.0, 3.0])
+    layer.distribution.variables.magnitude.assign(
+        [[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]]
+    )
+    layer.distribution.variables.base.assign([-1.0, 0.0])
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.layers[0].policy() == layer.policy()
@@ -283,7 +296,7 @@ def test_variables():
 
 def test_mixed_precision_leaves_the_logits_in_float32():
     layer = built(dtype="mixed_float16")
-    assert layer.operation_logits.dtype == "float32"
+    assert layer.distribution.variables.sub_policy.dtype == "float32"
     assert layer(images(), training=True).dtype == tf.float32
 
 
@@ -326,7 +339,7 @@ def test_policy_round_trip():
     )
     assert layer.policy().probabilities == pytest.approx((0.9, 0.1))
     assert layer.policy().shift == pytest.approx(0.8)
-    layer.operation_logits.assign([3.0, 4.0])
+    layer.distribution.variables.sub_policy.assign([3.0, 4.0])
     layer.set_policy(policy)
     assert layer.policy().probabilities == pytest.approx((0.9, 0.1))
     assert layer.policy().magnitudes == policy.magnitudes

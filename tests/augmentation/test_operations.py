@@ -53,6 +53,9 @@ def test_catalogue_is_complete():
         geometric.affine_matrix,
         geometric.flip_and_shift_matrix,
         geometric.warp,
+        geometric.differentiable_warp,
+        geometric.cutout_half_side,
+        geometric.distances,
     }
     assert functions - parts == {op.function for op in OPERATIONS}
 

@@ -35,7 +35,8 @@ def test_config_round_trip_and_types():
     config = POLICY.get_config()
     assert json.loads(json.dumps(config)) == config
     assert Policy.from_config(config) == POLICY
-    assert set(config) == {f.name for f in dataclasses.fields(Policy)}
+    fields = {f.name for f in dataclasses.fields(Policy)}
+    assert set(config) == fields | {"version"}
 
 
 def test_is_frozen_and_hashable():

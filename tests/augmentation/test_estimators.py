@@ -1,0 +1,377 @@
+"""Each estimator against enumeration, closed forms, central differences."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha.augmentation import estimators
+from keras_dha.augmentation.estimators import gumbel
+from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.augmentation.learned import LearnedPolicy
+from tests.augmentation import references
+from tests.references import central_difference
+
+NAMES = ("Rotate", "Invert", "Brightness")
+LOGITS = np.array([0.4, -0.3, 0.1])
+SEED = tf.constant([3, 4])
+
+
+def built(estimator, **arguments):
+    layer = DifferentiableAugmentation(
+        **{
+            "operations": NAMES,
+            "levels": 3,
+            "flip": None,
+            "shift": None,
+            "estimator": estimator,
+            **arguments,
+        }
+    )
+    layer.build((None, 8, 9, 3))
+    variable = layer.distribution.variables.sub_policy
+    if variable.shape == LOGITS.shape:
+        variable.assign(LOGITS)
+    return layer
+
+
+def evidence(layer, choices, rewards, seed=SEED, losses=None, path=None):
+    count = tf.size(choices.sub_policy)
+    rewards = tf.cast(rewards, tf.float32)
+    return estimators.Evidence(
+        rewards=rewards,
+        losses=rewards if losses is None else losses,
+        path=path,
+        count=tf.cast(count, tf.float32),
+        noise=gumbel.Noise(seed),
+        total=lambda tensor: tensor,
+    )
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def initial_state(layer):
+    state = layer.estimator.initial_state(layer)
+    return {k: tf.constant(v, tf.float32) for k, v in state.items()}
+
+
+@pytest.mark.parametrize("name", ["influence", "dha", "relaxed", "relax"])
+def test_names_and_configs(name):
+    estimator = estimators.get(name)
+    assert estimators.get(estimator) is estimator
+    config = keras.saving.serialize_keras_object(estimator)
+    again = estimators.get(config)
+    assert type(again) is type(estimator)
+    assert again.get_config() == estimator.get_config()
+
+
+def test_unknown_estimators_are_refused():
+    for identifier in ("Influence", None, 3):
+        with pytest.raises(ValueError, match="Received: estimator="):
+            estimators.get(identifier)
+    with pytest.raises(ValueError, match="Received: temperature=0"):
+        estimators.Relaxed(temperature=0)
+    with pytest.raises(ValueError, match="Received: hidden=-1"):
+        estimators.Relax(hidden=-1)
+
+
+# DHA.
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_dha_is_the_gradient_of_the_probability(sign):
+    layer = built(estimators.DHA(adversarial=sign > 0))
+    choices = layer.sample(20, SEED)
+    losses = np.random.default_rng(0).uniform(0, 2, 20)
+    gradient, _ = layer.estimator.gradient(
+        layer,
+        choices,
+        evidence(
+            layer, choices, np.zeros(20), losses=tf.constant(losses, tf.float32)
+        ),
+        {},
+    )
+
+    def objective(logits):
+        # The paper's J, with the sign that is descended.
+        p = softmax(logits)[choices.sub_policy.numpy()]
+        return np.mean(-sign * losses * p)
+
+    for k in range(3):
+        unit = np.eye(3)[k]
+        slope = central_difference(
+            lambda e, u=unit: objective(LOGITS + e * u), 0.0
+        )
+        np.testing.assert_allclose(gradient.sub_policy[k], -slope, atol=1e-6)
+    assert not np.any(gradient.magnitude) and not np.any(gradient.base)
+
+
+# Noise that agrees with a choice.
+
+
+def test_conditional_noise_has_the_distribution_of_noise():
+    # Drawn choice first or noise first: the same joint distribution.
+    count = 40_000
+    p = softmax(LOGITS)
+    generator = np.random.default_rng(1)
+    log_p = tf.constant(np.log(p)[None], tf.float32)
+    chosen = tf.constant(generator.choice(3, count, p=p), tf.int32)
+    draws = gumbel.Noise(SEED).uniform(0, [count, 3])
+    z = gumbel.conditional(log_p, chosen, draws).numpy()
+    np.testing.assert_array_equal(z.argmax(axis=1), chosen)
+    direct = np.log(p) + generator.gumbel(size=[count, 3])
+    for q in (0.05, 0.3, 0.7, 0.95):
+        np.testing.assert_allclose(
+            np.quantile(z, q, axis=0), np.quantile(direct, q, axis=0), atol=0.08
+        )
+    for k in range(3):
+        np.testing.assert_allclose(
+            z[chosen == k].mean(axis=0),
+            direct[direct.argmax(axis=1) == k].mean(axis=0),
+            atol=0.08,
+        )
+
+
+def test_bernoulli_noise_has_the_distribution_of_noise():
+    count = 40_000
+    generator = np.random.default_rng(2)
+    logit = 0.7
+    chosen = generator.uniform(size=count) < 1 / (1 + np.exp(-logit))
+    draws = gumbel.Noise(SEED).uniform(0, [count])
+    z = gumbel.bernoulli_path(
+        tf.fill([count], logit), tf.constant(chosen), draws
+    ).numpy()
+    np.testing.assert_array_equal(z > 0, chosen)
+    direct = logit + generator.logistic(size=count)
+    for q in (0.05, 0.3, 0.7, 0.95):
+        np.testing.assert_allclose(
+            np.quantile(z, q), np.quantile(direct, q), atol=0.08
+        )
+
+
+def test_noise_of_replicas_is_that_of_one_device():
+    whole = gumbel.Noise(SEED).uniform(1, [6, 4])
+    halves = [gumbel.Noise(SEED, r, 2).uniform(1, [3, 4]) for r in (0, 1)]
+    np.testing.assert_array_equal(tf.concat(halves, 0), whole)
+    assert np.any(whole != gumbel.Noise(SEED).uniform(2, [6, 4]))
+
+
+# RELAX.
+
+
+def random_control(layer):
+    """A state whose control variate is far from zero."""
+    state = initial_state(layer)
+    shape = state["parameters"].shape
+    values = np.random.default_rng(5).normal(size=shape)
+    return {**state, "parameters": tf.constant(values, tf.float32)}
+
+
+def test_relax_is_unbiased():
+    # Over the choice by enumeration, over the noise by its mean.
+    layer = built("relax")
+    parameters = random_control(layer)["parameters"]
+    rewards = np.array([0.5, -1.0, 2.0])
+    p, count = softmax(LOGITS), 60_000
+    exact = p * (rewards - p @ rewards)
+    means, variances = np.zeros(3), np.zeros(3)
+    for k in range(3):
+        each = layer.estimator.per_image(
+            tf.constant(LOGITS, tf.float32),
+            tf.fill([count], k),
+            tf.fill([count], np.float32(rewards[k])),
+            parameters,
+            gumbel.Noise(tf.constant([7, k])),
+        ).numpy()
+        means += p[k] * each.mean(axis=0)
+        variances += p[k] ** 2 * each.var(axis=0) / count
+    errors = np.sqrt(variances)
+    assert errors.max() < 0.01
+    assert np.all(np.abs(means - exact) < 4 * errors), (means, exact, errors)
+
+
+def test_relax_slopes_equal_central_differences():
+    # d c(z) - d c(z~) by the logits, the noise held.
+    layer = built("relax")
+    parameters = random_control(layer)["parameters"]
+    estimator = layer.estimator
+    chosen = tf.constant([0, 2, 1, 1])
+    noise = gumbel.Noise(SEED)
+    # Rewards equal to c(z~): the score part vanishes.
+    draws = [noise.uniform(use, [4, 3]) for use in (0, 1)]
+    log_p = tf.nn.log_softmax(tf.constant(LOGITS, tf.float32))[None]
+    held = gumbel.conditional(log_p, chosen, draws[0]) - log_p
+    anew = gumbel.conditional(log_p, chosen, draws[1])
+    control, _ = estimator._control(anew, parameters)
+    each = estimator.per_image(
+        tf.constant(LOGITS, tf.float32), chosen, control, parameters, noise
+    )
+
+    def difference(logits):
+        log_p = tf.nn.log_softmax(tf.constant(logits, tf.float32))[None]
+        z = log_p + held
+        z_anew = gumbel.conditional(log_p, chosen, draws[1])
+        ours = [estimator._control(x, parameters)[0] for x in (z, z_anew)]
+        return (ours[0] - ours[1]).numpy().astype("float64")
+
+    for k in range(3):
+        unit = np.eye(3)[k]
+        slope = central_difference(
+            lambda e, u=unit: difference(LOGITS + e * u), 0.0, eps=1e-2
+        )
+        np.testing.assert_allclose(each[:, k], slope, atol=5e-3)
+
+
+def test_relax_learns_a_control_that_lowers_the_variance():
+    layer = built("relax")
+    state = initial_state(layer)
+    rewards = tf.constant([0.5, -1.0, 2.0])
+
+    def variance(state):
+        choices = layer.sample(4000, tf.constant([9, 9]))
+        each = layer.estimator.per_image(
+            tf.constant(LOGITS, tf.float32),
+            choices.sub_policy,
+            tf.gather(rewards, choices.sub_policy),
+            state["parameters"],
+            gumbel.Noise(tf.constant([9, 8])),
+        )
+        return float(tf.reduce_sum(tf.math.reduce_variance(each, axis=0)))
+
+    @tf.function(autograph=False)
+    def step(state, k):
+        seed = tf.stack([11, k])
+        choices = layer.sample(128, seed)
+        shown = evidence(
+            layer, choices, tf.gather(rewards, choices.sub_policy), seed
+        )
+        return layer.estimator.gradient(layer, choices, shown, state)[1]
+
+    before = variance(state)
+    for k in tf.range(300):
+        state = step(state, k)
+    assert variance(state) < 0.6 * before
+
+
+# The relaxed path.
+
+
+def test_relaxed_values_are_those_of_the_choice():
+    # The weight is 1, and magnitudes lie between the levels.
+    layer = built("relaxed", length=2, application=0.6)
+    choices = layer.sample(50, SEED)
+    weight, magnitude = layer.estimator.relax(
+        layer, choices, gumbel.Noise(SEED)
+    )
+    np.testing.assert_allclose(weight, 1.0, atol=1e-6)
+    assert np.all(magnitude >= layer.magnitudes[0] - 1e-6)
+    assert np.all(magnitude <= 1.0 + 1e-6)
+    assert len(np.unique(magnitude)) > 90
+    cold = estimators.Relaxed(temperature=1e-4)
+    _, magnitude = cold.relax(layer, choices, gumbel.Noise(SEED))
+    np.testing.assert_allclose(
+        magnitude, layer.magnitude_of(choices), atol=1e-2
+    )
+
+
+def test_relaxed_magnitudes_have_the_slope_of_central_differences():
+    # An observable of the augmented images, by the logits of the levels.
+    layer = built("relaxed", operations=("Rotate", "Brightness"))
+    images = 60.0 + 0.5 * references.smooth_images(6, 8, 9).astype("float32")
+    choices = layer.sample(6, SEED)
+    draws = layer.draw(6, SEED)
+    fixed = np.random.default_rng(1).normal(size=images.shape) / 100
+    variable = layer.distribution.variables.magnitude
+    start = np.random.default_rng(2).normal(size=variable.shape)
+    variable.assign(start)
+    # The noise that made the choices at the start, held.
+    noise = gumbel.Noise(SEED)
+    log_p = tf.nn.log_softmax(tf.constant(start, tf.float32))
+    rows = tf.gather(log_p, choices.sub_policy)[:, None]
+    uniform = noise.uniform(1, [6, 1, 3])
+    held = (gumbel.conditional(rows, choices.level, uniform) - rows).numpy()
+
+    def value(logits):
+        log_p = tf.nn.log_softmax(tf.constant(logits, tf.float32))
+        z = tf.gather(log_p, choices.sub_policy)[:, None] + held
+        soft = tf.nn.softmax(z / layer.estimator.temperature)
+        magnitude = tf.linalg.matvec(soft, tf.constant(layer.magnitudes))
+        output = layer.transform(images, choices, draws, magnitude)
+        return float(np.sum(fixed * output.numpy().astype("float64")))
+
+    with tf.GradientTape() as tape:
+        output = layer.estimator.augment(layer, images, choices, draws, noise)
+        observed = tf.reduce_sum(tf.cast(fixed, tf.float32) * output)
+    ours = tape.gradient(observed, variable.value).numpy()
+    assert np.abs(ours).max() > 0.1
+    for index in np.ndindex(ours.shape):
+        unit = np.zeros_like(start)
+        unit[index] = 1.0
+        slope = central_difference(
+            lambda e, u=unit: value(start + e * u), 0.0, eps=1e-2
+        )
+        np.testing.assert_allclose(ours[index], slope, atol=0.02, rtol=0.02)
+
+
+def test_relaxed_learns_by_path_and_the_rest_by_influence():
+    layer = built("relaxed", flip=0.4, application=0.5)
+    choices = layer.sample(30, SEED)
+    rewards = np.random.default_rng(3).normal(size=30)
+    path = [tf.fill(v.shape, 7.0) for v in layer.trainable_variables]
+    gradient, _ = layer.estimator.gradient(
+        layer, choices, evidence(layer, choices, rewards, path=path), {}
+    )
+    for field in ("sub_policy", "magnitude", "application"):
+        np.testing.assert_array_equal(getattr(gradient, field), 7.0)
+    score = layer.score_gradient(choices, tf.constant(rewards / 30, tf.float32))
+    np.testing.assert_allclose(gradient.base, score[2], rtol=1e-5)
+
+
+# All of them in a policy that learns.
+
+
+@pytest.mark.parametrize("name", ["influence", "relax"])
+def test_update_finds_what_is_rewarded(name):
+    learned = LearnedPolicy(built(name), 0.1)
+    layer = learned.augmentation
+
+    @tf.function(autograph=False)
+    def step(k):
+        seed = tf.stack([1, k])
+        choices = layer.sample(64, seed)
+        good = (choices.sub_policy == 1) & (choices.level[:, 0] == 0)
+        learned.update(
+            *(choices, tf.cast(good, tf.float32), tf.zeros([64]), []),
+            *(seed, lambda tensor: tensor),
+        )
+
+    for k in tf.range(80):
+        step(k)
+    policy = layer.policy()
+    assert policy.probabilities[1] > 0.8
+    assert policy.level_probabilities[1][0] > 0.8
+    statistics = learned.statistics()
+    assert (
+        statistics["Invert"]["influence"]
+        > 0
+        > (statistics["Rotate"]["influence"])
+    )
+    assert sum(s["share"] for s in statistics.values()) == pytest.approx(1.0)
+    assert statistics["Invert"]["probability"] == policy.probabilities[1]
+    # Asked again, nothing has been seen since.
+    assert learned.statistics()["Invert"]["share"] == 0.0
+
+
+def test_search_gradients_are_averaged():
+    learned = LearnedPolicy(built("influence"), 0.1, size=2)
+    generator = np.random.default_rng(4)
+    seen = []
+    for _ in range(5):
+        seen.append(generator.normal(size=2))
+        ours = learned.smoothed(tf.constant(seen[-1], tf.float32))
+        weights = 0.9 ** np.arange(len(seen))[::-1]
+        expected = weights @ np.array(seen) / weights.sum()
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        learned.count.assign_add(1.0)
