@@ -6,10 +6,17 @@ of 10 seeds pick it
 invariance     Fashion-MNIST; search split and test rotated by up to 40
 degrees, training images upright: the policy must turn to
 rotations, and help on the rotated test images
-learning_rate  Fashion-MNIST; started ten times too low, against a grid
-of fixed rates with the same cosine
+learning_rate  started too low and too high by the factors of --start,
+against a grid of nine fixed rates with the same cosine
+weight_decay   the same for weight decay, at a fixed rate
 
 python -m benchmarks.planted architecture
+python -m benchmarks.planted learning_rate --dataset cifar10 --data FOLDER \
+    --start 0.0333 30
+
+The factors multiply the middle of the grid. CIFAR-10 is read from
+`cifar10_jpeg.npz` in the folder that --data names: its images went through
+JPEG again and are not the published pixels.
 """
 
 import argparse
@@ -151,57 +158,137 @@ def invariance(seeds=3, epochs=20, limit=4000):
     }
 
 
-def learning_rate(seeds=3, epochs=15, limit=10_000):
-    """Starts ten times too low; compares with a grid of fixed rates."""
-    data = keras_dha.datasets.load("fashion_mnist", limit=limit)
-    planted = keras_dha.Range(1e-4, 1.0, start=0.01)
-    rates = {
-        **{f"fixed {r}": r for r in (0.01, 0.03, 0.1, 0.3)},
-        "learned from 0.01": planted,
+def cifar10(folder, limit):
+    """Returns CIFAR-10 from a file of JPEG images, as `datasets.load` does."""
+    packed = dict(np.load(pathlib.Path(folder) / "cifar10_jpeg.npz"))
+
+    def images(part, count):
+        raw, ends = packed[f"{part}_jpeg"].tobytes(), packed[f"{part}_offsets"]
+        return np.stack(
+            [
+                tf.io.decode_jpeg(raw[begin:end]).numpy()
+                for begin, end in zip(
+                    ends[:count], ends[1 : count + 1], strict=True
+                )
+            ]
+        )
+
+    y_train, y_test = packed["y_train"][:limit], packed["y_test"]
+    return keras_dha.datasets.Dataset(
+        "cifar10",
+        images("train", len(y_train)),
+        y_train.astype("int64"),
+        images("test", len(y_test)),
+        y_test.astype("int64"),
+        tuple(str(k) for k in range(10)),
+    )
+
+
+def load(options):
+    """Returns the images that the options ask for."""
+    if options.dataset == "cifar10":
+        return cifar10(options.data, options.limit)
+    return keras_dha.datasets.load(options.dataset, limit=options.limit)
+
+
+# Nine fixed values; learning starts at the middle one times a factor.
+GRIDS = {
+    "learning_rate": [float(x) for x in np.geomspace(1e-2, 1.0, 9)],
+    "weight_decay": [float(x) for x in np.geomspace(5e-6, 5e-2, 9)],
+}
+RANGES = {"learning_rate": (1e-4, 10.0), "weight_decay": (1e-6, 0.5)}
+
+
+def planted_value(name, options):
+    """Starts off the mark; compares with a grid of fixed values."""
+    data, grid = load(options), GRIDS[name]
+    arms = {f"fixed {value:.4g}": value for value in grid}
+    for factor in options.start:
+        start = grid[len(grid) // 2] * factor
+        arms[f"learned from {factor:g}x"] = keras_dha.Range(
+            *RANGES[name], start=start
+        )
+    record = {
+        "dataset": data.name,
+        "seeds": options.seeds,
+        "epochs": options.epochs,
+        "train_images": len(data.x_train),
+        "middle": grid[len(grid) // 2],
+        "accuracies": {arm: [] for arm in arms},
+        "trajectories": {},
+        "undone": {},
     }
-    accuracies = {name: [] for name in rates}
-    trajectory = []
-    for seed in range(seeds):
-        for name, rate in rates.items():
+    for seed in range(options.seeds):
+        for arm, value in arms.items():
             model = keras_dha.AutoModel(
                 strategy=None,
                 augmentation=None,
-                hyperparameters={"learning_rate": rate},
+                hyperparameters={name: value},
                 seed=seed,
             )
-            model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
-            accuracies[name].append(model.evaluate(data.x_test, data.y_test)[1])
-            if rate is planted:
-                trajectory.append(model.result.history["learning_rate"])
-    means = {name: float(np.mean(a)) for name, a in accuracies.items()}
-    best = max(v for name, v in means.items() if name.startswith("fixed"))
-    return {
-        "seeds": seeds,
-        "epochs": epochs,
-        "train_images": limit,
-        "accuracies": accuracies,
-        "means": means,
-        "behind_best_fixed": best - means["learned from 0.01"],
-        "trajectory": trajectory,
+            model.fit(
+                data.x_train, data.y_train, epochs=options.epochs, verbose=0
+            )
+            _, accuracy = model.evaluate(data.x_test, data.y_test)
+            record["accuracies"][arm].append(accuracy)
+            if isinstance(value, keras_dha.Range):
+                path = model.result.history[name]
+                record["trajectories"].setdefault(arm, []).append(path)
+                undone = model.result.cost["undone"]
+                record["undone"].setdefault(arm, []).append(undone)
+    means = {arm: float(np.mean(a)) for arm, a in record["accuracies"].items()}
+    best = max(v for arm, v in means.items() if arm.startswith("fixed"))
+    behind = {
+        arm: best - mean
+        for arm, mean in means.items()
+        if arm.startswith("learned")
     }
+    return {**record, "means": means, "behind_best_fixed": behind}
+
+
+def learning_rate(options):
+    """Plants a learning rate that is too low or too high."""
+    return planted_value("learning_rate", options)
+
+
+def weight_decay(options):
+    """Plants a weight decay that is too low or too high."""
+    return planted_value("weight_decay", options)
 
 
 def main():
     """Runs one planted truth and writes its record."""
-    experiments = {
-        f.__name__: f for f in (architecture, invariance, learning_rate)
-    }
+    values = {f.__name__: f for f in (learning_rate, weight_decay)}
+    others = {f.__name__: f for f in (architecture, invariance)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("experiment", choices=sorted(experiments))
+    parser.add_argument("experiment", choices=sorted(values | others))
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--start", type=float, nargs="+", default=[1 / 30, 30])
+    parser.add_argument(
+        "--dataset",
+        choices=["fashion_mnist", "cifar10", "digits"],
+        default="fashion_mnist",
+    )
+    parser.add_argument("--data", help="folder of cifar10_jpeg.npz")
+    parser.add_argument("--limit", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--output")
     options = parser.parse_args()
-    arguments = {} if options.seeds is None else {"seeds": options.seeds}
+    name = options.experiment
+    if name in values:
+        options.seeds = options.seeds or 3
+        found = values[name](options)
+        suffix = "" if options.dataset == "fashion_mnist" else options.dataset
+    else:
+        arguments = {} if options.seeds is None else {"seeds": options.seeds}
+        found, suffix = others[name](**arguments), ""
     record = {
-        "benchmark": f"planted_{options.experiment}",
+        "benchmark": f"planted_{name}",
         "machine": machine.describe(),
-        **experiments[options.experiment](**arguments),
+        **found,
     }
-    path = RESULTS / f"planted_{options.experiment}.json"
+    file = "_".join(filter(None, ["planted", name, suffix])) + ".json"
+    path = pathlib.Path(options.output or RESULTS / file)
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 
