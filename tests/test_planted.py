@@ -1,16 +1,16 @@
-"""Planted truth, as far as it is quick: the rest is benchmarks/planted.py."""
+"""Planted truth, as far as it is quick: the rest is benchmarks/planted."""
 
 import numpy as np
 import pytest
 
 import keras_dha
-from benchmarks import planted
+from benchmarks.planted.architecture import architecture
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_useful_branch_is_found():
-    found = planted.architecture(seeds=3, epochs=20)
+    found = architecture(seeds=3, epochs=20)
     assert found["right"] == 3, found["picked"]
 
 

@@ -126,6 +126,10 @@ class LearnedHyperparameters(keras.layers.Layer):
                     acts.astype(self.vector_dtype), self.sizes
                 )
 
+    def _where(self, key):
+        mask = self._masks[key]
+        return ops.convert_to_tensor(mask) if np.ndim(mask) else mask
+
     def check_groups(self, paths):
         """Refuses patterns that fit no layer of a network."""
         for name, value in self.values.items():
@@ -182,7 +186,7 @@ class LearnedHyperparameters(keras.layers.Layer):
         if name in self.quantities:
             return self.current(name)
         return sum(
-            self._masks[key] * self.current(key)
+            self._where(key) * self.current(key)
             for key, q in self.quantities.items()
             if q.name == name
         )
@@ -277,7 +281,7 @@ class LearnedHyperparameters(keras.layers.Layer):
         gradient = ops.stack(
             [
                 hypergradient.alignment(
-                    search_gradient, self.tangents[key], self._masks[key]
+                    search_gradient, self.tangents[key], self._where(key)
                 )
                 if key in self.tangents
                 else ops.cast(through_loss[key], self.vector_dtype)

@@ -1,0 +1,1 @@
+"""Planted truth: does the search find what was put there to be found?"""

@@ -1,0 +1,77 @@
+"""Runs one planted truth and writes its record.
+
+    python -m benchmarks.planted architecture --strategy GDAS
+        digits; a useful branch among crippled ones (nothing, no view of the
+        neighbours, the image blurred away): how many of 10 seeds pick it
+    python -m benchmarks.planted invariance --operation rotate
+        Fashion-MNIST; search split and test changed by one operation,
+        training images not: the policy must turn to that operation, and help
+        on test images so changed
+    python -m benchmarks.planted destruction --operation flip
+        Fashion-MNIST; labels that tell left from right, or bright from dark:
+        what destroys them must fall
+    python -m benchmarks.planted learning_rate --start 0.0333 30
+        started at these factors of the middle of a grid of nine fixed rates
+    python -m benchmarks.planted weight_decay
+        the same for weight decay, at a fixed rate
+
+An option that an experiment does not know is refused by it.
+"""
+
+import argparse
+import json
+import pathlib
+
+from benchmarks import images
+from benchmarks import machine
+from benchmarks.planted import policies
+from benchmarks.planted import values
+from benchmarks.planted.architecture import architecture
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+EXPERIMENTS = {
+    f.__name__: f
+    for f in (
+        architecture,
+        policies.invariance,
+        policies.destruction,
+        values.learning_rate,
+        values.weight_decay,
+    )
+}
+OPERATIONS = sorted({*policies.INVARIANCES, *policies.DESTRUCTIONS})
+
+
+def main():
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--outer-every", type=int)
+    parser.add_argument("--strategy", help="DSNAS, GDAS, DARTS or ISTA")
+    parser.add_argument("--operation", choices=OPERATIONS)
+    parser.add_argument("--start", type=float, nargs="+")
+    parser.add_argument("--grid", type=float, nargs="+")
+    parser.add_argument("--dataset", choices=images.NAMES)
+    parser.add_argument("--data", help="folder of the packed image files")
+    parser.add_argument("--output")
+    options = vars(parser.parse_args())
+    experiment, output = options.pop("experiment"), options.pop("output")
+    given = {k: v for k, v in options.items() if v is not None}
+    variant = [
+        given[k] for k in ("strategy", "operation", "dataset") if k in given
+    ]
+    name = "_".join(["planted", experiment, *variant]).lower()
+    record = {
+        "benchmark": name,
+        "machine": machine.describe(),
+        **EXPERIMENTS[experiment](**given),
+    }
+    path = pathlib.Path(output or RESULTS / f"{name}.json")
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

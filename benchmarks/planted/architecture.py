@@ -1,0 +1,68 @@
+"""A useful branch among crippled ones: how many seeds pick it."""
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_dha
+
+
+def planted_space(input_shape, num_classes):
+    """A network with one choice, of one useful branch in four."""
+    x = inputs = keras.Input(input_shape)
+    x = layers.Rescaling(1 / 8, offset=-1)(x)
+    x = layers.Conv2D(16, 1)(x)
+
+    def block(name, kernel, blurred=False):
+        parts = [
+            layers.Conv2D(16, kernel, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+            layers.Conv2D(16, 1),
+        ]
+        if blurred:
+            # Whatever was where: a mean over most of the image everywhere.
+            parts.insert(0, layers.AveragePooling2D(8, 1, "same"))
+        return keras.Sequential(parts, name=name)
+
+    branch = keras_dha.Choice(
+        [
+            layers.Rescaling(0.0, name="nothing"),
+            block("pointwise", 1),
+            block("useful", 3),
+            block("blurred", 1, blurred=True),
+        ],
+        name="choice",
+    )(x)
+    x = layers.ReLU()(layers.Add()([x, branch]))
+    # The mean over places: all shape must have been seen by the branches.
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(num_classes, "softmax")(x))
+
+
+def architecture(seeds=10, epochs=20, strategy="DSNAS"):
+    """Counts the seeds that pick the useful branch."""
+    data = keras_dha.datasets.load("digits")
+    picked, seconds = [], []
+    for seed in range(seeds):
+        model = keras_dha.AutoModel(
+            planted_space,
+            method="dsnas",
+            strategy=getattr(keras_dha.strategies, strategy)(),
+            seed=seed,
+        )
+        model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
+        found = [g["choice"] for g in model.result.genotype.values()]
+        picked.append(found)
+        seconds.append(model.result.cost["seconds"])
+    right = sum(all(c.startswith("useful") for c in p) for p in picked)
+    collapsed = sum(all(c.startswith("nothing") for c in p) for p in picked)
+    return {
+        "strategy": strategy,
+        "seeds": seeds,
+        "epochs": epochs,
+        "seconds": float(np.mean(seconds)),
+        "right": right,
+        "collapsed": collapsed,
+        "picked": picked,
+    }

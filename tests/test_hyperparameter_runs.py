@@ -1,0 +1,224 @@
+"""Hyperparameters in whole runs of `AutoModel`."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_dha
+from keras_dha import AutoModel
+from keras_dha import Range
+
+CLASSES = 3
+_RNG = np.random.default_rng(0)
+X = _RNG.normal(size=(120, 6)).astype("float32")
+Y = (X @ _RNG.normal(size=(6, CLASSES))).argmax(axis=1)
+RATE = Range(1e-3, 1.0, start=0.05)
+
+
+def network(dropout=False):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="body")(x)
+    if dropout:
+        x = keras_dha.Dropout(0.2, seed=1)(x)
+    x = layers.Dense(CLASSES, activation="softmax", name="head")(x)
+    return keras.Model(inputs, x)
+
+
+def fitted(space=None, epochs=2, compiled=None, **arguments):
+    arguments = {"seed": 1, "outer_every": 2, **arguments}
+    model = AutoModel(space or network(), augmentation=None, **arguments)
+    if compiled:
+        model.compile(**compiled)
+    model.fit(X, Y, epochs=epochs, batch_size=20, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adamw"])
+def test_defaults_of_each_optimizer_learn(name):
+    model = fitted(epochs=4, compiled={"optimizer": name})
+    found = model.result.hyperparameters
+    assert found["learning_rate"]["learned"]
+    assert found["weight_decay"]["learned"]
+    loss = model.result.history["loss"]
+    assert loss[-1] < loss[0]
+
+
+def keras_run(optimizer, steps):
+    """What Keras' own optimizer makes of the batches of a run."""
+    model = network()
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", jit_compile=False
+    )
+    for x, y in steps:
+        model.train_on_batch(x, y)
+    return model.get_weights()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.SGD(
+            0.05, momentum=0.8, nesterov=True, weight_decay=0.02
+        ),
+        lambda: keras.optimizers.AdamW(
+            0.01, weight_decay=0.1, beta_1=0.8, global_clipnorm=0.3
+        ),
+    ],
+    ids=["sgd", "adamw"],
+)
+def test_an_optimizer_object_trains_as_in_keras(make, monkeypatch):
+    seen = []
+    model = AutoModel(
+        network(), augmentation=None, seed=1, base_schedule="constant"
+    )
+    model.compile(optimizer=make())
+    original = keras_dha.joint_model.JointModel.train_step
+
+    def step(self, batch, *args):
+        if not hasattr(batch[0], "numpy"):  # while it is compiled
+            return original(self, batch, *args)
+        seen.append([x.numpy() for x in batch])
+        return original(self, batch, *args)
+
+    monkeypatch.setattr(keras_dha.joint_model.JointModel, "train_step", step)
+    from keras_dha import compiled
+
+    monkeypatch.setattr(
+        compiled,
+        "step_functions",
+        lambda joint, distribution: (joint.train_step,) * 2,
+    )
+    model.fit(X, Y, epochs=1, batch_size=20, verbose=0)
+    assert len(seen) == 6
+    for ours, theirs in zip(
+        model.get_weights(), keras_run(make(), seen), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_an_objects_schedule_is_the_base_schedule():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.2, 6, 0.5)
+    model = fitted(compiled={"optimizer": keras.optimizers.SGD(schedule)})
+    rates = model.result.hyperparameters["learning_rate"]["rates"]
+    np.testing.assert_allclose(
+        rates, [float(schedule(k)) for k in range(12)], rtol=1e-6
+    )
+    assert model.result.hyperparameters["learning_rate"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("named", ["constant", "cosine"])
+def test_base_schedules(named):
+    model = fitted(base_schedule=named, hyperparameters={"learning_rate": 0.1})
+    rates = model.result.hyperparameters["learning_rate"]["rates"]
+    expected = np.full(12, 0.1)
+    if named == "cosine":
+        expected *= 0.5 + 0.5 * np.cos(np.pi * np.arange(12) / 12)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_the_found_schedule_is_a_stock_one():
+    model = fitted(hyperparameters={"learning_rate": RATE}, epochs=3)
+    found = model.result.hyperparameters["learning_rate"]
+    schedule = model.result.learning_rate_schedule()
+    assert type(schedule).__module__.startswith("keras.")
+    for step, rate in zip(found["steps"], found["rates"], strict=True):
+        assert float(schedule(step)) == pytest.approx(rate, rel=1e-6)
+    copy = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
+    )
+    assert float(copy(4)) == pytest.approx(float(schedule(4)))
+    read = keras_dha.SearchResult.from_json(model.result.to_json())
+    assert float(read.learning_rate_schedule()(4)) == pytest.approx(
+        float(schedule(4))
+    )
+    with pytest.raises(ValueError, match="one of .'learning_rate'."):
+        model.result.learning_rate_schedule("momentum")
+
+
+def test_groups_in_a_run():
+    model = fitted(
+        hyperparameters={
+            "learning_rate": {"head": RATE, "*": 0.0001},
+            "weight_decay": 0.0,
+        },
+        epochs=3,
+    )
+    result = model.result
+    assert "learning_rate[head]" in result.history
+    assert result.hyperparameters["learning_rate[*]"]["value"] == (
+        pytest.approx(1e-4)
+    )
+    start = network().get_weights()
+    moved = [
+        np.abs(a - b).mean()
+        for a, b in zip(model.get_weights(), start, strict=True)
+    ]
+    assert moved[2] > 20 * moved[0]
+    result.learning_rate_schedule("learning_rate[head]")
+    with pytest.raises(ValueError, match="must fit a layer"):
+        fitted(hyperparameters={"learning_rate": {"tail": 0.1, "*": 0.1}})
+
+
+@pytest.mark.parametrize("horizon", ["one_step", "forward", "implicit"])
+def test_horizons_in_a_run(horizon):
+    values = {"weight_decay": Range(1e-5, 0.1, start=1e-3)}
+    if horizon != "implicit":
+        values["learning_rate"] = RATE
+    model = fitted(horizon=horizon, hyperparameters=values)
+    assert model.result.history["weight_decay"][-1] != pytest.approx(1e-3)
+    with pytest.raises(ValueError, match="`horizon` must be 'auto' or one"):
+        AutoModel(horizon="far")
+
+
+def test_everything_through_the_loss_saved_and_gone_on_with(tmp_path):
+    values = {
+        "learning_rate": RATE,
+        "label_smoothing": Range(0.0, 0.4, "linear", start=0.1),
+        "mixup": Range(0.05, 2.0, start=0.3),
+        "dropout_rate": Range(0.05, 0.6, start=0.2),
+    }
+
+    def start():
+        return fitted(
+            network(dropout=True),
+            hyperparameters=values,
+            compiled={"optimizer": "adamw"},
+            base_schedule="cosine",
+        )
+
+    model = start()
+    for name in values:
+        assert len(set(model.result.history[name])) == 2, name
+    exported = model.export_model()
+    assert [type(layer).__module__.split(".")[0] for layer in exported.layers]
+    drops = [x for x in exported.layers if isinstance(x, layers.Dropout)]
+    assert [type(x) for x in drops] == [layers.Dropout]
+    assert drops[0].rate == pytest.approx(
+        model.result.history["dropout_rate"][-1]
+    )
+    path = tmp_path / "run.keras"
+    model.save(path)
+    loaded = AutoModel.load(path)
+    histories = [
+        m.fit(X, Y, epochs=1, batch_size=20, verbose=0).history
+        for m in (model, loaded)
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_a_name_that_nothing_reads():
+    with pytest.raises(ValueError, match="must be read by a loss or a layer"):
+        fitted(hyperparameters={"my_weight": Range(0.1, 1.0)})
+
+
+def test_a_run_that_diverges_ends_well():
+    with pytest.warns(UserWarning, match="diverged"):
+        model = fitted(
+            hyperparameters={"learning_rate": Range(1e-3, 1e6, start=1e5)},
+            epochs=6,
+        )
+    assert model.result.cost["undone"] >= 1
+    assert model.result.history["loss"][-1] < np.log(CLASSES)
+    assert model.result.hyperparameters["learning_rate"]["value"] < 5.0
