@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.shared_graph import run_edge
 
 
 class SearchableLayer(keras.layers.Layer):
@@ -59,14 +60,14 @@ class SearchableLayer(keras.layers.Layer):
         if decision.mixes(training):
             tables = ops.unstack(decision.coefficients())
             return [
-                _mixture(candidates, x, ops.unstack(weights))
-                for candidates, x, weights in zip(
-                    self.edges, inputs, tables, strict=True
+                self._mixture(edge, x, ops.unstack(weights))
+                for edge, (x, weights) in enumerate(
+                    zip(inputs, tables, strict=True)
                 )
             ]
         indices = ops.unstack(decision.indices(training), len(inputs))
         outputs = [
-            self._single(edge, x, index)
+            self._single(edge, x, index, training)
             for edge, (x, index) in enumerate(zip(inputs, indices, strict=True))
         ]
         factors = decision.factors(training)
@@ -79,8 +80,24 @@ class SearchableLayer(keras.layers.Layer):
             )
         ]
 
-    def _single(self, edge, inputs, index):
+    def _mixture(self, edge, inputs, weights):
         candidates = self.edges[edge]
+        shared = run_edge(candidates, inputs, weights, True, True)
+        if shared is not None:
+            return shared
+        outputs = [
+            y * ops.cast(weight, y.dtype)
+            for weight, y in zip(
+                weights, (c(inputs) for c in candidates), strict=True
+            )
+        ]
+        return sum(outputs[1:], start=outputs[0])
+
+    def _single(self, edge, inputs, index, training):
+        candidates = self.edges[edge]
+        shared = run_edge(candidates, inputs, index, False, training)
+        if shared is not None:
+            return shared
         if self.decision.keep < self.decision.edges:
             candidates = [*candidates, self._nothing(candidates[0])]
         return ops.switch(index, candidates, inputs)
@@ -152,16 +169,6 @@ class SearchableLayer(keras.layers.Layer):
         # key, and honours it everywhere.
         decision["shared_object_id"] = id(self.decision)
         return {**super().get_config(), "decision": decision}
-
-
-def _mixture(candidates, inputs, weights):
-    outputs = [
-        y * ops.cast(weight, y.dtype)
-        for weight, y in zip(
-            weights, (c(inputs) for c in candidates), strict=True
-        )
-    ]
-    return sum(outputs[1:], start=outputs[0])
 
 
 def check_candidates(kind, candidates):

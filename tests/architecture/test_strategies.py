@@ -83,7 +83,7 @@ def test_bad_arguments_of_all(kind, arguments):
         ("ISTA", {"measurement": "bernoulli"}),
         ("ISTA", {"penalty": 0.0}),
         ("ISTA", {"scale": -1.0}),
-        ("ISTA", {"exploration": 1.0}),
+        ("ISTA", {"exploration": 1.5}),
         ("ISTA", {"tolerance": 0.0}),
     ],
 )

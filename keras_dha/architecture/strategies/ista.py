@@ -66,8 +66,8 @@ class ISTA(Strategy):
         size=7,
         measurement="gaussian",
         penalty=1e-5,
-        scale=0.1,
-        exploration=0.25,
+        scale=0.5,
+        exploration=1.0,
         tolerance=1e-3,
         warmup=0.1,
         until=0.5,
@@ -91,9 +91,9 @@ class ISTA(Strategy):
                 raise ValueError(
                     f"`{name}` must be positive. Received: {name}={value}"
                 )
-        if not 0 <= exploration < 1:
+        if not 0 <= exploration <= 1:
             raise ValueError(
-                "`exploration` must be in [0, 1). "
+                "`exploration` must be in [0, 1]. "
                 f"Received: exploration={exploration}"
             )
         self.size = size
@@ -122,7 +122,8 @@ class ISTA(Strategy):
             name=f"{decision.name}_code",
         )
         code.measurement.assign(matrix)
-        code.code.assign(self.scale * generator.normal(size=size))
+        even = 1.0 + 0.1 * generator.normal(size=decision.num_candidates)
+        code.code.assign(self.scale * matrix @ even)
         code.recover()
         decision.code = code
 
@@ -138,11 +139,15 @@ class ISTA(Strategy):
         # The smallest of n draws is below x with probability 1-(1-x)^n; it
         # says nothing about which of them is the largest on its edge.
         count = uniform.shape[0]
-        below = 1.0 - (1.0 - self.exploration) ** (1.0 / count)
+        share = self.exploration * (1.0 - self._progress())
+        below = 1.0 - ops.power(1.0 - share, 1.0 / count)
         return ops.logical_or(self._is_warmup(), ops.min(uniform) < below)
 
     def _is_warmup(self):
-        return ops.convert_to_tensor(self.progress, "float32") <= 0
+        return self._progress() <= 0
+
+    def _progress(self):
+        return ops.convert_to_tensor(self.progress, "float32")
 
     def factors(self, decision):
         indices = ops.reshape(decision.sampled, (decision.edges,))
@@ -151,7 +156,9 @@ class ISTA(Strategy):
         # What is tried has next to no weight of its own. It runs at that of
         # what is kept, and the gradient says whether it deserves more.
         usual = ops.max(ops.abs(decision.code.weights_at(kept)))
-        usual = ops.where(self._is_warmup(), 1.0, usual)
+        usual = ops.where(
+            self._is_warmup(), 1.0, ops.where(own < 0, -usual, usual)
+        )
         tried = ops.stop_gradient(usual - own) + own
         is_kept = ops.logical_and(
             indices == kept, ops.logical_not(self._is_warmup())

@@ -1,0 +1,178 @@
+"""Shared graphs: edges that are built alike are traced once.
+
+A supernet of cells holds the same few operations a hundred times over, and
+tracing them, with their gradients, takes minutes. Within one traced step,
+edges of stock Keras layers with equal configurations and shapes become calls
+of one TensorFlow function, to which each gives the values of its variables,
+and which returns what the layers would have assigned to them.
+"""
+
+import json
+import weakref
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+# For each graph that is traced as a whole, its functions by what they do.
+_FUNCTIONS = weakref.WeakKeyDictionary()
+_DESCRIPTIONS = weakref.WeakKeyDictionary()
+
+
+def run_edge(candidates, inputs, selector, mixes, training):
+    """Runs an edge by a function that edges built alike have in common.
+
+    Args:
+        candidates: The edge's operations.
+        inputs: Tensor.
+        selector: int32 scalar, the operation that runs, where one past the
+            last runs none; or, if the edge `mixes`, a list of weights.
+        mixes: Whether all operations run, weighted.
+        training: Boolean.
+
+    Returns:
+        The output, or `None` if the edge cannot be shared: outside of a
+        graph, and where a layer is not Keras' own or exchanges statistics
+        with other replicas.
+    """
+    if tf.executing_eagerly():
+        return None
+    described = [_description(c) for c in candidates]
+    if None in described:
+        return None
+    functions = _FUNCTIONS.setdefault(_outermost_graph(), {})
+    key = (tuple(described), tuple(inputs.shape), inputs.dtype, mixes, training)
+    if key not in functions:
+        functions[key] = tf.function(
+            _stateless_edge(candidates, mixes), autograph=False
+        )
+    states = [c.non_trainable_variables for c in candidates]
+    output, moved = functions[key](
+        selector,
+        inputs,
+        [_values(c.trainable_variables) for c in candidates],
+        [_values(variables) for variables in states],
+    )
+    if training:
+        for variables, values in zip(states, moved, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+    return output
+
+
+def _stateless_edge(candidates, mixes):
+    """Returns the function of an edge on values in place of variables."""
+
+    def one(number, inputs, weights, states):
+        layer = candidates[number]
+        variables = [*layer.trainable_variables, *layer.non_trainable_variables]
+        values = [*weights[number], *states[number]]
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            output = layer(inputs)
+        moved = [
+            _value(scope, v, old)
+            for v, old in zip(
+                layer.non_trainable_variables, states[number], strict=True
+            )
+        ]
+        return output, moved
+
+    def branch(number):
+        def run(inputs, weights, states):
+            output, moved = one(number, inputs, weights, states)
+            return output, [
+                [tf.identity(v) for v in (moved if k == number else old)]
+                for k, old in enumerate(states)
+            ]
+
+        return run
+
+    def nothing(inputs, weights, states):
+        del weights
+        shape = candidates[0].compute_output_shape(inputs.shape)
+        shape = (ops.shape(inputs)[0], *shape[1:])
+        return ops.zeros(shape, candidates[0].compute_dtype), [
+            [tf.identity(v) for v in old] for old in states
+        ]
+
+    def single(index, inputs, weights, states):
+        branches = [branch(k) for k in range(len(candidates))]
+        return ops.switch(index, [*branches, nothing], inputs, weights, states)
+
+    def mixture(shares, inputs, weights, states):
+        ran = [one(k, inputs, weights, states) for k in range(len(candidates))]
+        outputs = [
+            y * ops.cast(share, y.dtype)
+            for share, (y, _) in zip(shares, ran, strict=True)
+        ]
+        total = sum(outputs[1:], start=outputs[0])
+        return total, [moved for _, moved in ran]
+
+    return mixture if mixes else single
+
+
+def _values(variables):
+    return [tf.convert_to_tensor(v.value) for v in variables]
+
+
+def _value(scope, variable, before):
+    value = scope.get_current_value(variable)
+    return before if value is None else ops.convert_to_tensor(value)
+
+
+def _outermost_graph():
+    graph = tf.compat.v1.get_default_graph()
+    while getattr(graph, "outer_graph", None) is not None and hasattr(
+        graph.outer_graph, "outer_graph"
+    ):
+        graph = graph.outer_graph
+    return graph
+
+
+def _description(layer):
+    """Returns what the layer is, as text without names, or `None`.
+
+    Layers of equal text do the same with the same values. `None` is for
+    layers of which this cannot be known.
+    """
+    synchronised = [
+        part
+        for part in layer._flatten_layers()
+        if getattr(part, "synchronized", False)
+    ]
+    if synchronised:
+        return None
+    if layer not in _DESCRIPTIONS:
+        _DESCRIPTIONS[layer] = _described(layer)
+    return _DESCRIPTIONS[layer]
+
+
+def _described(layer):
+    for part in layer._flatten_layers():
+        is_stock = type(part).__module__.startswith("keras.")
+        if not is_stock or isinstance(part, keras.layers.Lambda):
+            return None
+    config = keras.saving.serialize_keras_object(layer)
+    names = {}
+    _collect_names(config, names)
+    return json.dumps(_renamed(config, names), sort_keys=True, default=str)
+
+
+def _collect_names(config, names):
+    if isinstance(config, dict):
+        if isinstance(config.get("name"), str):
+            names.setdefault(config["name"], f"#{len(names)}")
+        for value in config.values():
+            _collect_names(value, names)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            _collect_names(value, names)
+
+
+def _renamed(config, names):
+    if isinstance(config, dict):
+        return {key: _renamed(value, names) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_renamed(value, names) for value in config]
+    return names.get(config, config) if isinstance(config, str) else config

@@ -1,0 +1,137 @@
+"""Edges that share a traced function against the same edges on their own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture import shared_graph
+from keras_dha.architecture import strategies
+from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.joint_model import JointModel
+
+
+def edge(name):
+    inputs = keras.Input((5, 5, 2), name=f"{name}_in")
+    x = layers.BatchNormalization(name=f"{name}_n")(inputs)
+    x = layers.Add(name=f"{name}_a")([x, inputs])
+    return [
+        keras.Model(inputs, x, name=f"{name}_graph"),
+        keras.Sequential(
+            [layers.Conv2D(2, 3, padding="same"), layers.Dropout(0.5)],
+            name=f"{name}_conv",
+        ),
+        layers.Identity(name=f"{name}_skip"),
+    ]
+
+
+def cells():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((5, 5, 2))
+    states = [image, image]
+    decision = Decision(6, edges=2, keep=1, name="shared")
+    for k in range(3):
+        node = NodeChoice(
+            [edge(f"cell{k}_from{e}") for e in range(2)],
+            keep=1,
+            decision=decision,
+            name=f"cell{k}",
+        )
+        states = [states[1], node(states)]
+    x = layers.GlobalAveragePooling2D()(states[1])
+    return keras.Model(image, layers.Dense(3)(x))
+
+
+BATCH = (
+    tf.constant(np.random.default_rng(0).normal(size=(4, 5, 5, 2)), "float32"),
+    tf.constant([0, 1, 2, 0]),
+)
+
+
+def trained(kind, counted=None):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    joint = JointModel(cells(), loss, strategy=kind(), seed=1)
+    joint.architecture.start()
+    joint.architecture.advance_to(0.5)
+    step = tf.function(joint.train_step, autograph=False)
+    search = BATCH if joint.needs_search_data else None
+    for _ in range(4):
+        step(BATCH, tf.constant(1.0), search)
+    return joint
+
+
+@pytest.mark.parametrize(
+    "kind", [strategies.DSNAS, strategies.DARTS, strategies.ISTA]
+)
+def test_shared_and_separate_graphs_do_the_same(kind, monkeypatch):
+    calls = []
+    original = shared_graph._stateless_edge
+    monkeypatch.setattr(
+        shared_graph,
+        "_stateless_edge",
+        lambda *a: calls.append(a) or original(*a),
+    )
+    shared = trained(kind)
+    assert len(calls) == 1  # one function for six edges, and both passes
+    monkeypatch.setattr(shared_graph, "_described", lambda layer: None)
+    separate = trained(kind)
+    assert len(calls) == 1
+    for ours, theirs in zip(shared.variables, separate.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=ours.path)
+    (decision,) = find_decisions(shared.network)
+    assert np.any(decision.parameter.numpy() != 0)
+    statistics = find_layers(shared.network, layers.BatchNormalization)
+    assert any(np.any(n.moving_mean.numpy() != 0) for n in statistics)
+
+
+def describe(layer):
+    keras.Sequential([keras.Input((5, 5, 2)), layer])
+    return shared_graph._description(layer)
+
+
+def test_equal_but_for_names():
+    one, two = (layers.Conv2D(2, 3, name=n) for n in "ab")
+    assert describe(one) == describe(two) is not None
+    for first, second in zip(edge("a"), edge("b"), strict=True):
+        assert describe(first) == describe(second) is not None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        layers.Conv2D(2, 5),
+        layers.Conv2D(2, 3, strides=2),
+        layers.Conv2D(2, 3, activation="relu"),
+        layers.Conv2D(2, 3, kernel_initializer="zeros"),
+        layers.Conv2D(2, 3, trainable=False),
+    ],
+)
+def test_other_layers_are_told_apart(other):
+    assert describe(layers.Conv2D(2, 3)) != describe(other)
+
+
+class Mine(layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, inputs):
+        return self.factor * inputs
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Mine(2.0),
+        lambda: keras.Sequential([Mine(2.0)]),
+        lambda: layers.Lambda(lambda x: x),
+        lambda: layers.BatchNormalization(synchronized=True),
+    ],
+)
+def test_what_cannot_be_known_is_not_shared(make):
+    """Two layers of one class may differ in what no configuration says."""
+    assert describe(make()) is None
