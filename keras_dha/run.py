@@ -307,7 +307,7 @@ class Run:
         if not last and step % self.plan.check_every:
             return
         architecture = self.joint.architecture
-        hardened = architecture.strategy.harden(architecture.decisions)
+        hardened = architecture.harden()
         self._frozen += len(hardened)
         if last or all(d.is_frozen for d in architecture.decisions):
             self.derive()

@@ -166,6 +166,14 @@ class Target:
             penalty = self.penalty(probabilities)
         return tape.gradient(penalty, logits, unconnected_gradients="zero")
 
+    def is_exceeded(self):
+        """Whether the expected cost is above a limit now."""
+        probabilities = [
+            ops.convert_to_tensor(d.probabilities())
+            for d in self.cost.decisions
+        ]
+        return float(self.penalty(probabilities)) > 0
+
     def decide(self):
         """Freezes every decision to the best architecture within limits.
 

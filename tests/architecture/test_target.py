@@ -211,6 +211,24 @@ def test_the_penalty_moves_the_logits_towards_what_is_cheap():
     assert bound > 0.5 > free
 
 
+def test_nothing_hardens_while_the_target_is_exceeded():
+    joint = JointModel(
+        space(),
+        keras.losses.SparseCategoricalCrossentropy(),
+        strategy=DSNAS(margin=0.2),
+        target=Target({"params": 300}),
+    )
+    large, other = joint.architecture.decisions
+    large.logits.assign([2.0, 0.0, 0.0])
+    assert joint.target.is_exceeded()
+    assert joint.architecture.harden() == []
+    assert not large.is_frozen
+    other.logits.assign([-9.0, -9.0, 9.0])
+    large.logits.assign([-9.0, 0.0, 2.0])
+    assert not joint.target.is_exceeded()
+    assert joint.architecture.harden() == [large, other]
+
+
 def test_a_plain_network_and_a_target():
     network = derive(space())
     size = network.count_params()
