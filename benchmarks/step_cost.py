@@ -1,12 +1,12 @@
 """What a joint step costs, part by part, against a plain Keras step.
 
-A supernet and a network that is derived from it, on 128 images of 28x28x1:
-of `spaces.resnet` the one with 3x3 branches, of `spaces.mobile` (half as wide,
-half as deep) the one of a thousand whose operations come nearest to the mean
-over all. The supernet's steps are of sampled paths and, marked "same path", of
-the derived network's own. All steps are compiled in one process, first calls
-are not counted, and the steps take turns, so that a busy moment of the machine
-hits all alike; medians are compared, of sampled paths means.
+A supernet and a network derived from it, on 128 images of 28x28x1. Of
+`spaces.resnet` it is the one with 3x3 branches, of `spaces.mobile` (a quarter
+as wide, half as deep) the one of a thousand whose operations come nearest to
+the mean over all. The supernet's steps are of sampled paths and, marked "same
+path", of the derived network's own. All steps are compiled in one process,
+first calls are not counted, and the steps take turns, so that a busy moment of
+the machine hits all alike; medians are compared, of sampled paths means.
 
     python -m benchmarks.step_cost
     python -m benchmarks.step_cost --space mobile
@@ -36,7 +36,7 @@ BATCH, SHAPE, CLASSES = 128, (28, 28, 1), 10
 RESULTS = pathlib.Path(__file__).parent / "results"
 SPACES = {
     "resnet": {},
-    "mobile": {"width": 0.5, "depth": 0.5},
+    "mobile": {"width": 0.25, "depth": 0.5},
 }
 # What a logit must lead by to be sampled always.
 CERTAIN = 50.0

@@ -186,7 +186,9 @@ class Target:
             for d in decisions
         ]
         fixed = {
-            k: int(d.chosen) for k, d in enumerate(decisions) if d.is_frozen
+            k: int(ops.convert_to_numpy(d.chosen))
+            for k, d in enumerate(decisions)
+            if d.is_frozen
         }
         indices = self._best(fixed, logs) or self._best({}, logs)
         for decision, index in zip(decisions, indices, strict=True):

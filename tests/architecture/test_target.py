@@ -247,6 +247,24 @@ def test_a_plain_network_and_a_target():
         model.fit(X, Y, epochs=1, verbose=0)
 
 
+def test_a_search_that_was_saved_goes_on_to_its_target(tmp_path):
+    joint = JointModel(
+        space(),
+        keras.losses.SparseCategoricalCrossentropy(),
+        strategy=DSNAS(),
+        target=Target({"params": 450, "latency_ms": 1e3}),
+    )
+    joint.save(tmp_path / "joint.keras")
+    loaded = keras.saving.load_model(tmp_path / "joint.keras")
+    assert loaded.target.get_config() == joint.target.get_config()
+    logits = tf.constant(np.random.default_rng(0).normal(size=6), "float32")
+    np.testing.assert_array_equal(
+        loaded.target.gradient(logits), joint.target.gradient(logits)
+    )
+    loaded.derive()
+    assert loaded.target.reached["params"] <= 450
+
+
 def test_config_round_trip():
     table = LatencyTable("keras", {"a": {"milliseconds": 1.0}}, "here")
     made = Target(
