@@ -1,11 +1,15 @@
 """What a joint step costs, part by part, against a plain Keras step.
 
-The derived residual network (3x3 branches) and the supernet it comes from, on
-128 images of 28x28x1. All steps are compiled in one process, first calls are
-not counted, and the steps take turns, so that a busy moment of the machine
-hits all alike; medians are compared.
+A supernet and a network derived from it, on 128 images of 28x28x1. Of
+`spaces.resnet` it is the one with 3x3 branches, of `spaces.mobile` (a quarter
+as wide, half as deep) the one of a thousand whose operations come nearest to
+the mean over all. The supernet's steps are of sampled paths and, marked "same
+path", of the derived network's own. All steps are compiled in one process,
+first calls are not counted, and the steps take turns, so that a busy moment of
+the machine hits all alike; medians are compared, of sampled paths means.
 
     python -m benchmarks.step_cost
+    python -m benchmarks.step_cost --space mobile
 """
 
 import argparse
@@ -18,9 +22,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import machine
+from keras_dha.architecture import spaces
+from keras_dha.architecture.cost import NetworkCost
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
-from keras_dha.architecture.spaces import resnet
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.hyperparameters.learned import AUTO
@@ -28,7 +33,13 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
 
 BATCH, SHAPE, CLASSES = 128, (28, 28, 1), 10
-RESULTS = pathlib.Path(__file__).parent / "results" / "step_cost.json"
+RESULTS = pathlib.Path(__file__).parent / "results"
+SPACES = {
+    "resnet": {},
+    "mobile": {"width": 0.25, "depth": 0.5},
+}
+# What a logit must lead by to be sampled always.
+CERTAIN = 50.0
 
 
 def batch(size, seed):
@@ -40,19 +51,33 @@ def batch(size, seed):
     )
 
 
-def network(is_supernet):
-    """Returns the supernet, or the network of its first candidates."""
-    supernet = resnet(SHAPE, CLASSES)
-    if is_supernet:
-        return supernet
-    for decision in find_decisions(supernet):
-        decision.freeze(0)
-    return derive(supernet)
+def supernet(space):
+    """Returns the supernet of a space."""
+    return getattr(spaces, space)(SHAPE, CLASSES, **SPACES[space])
 
 
-def plain_step():
-    """Returns Keras' own training step on the derived network."""
-    model = network(False)
+def typical(space):
+    """Returns the candidates of the network to compare with."""
+    cost = NetworkCost(supernet(space), measures=("flops",))
+    sizes = [d.num_candidates for d in cost.decisions]
+    if space == "resnet":
+        return [0] * len(sizes)
+    generator = np.random.default_rng(0)
+    tried = [list(generator.integers(0, sizes)) for _ in range(1000)]
+    mean = cost.expected([tf.fill([k], 1.0 / k) for k in sizes])["flops"]
+    return min(tried, key=lambda i: abs(cost.of(i)["flops"] - float(mean)))
+
+
+def derived(space, indices):
+    """Returns the plain network of some candidates."""
+    model = supernet(space)
+    for decision, index in zip(find_decisions(model), indices, strict=True):
+        decision.freeze(int(index))
+    return derive(model)
+
+
+def plain_step(model):
+    """Returns Keras' own training step on a plain network."""
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(),
@@ -67,16 +92,30 @@ def plain_step():
     return lambda: step(images, labels)
 
 
-def joint_step(is_supernet=False, hyper=False, policy=False, outer=False):
-    """Returns a step of the joint model with some of its parts."""
+def joint_step(network, hyper=False, policy=False, outer=False, path=None):
+    """Returns a step of the joint model with some of its parts.
+
+    Args:
+        network: Plain network or supernet.
+        hyper, policy: Whether these are learned.
+        outer: Whether the step is a joint one.
+        path: The candidates that a supernet samples in every step; `None`
+            for a path of its own in each.
+    """
+    decisions = find_decisions(network)
+    if path is not None:
+        for decision, index in zip(decisions, path, strict=True):
+            logits = np.zeros(decision.num_candidates)
+            logits[index] = CERTAIN
+            decision.logits.assign(logits)
     augmentation = None
     if policy:
         augmentation = DifferentiableAugmentation()
         augmentation.build((None, *SHAPE))
     model = JointModel(
-        network(is_supernet),
+        network,
         keras.losses.SparseCategoricalCrossentropy(),
-        strategy=DSNAS() if is_supernet else None,
+        strategy=DSNAS() if decisions else None,
         augmentation=augmentation,
         hyperparameters=LearnedHyperparameters(AUTO if hyper else None),
     )
@@ -86,28 +125,39 @@ def joint_step(is_supernet=False, hyper=False, policy=False, outer=False):
     return lambda: step(*arguments)
 
 
-def steps():
+def steps(space, path):
     """Returns the steps to compare, by name."""
     parts = {"hyper": True, "policy": True}
-    return {
-        "plain": plain_step(),
-        "inner": joint_step(),
-        "inner, hyperparameters": joint_step(hyper=True),
-        "inner, hyperparameters and policy": joint_step(**parts),
-        "joint, hyperparameters": joint_step(hyper=True, outer=True),
-        "joint, hyperparameters and policy": joint_step(**parts, outer=True),
-        "supernet inner": joint_step(True),
-        "supernet inner, all": joint_step(True, **parts),
-        "supernet joint, all": joint_step(True, **parts, outer=True),
+    compared = {
+        "plain": plain_step(derived(space, path)),
+        "inner": joint_step(derived(space, path)),
+        "supernet inner": joint_step(supernet(space)),
+        "supernet inner, same path": joint_step(supernet(space), path=path),
     }
+    if space != "resnet":
+        return compared
+    for name, options in (
+        ("inner, hyperparameters", {"hyper": True}),
+        ("inner, hyperparameters and policy", parts),
+        ("joint, hyperparameters", {"hyper": True, "outer": True}),
+        ("joint, hyperparameters and policy", {**parts, "outer": True}),
+    ):
+        compared[name] = joint_step(derived(space, path), **options)
+    for name, outer in (("inner", False), ("joint", True)):
+        compared[f"supernet {name}, all"] = joint_step(
+            supernet(space), **parts, outer=outer
+        )
+    return compared
 
 
 def main():
     """Measures all steps in turn and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
-    compared = steps()
+    parser.add_argument("--space", choices=sorted(SPACES), default="resnet")
+    options = parser.parse_args()
+    rounds, path = options.rounds, typical(options.space)
+    compared = steps(options.space, path)
     first, seconds = {}, {name: [] for name in compared}
     for name, step in compared.items():
         begun = time.monotonic()
@@ -118,9 +168,20 @@ def main():
             begun = time.monotonic()
             step().numpy()
             seconds[name].append(time.monotonic() - begun)
-    medians = {name: float(np.median(s)) for name, s in seconds.items()}
+    # Paths differ in cost: what they take on average is what a search takes.
+    medians = {
+        name: float(
+            np.mean(s)
+            if name.startswith("supernet") and "path" not in name
+            else np.median(s)
+        )
+        for name, s in seconds.items()
+    }
     record = {
         "benchmark": "step_cost",
+        "space": options.space,
+        "space_arguments": SPACES[options.space],
+        "path": [int(index) for index in path],
         "machine": machine.describe(),
         "rounds": rounds,
         "batch": BATCH,
@@ -129,7 +190,10 @@ def main():
         "over_plain": {k: v / medians["plain"] for k, v in medians.items()},
         "first_call_seconds": first,
     }
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    suffix = "" if options.space == "resnet" else f"_{options.space}"
+    (RESULTS / f"step_cost{suffix}.json").write_text(
+        json.dumps(record, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -341,7 +341,7 @@ class Run:
             return
         self._next_check = position + self.plan.check_every
         architecture = self.joint.architecture
-        hardened = architecture.strategy.harden(architecture.decisions)
+        hardened = architecture.harden()
         self._frozen += len(hardened)
         if last or all(d.is_frozen for d in architecture.decisions):
             self.derive()

@@ -131,6 +131,34 @@ def test_every_replica_holds_the_same_weights_and_decisions():
         np.testing.assert_array_equal(*copies, err_msg=variable.path)
 
 
+def test_a_target_pulls_two_replicas_as_one_device():
+    """Its penalty is no sum over replicas: each adds the same."""
+    trained = []
+    for distribution in (one_device(), two_replicas()):
+        with distribution.scope():
+            model = AutoModel(
+                space,
+                seed=3,
+                strategy=DSNAS(warmup=0.1, until=0.7),
+                augmentation=None,
+                hyperparameters=None,
+                target={"params": 371},
+            )
+        model.fit(X, Y, epochs=2, batch_size=BATCH, verbose=0)
+        trained.append(model)
+    one, two = (model.result for model in trained)
+    assert two.cost["target"] == one.cost["target"]
+    assert one.cost["target"]["params"]["reached"] <= 371
+    for name, gene in one.genotype.items():
+        for candidate, probability in gene["probabilities"].items():
+            theirs = two.genotype[name]["probabilities"][candidate]
+            assert theirs == pytest.approx(probability, abs=1e-4)
+    for ours, theirs in zip(
+        trained[0].get_weights(), trained[1].get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
 def test_a_batch_must_be_shared_out_evenly():
     with two_replicas().scope():
         model = AutoModel(space, augmentation=None, seed=0)

@@ -16,6 +16,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from keras_dha.architecture import graph
 from keras_dha.architecture.choice import Choice
@@ -28,6 +29,8 @@ from keras_dha.architecture.derive import derive
 ENGINES = ("keras", "litert")
 _FORMAT = "keras_dha.latency_table"
 _UNTIMED = 3
+# What a saved layer says beside what it computes.
+_IRRELEVANT = ("build_config", "compile_config", "shared_object_id")
 
 
 class LatencyTable:
@@ -212,7 +215,10 @@ def _plain(layer):
     if not find_layers(layer, Choice):
         return layer
     decisions = find_decisions(layer)
-    before = [(d.chosen.numpy(), d.sampled.numpy()) for d in decisions]
+    before = [
+        [ops.convert_to_numpy(v) for v in (d.chosen, d.sampled)]
+        for d in decisions
+    ]
     for decision in decisions:
         decision.freeze(0)
     try:
@@ -243,7 +249,7 @@ def _anonymous(value, names):
         return {
             k: _anonymous(v, names)
             for k, v in value.items()
-            if k not in ("build_config", "shared_object_id")
+            if k not in _IRRELEVANT
         }
     if isinstance(value, (list, tuple)):
         return [_anonymous(v, names) for v in value]

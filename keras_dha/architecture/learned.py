@@ -135,6 +135,17 @@ class LearnedArchitecture(keras.layers.Layer):
             decision.parameter.assign(moved[begin : begin + size])
             begin += size
 
+    def harden(self):
+        """Freezes the decisions that are made; returns those it froze.
+
+        While the expected cost is above the target all of them wait: what
+        leads now may lead for its price only, which need not be paid once
+        the others are cheaper.
+        """
+        if self.target is not None and self.target.is_exceeded():
+            return []
+        return self.strategy.harden(self.decisions)
+
     def decide(self):
         """Freezes what is free yet, within the target if there is one."""
         if self.is_searched and self.target is not None:

@@ -172,6 +172,14 @@ class Target:
             penalty = self.penalty(probabilities)
         return tape.gradient(penalty, logits, unconnected_gradients="zero")
 
+    def is_exceeded(self):
+        """Whether the expected cost is above a limit now."""
+        probabilities = [
+            ops.convert_to_tensor(d.probabilities())
+            for d in self.cost.decisions
+        ]
+        return float(self.penalty(probabilities)) > 0
+
     def decide(self):
         """Freezes every decision to the best architecture within limits.
 
@@ -184,7 +192,9 @@ class Target:
             for d in decisions
         ]
         fixed = {
-            k: int(d.chosen) for k, d in enumerate(decisions) if d.is_frozen
+            k: int(ops.convert_to_numpy(d.chosen))
+            for k, d in enumerate(decisions)
+            if d.is_frozen
         }
         indices = self._best(fixed, logs) or self._best({}, logs)
         for decision, index in zip(decisions, indices, strict=True):

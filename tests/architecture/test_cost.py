@@ -223,6 +223,33 @@ def test_a_layer_that_several_candidates_share_is_counted_once():
     ] == [2, 1, 1, 0]
 
 
+def test_a_choice_within_a_candidate_that_shares_its_decision():
+    """Of the inner one only the like-numbered candidate can ever run."""
+    decision = Decision(2, name="same")
+    inner = Choice(
+        [layers.Conv2D(2, 5, padding="same"), layers.Conv2D(2, 1)],
+        decision,
+        name="inner",
+    )
+    outer = Choice(
+        [layers.Identity(), keras.Sequential([inner, layers.ReLU()])],
+        decision,
+        name="outer",
+    )
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, outer(inputs))
+    cost = NetworkCost(model)
+    p = [tf.constant([0.3, 0.7], "float64")]
+    for name in ("params", "flops"):
+        found = []
+        for index in range(2):
+            decision.freeze(index)
+            found.append(count(derive(model))[name])
+        assert [cost.of([k])[name] for k in range(2)] == found
+        mean = 0.3 * found[0] + 0.7 * found[1]
+        np.testing.assert_allclose(cost.expected(p)[name], mean)
+
+
 def test_costs_of_candidates():
     model = spaces.resnet((8, 8, 3), 3, width=4, stages=2)
     found = candidate_costs(model)

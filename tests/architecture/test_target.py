@@ -211,6 +211,24 @@ def test_the_penalty_moves_the_logits_towards_what_is_cheap():
     assert bound > 0.5 > free
 
 
+def test_nothing_hardens_while_the_target_is_exceeded():
+    joint = JointModel(
+        space(),
+        keras.losses.SparseCategoricalCrossentropy(),
+        strategy=DSNAS(margin=0.2),
+        target=Target({"params": 300}),
+    )
+    large, other = joint.architecture.decisions
+    large.logits.assign([2.0, 0.0, 0.0])
+    assert joint.target.is_exceeded()
+    assert joint.architecture.harden() == []
+    assert not large.is_frozen
+    other.logits.assign([-9.0, -9.0, 9.0])
+    large.logits.assign([-9.0, 0.0, 2.0])
+    assert not joint.target.is_exceeded()
+    assert joint.architecture.harden() == [large, other]
+
+
 def test_a_plain_network_and_a_target():
     network = derive(space())
     size = network.count_params()
@@ -227,6 +245,24 @@ def test_a_plain_network_and_a_target():
     model = AutoModel(network, target={"params": size - 1})
     with pytest.raises(ValueError, match="No architecture.*Received"):
         model.fit(X, Y, epochs=1, verbose=0)
+
+
+def test_a_search_that_was_saved_goes_on_to_its_target(tmp_path):
+    joint = JointModel(
+        space(),
+        keras.losses.SparseCategoricalCrossentropy(),
+        strategy=DSNAS(),
+        target=Target({"params": 450, "latency_ms": 1e3}),
+    )
+    joint.save(tmp_path / "joint.keras")
+    loaded = keras.saving.load_model(tmp_path / "joint.keras")
+    assert loaded.target.get_config() == joint.target.get_config()
+    logits = tf.constant(np.random.default_rng(0).normal(size=6), "float32")
+    np.testing.assert_array_equal(
+        loaded.target.gradient(logits), joint.target.gradient(logits)
+    )
+    loaded.derive()
+    assert loaded.target.reached["params"] <= 450
 
 
 def test_config_round_trip():
