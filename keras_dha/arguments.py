@@ -42,6 +42,19 @@ def refuse_unknown(arguments, where="AutoModel"):
     )
 
 
+def refuse_unavailable(directory, overwrite):
+    """Refuses arguments whose names are kept for what is not there yet."""
+    for name, value, default in (
+        ("directory", directory, None),
+        ("overwrite", overwrite, False),
+    ):
+        if value != default:
+            raise ValueError(
+                f"`{name}` is not available in this version and must be "
+                f"{default}. Received: {name}={value!r}"
+            )
+
+
 def pair(given):
     """Returns (x, y) of a pair of arrays, or (dataset, None)."""
     if isinstance(given, tf.data.Dataset):

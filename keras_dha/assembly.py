@@ -11,30 +11,15 @@ from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 
 
-def assemble(
-    network,
-    spec,
-    parts,
-    seed,
-    optimizer,
-    target=None,
-    loss=None,
-    metrics=None,
-):
+def assemble(settings, spec):
     """Returns the joint model that a first `fit` starts from.
 
     Args:
-        network: Functional or Sequential `keras.Model`, with or without
-            choices.
+        settings: `settings.Settings`.
         spec: `data.DataSpec` of the training data.
-        parts: `methods.Parts`.
-        seed: Integer.
-        optimizer: `optimizers.Optimizer`.
-        target: `Target` for the network, or `None`.
-        loss: A Keras loss, its name, or `None` for the cross-entropy that
-            fits labels and outputs.
-        metrics: List of Keras metrics, or `None` for accuracy.
     """
+    parts, optimizer = settings.parts, settings.optimizer
+    network = settings.builder(spec)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         # No search: every choice takes its first candidate.
@@ -56,14 +41,14 @@ def assemble(
         )
     joint = JointModel(
         network,
-        _loss(loss, network, spec),
-        metrics=metrics or ["accuracy"],
+        _loss(settings.loss, network, spec),
+        metrics=settings.metrics or ["accuracy"],
         strategy=strategy if decisions else None,
         augmentation=augmentation,
         hyperparameters=hyperparameters,
         rule=optimizer.rule,
-        seed=seed,
-        target=target,
+        seed=settings.seed,
+        target=settings.target,
     )
     hyperparameters.check_groups(
         [v.path for v in joint.weight_vector.variables]

@@ -7,22 +7,18 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import arguments
-from keras_dha import base_schedule as schedules
-from keras_dha import batches
 from keras_dha import data
 from keras_dha import export as exporting
 from keras_dha import optimizers
 from keras_dha import saving
+from keras_dha import settings
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
-from keras_dha.architecture.target import Target
 from keras_dha.assembly import assemble
 from keras_dha.hyperparameters import dropout
-from keras_dha.hyperparameters import quantities
-from keras_dha.methods import parts
-from keras_dha.methods import space_builder
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
+from keras_dha.preparation import prepare
 from keras_dha.run import Run
 
 
@@ -107,42 +103,22 @@ class AutoModel:
         **unknown,
     ):
         arguments.refuse_unknown(unknown)
-        self._builder = space_builder(search_space)
-        self._parts = parts(
-            method, strategy, augmentation, hyperparameters, horizon
+        arguments.refuse_unavailable(directory=directory, overwrite=overwrite)
+        self.settings = settings.checked(
+            search_space,
+            method,
+            strategy,
+            augmentation,
+            hyperparameters,
+            horizon,
+            base_schedule,
+            target,
+            search_split,
+            outer_every,
+            seed,
         )
-        self.base_schedule = schedules.checked(base_schedule)
-        for name, value, default in (
-            ("directory", directory, None),
-            ("overwrite", overwrite, False),
-        ):
-            if value != default:
-                raise ValueError(
-                    f"`{name}` is not available in this version and must be "
-                    f"{default}. Received: {name}={value!r}"
-                )
-        self._target = Target.of(target)
-        if not 0 < search_split <= 0.5:
-            raise ValueError(
-                "`search_split` must be in (0, 0.5]. "
-                f"Received: search_split={search_split}"
-            )
-        if not isinstance(outer_every, int) or outer_every < 1:
-            raise ValueError(
-                "`outer_every` must be an integer of at least 1. "
-                f"Received: outer_every={outer_every}"
-            )
-        if seed is not None:
-            arguments.check_integer("seed", seed)
-        else:
-            seed = np.random.default_rng().integers(2**31)
-        self.search_split = search_split
-        self.outer_every = outer_every
-        self.seed = int(seed)
         self.stop_training = False
         self._distribution = tf.distribute.get_strategy()
-        self._compiled = {"loss": None, "metrics": None}
-        self._optimizer = optimizers.read("sgd")
         self.joint = None
         self._spec = None
         self._result = None
@@ -173,12 +149,11 @@ class AutoModel:
                 f"Received: loss={loss!r}, metrics={metrics!r}, "
                 f"optimizer={optimizer!r}"
             )
-        self._optimizer = optimizers.read(
-            "sgd" if optimizer is None else optimizer
-        )
-        if self._optimizer.schedule is not None:
-            self.base_schedule = self._optimizer.schedule
-        self._compiled = {"loss": loss, "metrics": metrics}
+        chosen = optimizers.read("sgd" if optimizer is None else optimizer)
+        self.settings.optimizer = chosen
+        if chosen.schedule is not None:
+            self.settings.base_schedule = chosen.schedule
+        self.settings.loss, self.settings.metrics = loss, metrics
 
     def fit(
         self,
@@ -236,26 +211,27 @@ class AutoModel:
             callbacks, self._searches_architecture()
         )
         verbose = arguments.checked_verbose(verbose)
-        training, search = self._prepare(
-            x, y, batch_size, shuffle, steps_per_epoch, search_data
+        is_new = self.joint is None
+        self._spec, training, search = prepare(
+            self.settings,
+            self.joint,
+            None if is_new else self._spec,
+            self._distribution.num_replicas_in_sync,
+            x,
+            y,
+            batch_size,
+            shuffle,
+            steps_per_epoch,
+            search_data,
         )
         validate = None
         if validation_data is not None:
             pair = data.evaluable(*arguments.pair(validation_data), self._spec)
             validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
-        is_new = self.joint is None
         if is_new:
-            keras.utils.set_random_seed(self.seed)
+            keras.utils.set_random_seed(self.settings.seed)
             with self._distribution.scope():
-                self.joint = assemble(
-                    self._builder(self._spec),
-                    self._spec,
-                    self._parts,
-                    seed=self.seed,
-                    optimizer=self._optimizer,
-                    target=self._target,
-                    **self._compiled,
-                )
+                self.joint = assemble(self.settings, self._spec)
         steps = steps_per_epoch or training.steps
         run = Run(
             self.joint,
@@ -266,9 +242,9 @@ class AutoModel:
             if time_limit is None
             else ClockPace(time_limit, begun),
             steps,
-            self.outer_every,
+            self.settings.outer_every,
             verbose,
-            self.base_schedule,
+            self.settings.base_schedule,
         )
         found = self._result.genotype if self._result else {}
         self.stop_training = False
@@ -283,59 +259,10 @@ class AutoModel:
         self._result = run.result(found)
         return history
 
-    def _prepare(self, x, y, batch_size, shuffle, steps, search_data):
-        """Checks the data; returns training and search batches."""
-        known = self._spec if self.joint is not None else None
-        if batch_size is not None:
-            arguments.check_count("batch_size", batch_size)
-        spec = data.inspect(x, y, steps, known and known.num_classes)
-        if known is not None and (spec.shape, spec.one_hot) != (
-            known.shape,
-            known.one_hot,
-        ):
-            raise ValueError(
-                "The data must look like those of the first `fit`. "
-                f"Received: shape {spec.shape}, one_hot={spec.one_hot}; "
-                f"before: shape {known.shape}, one_hot={known.one_hot}"
-            )
-        self._spec = known or spec
-        if batch_size is None:
-            batch_size = batches.fitting_batch_size(x, spec.count)
-        replicas = self._distribution.num_replicas_in_sync
-        if batch_size % replicas:
-            raise ValueError(
-                "`batch_size` must be a multiple of the number of replicas. "
-                f"Received: batch_size={batch_size}, replicas={replicas}"
-            )
-        splits = search_data is None and self._learns_from_search_data()
-        return batches.prepare(
-            x,
-            y,
-            spec,
-            batch_size,
-            self.search_split if splits else None,
-            None if search_data is None else arguments.pair(search_data),
-            self.seed,
-            shuffle,
-            replicas,
-        )
-
     def _searches_architecture(self):
         if self.joint is not None:
             return self.joint.architecture.is_searched
-        return self._parts.strategy is not None
-
-    def _learns_from_search_data(self):
-        if self.joint is not None:
-            return self.joint.needs_search_data
-        values = optimizers.resolved(
-            self._optimizer, self._parts.hyperparameters
-        )
-        policy = self._parts.augmentation is not None and self._spec.is_image
-        strategy = self._parts.strategy
-        bilevel = strategy is not None and strategy.is_bilevel
-        ranges = any(q.is_learned for q in quantities.listed(values))
-        return policy or bilevel or ranges
+        return self.settings.parts.strategy is not None
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose=0, return_dict=False
@@ -446,7 +373,7 @@ class AutoModel:
             overwrite: Whether an existing file may be replaced.
         """
         self._check_fitted("save")
-        state = {name: getattr(self, name) for name in saving.ARGUMENTS}
+        state = {n: getattr(self.settings, n) for n in saving.ARGUMENTS}
         saving.write(
             filepath, overwrite, self.joint, state, self._spec, self._result
         )

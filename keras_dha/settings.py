@@ -1,0 +1,95 @@
+"""Settings: what was asked of a model, checked before anything is built."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_dha import arguments
+from keras_dha import base_schedule as schedules
+from keras_dha import methods
+from keras_dha import optimizers
+from keras_dha.architecture.target import Target
+from keras_dha.hyperparameters import quantities
+
+
+@dataclasses.dataclass
+class Settings:
+    """The checked arguments of `AutoModel`'s constructor and `compile`.
+
+    Attributes:
+        builder: Function from a `DataSpec` to a network.
+        parts: `methods.Parts`.
+        base_schedule: As `base_schedule.checked` returns it.
+        target: `Target` or `None`.
+        search_split: Float, share of the training data.
+        outer_every: Integer, steps from one outer step to the next.
+        seed: Integer.
+        optimizer: `optimizers.Optimizer`.
+        loss, metrics: As given to `compile`, or `None`.
+    """
+
+    builder: object
+    parts: methods.Parts
+    base_schedule: object
+    target: Target | None
+    search_split: float
+    outer_every: int
+    seed: int
+    optimizer: object
+    loss: object = None
+    metrics: list | None = None
+
+    def learns_from_search_data(self, is_image):
+        """Whether anything will be learned from the search split.
+
+        Args:
+            is_image: Whether the data are images, which can be augmented.
+        """
+        values = optimizers.resolved(self.optimizer, self.parts.hyperparameters)
+        policy = self.parts.augmentation is not None and is_image
+        strategy = self.parts.strategy
+        bilevel = strategy is not None and strategy.is_bilevel
+        ranges = any(q.is_learned for q in quantities.listed(values))
+        return policy or bilevel or ranges
+
+
+def checked(
+    search_space,
+    method,
+    strategy,
+    augmentation,
+    hyperparameters,
+    horizon,
+    base_schedule,
+    target,
+    search_split,
+    outer_every,
+    seed,
+):
+    """Returns the `Settings` of arguments as `AutoModel` takes them."""
+    if not 0 < search_split <= 0.5:
+        raise ValueError(
+            "`search_split` must be in (0, 0.5]. "
+            f"Received: search_split={search_split}"
+        )
+    if not isinstance(outer_every, int) or outer_every < 1:
+        raise ValueError(
+            "`outer_every` must be an integer of at least 1. "
+            f"Received: outer_every={outer_every}"
+        )
+    if seed is None:
+        seed = np.random.default_rng().integers(2**31)
+    else:
+        arguments.check_integer("seed", seed)
+    return Settings(
+        builder=methods.space_builder(search_space),
+        parts=methods.parts(
+            method, strategy, augmentation, hyperparameters, horizon
+        ),
+        base_schedule=schedules.checked(base_schedule),
+        target=Target.of(target),
+        search_split=search_split,
+        outer_every=outer_every,
+        seed=int(seed),
+        optimizer=optimizers.read("sgd"),
+    )
