@@ -56,9 +56,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self._verbose:
-            self._bar.update(
-                self._steps_per_epoch, list((logs or {}).items()), True
-            )
+            # What has a slash in its name is of one decision: for the history.
+            shown = [(k, v) for k, v in (logs or {}).items() if "/" not in k]
+            self._bar.update(self._steps_per_epoch, shown, True)
 
     def _seconds_left(self, step):
         if not self._steps_seen:

@@ -21,6 +21,7 @@ from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
 from keras_dha import trust
+from keras_dha.architecture import health
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
 from keras_dha.result import SearchResult
@@ -86,6 +87,7 @@ class Run:
         self._next_kept = 0
         self._guard = trust.Guard(joint)
         self._frozen = 0
+        self._decisions = {}
         self._search_options = contextlib.ExitStack()
         self._use(joint)
 
@@ -357,9 +359,14 @@ class Run:
         names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         counted = [v.numpy() for v in self._metric_variables()]
+        searched = self.joint
         with self.distribution.scope():
-            self._use(self.joint.derive())
+            self._use(searched.derive())
         self._guard.watch(self.joint)
+        self._decisions = health.trajectory(
+            searched.architecture.decisions, searched.network
+        )
+        health.warn_of_collapse(searched.network)
         # The epoch's metrics go on where they were.
         for variable, value in zip(
             self._metric_variables(), counted, strict=True
@@ -389,15 +396,12 @@ class Run:
             logs["policy_entropy"] = (
                 self.joint.policy.augmentation.policy().entropy
             )
-        if self.genotype is not None:
-            # Every epoch has the same quantities, as a table wants it.
-            logs["decision_margin"] = 1.0
-        elif not self.is_derived:
-            margins = [
-                np.diff(np.sort(d.probabilities())[-2:])[0]
-                for d in self.joint.architecture.decisions
-            ]
-            logs["decision_margin"] = float(np.mean(margins))
+        if not self.is_derived:
+            self._decisions = health.trajectory(
+                self.joint.architecture.decisions, self.joint.network
+            )
+        # Every epoch has the same quantities, as a table wants it.
+        logs |= self._decisions
         return {k: float(v) for k, v in logs.items()}
 
     def _policy_history(self):

@@ -12,11 +12,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import compiled
+from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
+from keras_dha.joint_model import JointModel
 
 CLASSES, COUNT, BATCH = 3, 160, 32
 _RNG = np.random.default_rng(0)
@@ -164,3 +167,40 @@ def test_a_batch_must_be_shared_out_evenly():
         model = AutoModel(space, augmentation=None, seed=0)
     with pytest.raises(ValueError, match="multiple of the number of replicas"):
         model.fit(X, Y, epochs=1, batch_size=31, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [strategies.DARTS(order=2), strategies.GDAS(), strategies.ISTA()],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_every_strategy_takes_the_same_steps_on_two_replicas(strategy):
+    found = []
+    for distribution in (one_device(), two_replicas()):
+        keras.utils.set_random_seed(0)
+        with distribution.scope():
+            joint = JointModel(
+                space((8, 8, 1), CLASSES),
+                keras.losses.SparseCategoricalCrossentropy(),
+                strategy=strategy,
+                seed=5,
+            )
+        joint.architecture.start()
+        joint.architecture.advance_to(0.5)
+        batch = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
+        stream = iter(distribution.experimental_distribute_dataset(batch))
+        _, step = compiled.step_functions(joint, distribution)
+        losses = [
+            float(step(next(stream), tf.constant(1.0), next(stream)))
+            for _ in range(2)
+        ]
+        parameters = [d.parameter.numpy() for d in joint.architecture.decisions]
+        found.append((losses, parameters, joint.network.get_weights()))
+    one, two = found
+    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
+    # Adam makes a step of full size of any gradient, however small.
+    for ours, theirs in zip(one[1], two[1], strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-3)
+        assert np.any(ours != 0)
+    for ours, theirs in zip(one[2], two[2], strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=2e-3)

@@ -1,5 +1,7 @@
 """A useful branch among crippled ones: how many seeds pick it."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -7,8 +9,12 @@ from keras import layers
 import keras_dha
 
 
-def planted_space(input_shape, num_classes):
-    """A network with one choice, of one useful branch in four."""
+def planted_space(input_shape, num_classes, normalised=False):
+    """A network with one choice, of one useful branch in four.
+
+    If `normalised`, branches end in a normalisation without parameters: a
+    weight of theirs then is what it says, and no other weight can undo it.
+    """
     x = inputs = keras.Input(input_shape)
     x = layers.Rescaling(1 / 8, offset=-1)(x)
     x = layers.Conv2D(16, 1)(x)
@@ -20,6 +26,12 @@ def planted_space(input_shape, num_classes):
             layers.ReLU(),
             layers.Conv2D(16, 1),
         ]
+        if normalised:
+            parts.append(
+                layers.BatchNormalization(
+                    momentum=0.9, center=False, scale=False
+                )
+            )
         if blurred:
             # Whatever was where: a mean over most of the image everywhere.
             parts.insert(0, layers.AveragePooling2D(8, 1, "same"))
@@ -43,10 +55,13 @@ def planted_space(input_shape, num_classes):
 def architecture(seeds=10, epochs=20, strategy="DSNAS"):
     """Counts the seeds that pick the useful branch."""
     data = keras_dha.datasets.load("digits")
+    # Sparse codes are weights, and rank candidates by them.
+    normalised = strategy == "ISTA"
+    space = functools.partial(planted_space, normalised=normalised)
     picked, seconds = [], []
     for seed in range(seeds):
         model = keras_dha.AutoModel(
-            planted_space,
+            space,
             method="dsnas",
             strategy=getattr(keras_dha.strategies, strategy)(),
             seed=seed,
@@ -59,6 +74,7 @@ def architecture(seeds=10, epochs=20, strategy="DSNAS"):
     collapsed = sum(all(c.startswith("nothing") for c in p) for p in picked)
     return {
         "strategy": strategy,
+        "normalised": normalised,
         "seeds": seeds,
         "epochs": epochs,
         "seconds": float(np.mean(seconds)),

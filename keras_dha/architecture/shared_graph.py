@@ -43,8 +43,11 @@ def run_edge(candidates, inputs, selector, mixes, training):
     functions = _FUNCTIONS.setdefault(_outermost_graph(), {})
     key = (tuple(described), tuple(inputs.shape), inputs.dtype, mixes, training)
     if key not in functions:
+        # Not inlined: the runtime then prepares each function once as well.
         functions[key] = tf.function(
-            _stateless_edge(candidates, mixes), autograph=False
+            _stateless_edge(candidates, mixes),
+            autograph=False,
+            experimental_attributes={"_noinline": True},
         )
     states = [c.non_trainable_variables for c in candidates]
     output, moved = functions[key](

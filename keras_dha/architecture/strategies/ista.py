@@ -26,6 +26,11 @@ _MEASUREMENTS = ("gaussian", "uniform")
 class ISTA(Strategy):
     """Sparse coding: searches a compressed space; only what is kept runs.
 
+    What is kept is what has the largest weights, so candidates must not be
+    able to undo a weight by their own: let them end in a batch normalisation
+    without scale, as pooling does in `keras_dha.spaces.darts`, or at least
+    behind one. In the papers no normalisation has a scale during the search.
+
     z is recovered at every look at the decisions, a hundredth of all steps
     apart. Once frozen, the weights of what is kept stay as they are; they
     are absorbed when the network is derived.
@@ -37,11 +42,13 @@ class ISTA(Strategy):
         measurement: `"gaussian"`, with columns of norm 1, or `"uniform"`
             in (0, 1) as in the papers, where all columns look alike.
         penalty: Float, the factor of the 1-norm.
-        scale: Float, standard deviation of the codes at the start.
-        exploration: Float in [0, 1), share of the steps in which a random
-            choice runs in place of what is kept, at the same weight; 0 as in
-            the papers, where what is not kept at the start is hardly ever
-            tried, and a candidate without effect stays for ever.
+        scale: Float, the weight of all options whose code, up to a tenth,
+            is where the search starts.
+        exploration: Float in [0, 1], share of the steps in which a random
+            choice runs in place of what is kept, at the same weight; it
+            falls to 0 over the search. 0 as in the papers, where what is
+            not kept at the start is hardly ever tried, and a candidate
+            without effect stays for ever.
         tolerance: Float. A decision freezes when z moves by no more between
             two recoveries.
         warmup: Float in [0, 1), share of all steps before codes move;

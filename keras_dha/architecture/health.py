@@ -1,0 +1,94 @@
+"""The health of a search: how decided it is, and whether it gives up.
+
+Differentiable searches have one well-known disease: operations without
+weights, the identity and nothing at all, win everywhere because they are
+easiest to train. So the share of such operations is logged for each decision
+beside its entropy and margin, and a search that kept nothing else says so.
+"""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_dha.architecture.decision import find_layers
+from keras_dha.architecture.searchable import SearchableLayer
+
+
+def trajectory(decisions, network):
+    """Returns what to log of the decisions, a dict of floats.
+
+    Args:
+        decisions: List of `keras_dha.Decision`.
+        network: The `keras.Model` that they belong to.
+
+    Returns:
+        For each decision `<name>/entropy` (mean over its edges, 1 is even),
+        `<name>/margin` and `<name>/idle` (the share of operations that pass
+        their input on or give zeros); and the mean margin, `decision_margin`.
+    """
+    idle = _idle_options(network)
+    logs = {}
+    for decision in decisions:
+        probabilities = decision.probabilities()
+        on_edges = probabilities / probabilities.sum()
+        share = sum(on_edges[k] for k in idle.get(id(decision), ()))
+        logs[f"{decision.name}/entropy"] = _entropy(decision, probabilities)
+        logs[f"{decision.name}/margin"] = decision.margin()
+        logs[f"{decision.name}/idle"] = float(share)
+    logs["decision_margin"] = float(
+        np.mean([decision.margin() for decision in decisions])
+    )
+    return logs
+
+
+def warn_of_collapse(network):
+    """Warns if a search kept idle operations and nothing else.
+
+    Args:
+        network: The searched `keras.Model`, before it is derived.
+    """
+    kept = [
+        layer
+        for choice in find_layers(network, SearchableLayer)
+        for _, layer, _ in choice.kept()
+    ]
+    if kept and all(is_idle(layer) for layer in kept):
+        warnings.warn(
+            "The architecture search has collapsed: every choice kept an "
+            "operation that passes its input on or gives zeros. Give the "
+            "weights more time with a longer `warmup` of the strategy, lower "
+            "its `learning_rate`, raise its `margin`, or leave such "
+            f"candidates out. Kept: {sorted(layer.name for layer in kept)}",
+            stacklevel=2,
+        )
+
+
+def is_idle(layer):
+    """Whether a layer gives its input or zeros, whatever it has learned."""
+    while isinstance(layer, keras.Sequential) and layer.layers:
+        layer = layer.layers[-1]
+    if isinstance(layer, keras.layers.Rescaling):
+        return bool(np.all(np.equal(layer.scale, 0)))
+    return type(layer) is keras.layers.Identity
+
+
+def _idle_options(network):
+    """Returns for id(decision) the set of its idle options."""
+    found = {}
+    for choice in find_layers(network, SearchableLayer):
+        options = {k for k, c in enumerate(choice.options) if is_idle(c)}
+        found.setdefault(id(choice.decision), set()).update(options)
+    return found
+
+
+def _entropy(decision, probabilities):
+    """Mean over edges, relative to that of an even distribution."""
+    if decision.operations == 1 and decision.code is None:
+        return 0.0
+    table = probabilities.reshape(decision.edges, -1).astype(np.float64)
+    if decision.code is not None:
+        # One distribution over the options of all edges.
+        table = table.reshape(1, -1) / table.sum()
+    terms = -table * np.log(np.maximum(table, 1e-12))
+    return float(np.mean(terms.sum(axis=1)) / np.log(table.shape[1]))
