@@ -119,7 +119,24 @@ def test_what_is_no_cell_is_refused(architecture):
         small(architecture=architecture)
 
 
-@pytest.mark.parametrize("arguments", [{"channels": 0}, {"cells": 1.5}])
+def test_fewer_operations():
+    model = small(operations=["nor_conv_3x3", "skip_connect"])
+    decisions = find_decisions(model)
+    assert [d.num_candidates for d in decisions] == [2] * 6
+    for decision in decisions:
+        decision.freeze(1)
+    assert "skip" not in nas_bench_201_string(model)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"channels": 0},
+        {"cells": 1.5},
+        {"operations": ["none"]},
+        {"operations": ["none", "max_pool_3x3"]},
+    ],
+)
 def test_counts_that_are_none(arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"`{name}`.*Received"):
