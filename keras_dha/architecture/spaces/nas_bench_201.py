@@ -45,6 +45,12 @@ def nas_bench_201(
     resolution and doubles the channels between them. Each edge of the cell is
     one `keras_dha.Decision` that the choices of all cells share.
 
+    A node's sum is normalised further on, so its scale changes no loss, and
+    the credits <dL/dy, y> of the edges that end in it sum to zero. Strategies
+    that credit by this gradient, such as DSNAS, therefore set the edges of a
+    node against each other: those that help less than the best one are
+    credited for shrinking, and end as `"none"`.
+
     Args:
         input_shape: Shape of one image, `(h, w)` or `(h, w, c)`.
         num_classes: Integer of at least 2.
