@@ -7,7 +7,7 @@ the limit T by a penalty on the logits,
 
 whose gradient is added to the strategy's credit. An expectation is no
 promise: when the network is derived, the most probable architecture within
-all limits is taken, which `keras_dha.architecture.selection` finds.
+all limits is taken, which `keras_dha.architecture.knapsack` finds.
 """
 
 import keras
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_dha.architecture import selection
+from keras_dha.architecture import knapsack
 from keras_dha.architecture.cost import FLOPS
 from keras_dha.architecture.cost import PARAMS
 from keras_dha.architecture.cost import NetworkCost
@@ -127,13 +127,11 @@ class Target:
 
     def _groups(self, fixed):
         sizes = [d.num_candidates for d in self.cost.decisions]
-        return selection.Groups(
-            self.cost.terms, sizes, list(self.limits), fixed
-        )
+        return knapsack.Groups(self.cost.terms, sizes, list(self.limits), fixed)
 
     def _best(self, fixed, log_probabilities):
         limits = list(self.limits.values())
-        return selection.best(self._groups(fixed), log_probabilities, limits)
+        return knapsack.best(self._groups(fixed), log_probabilities, limits)
 
     def penalty(self, probabilities):
         """Returns the penalty, a scalar tensor.

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_dha.architecture import selection
+from keras_dha.architecture import knapsack
 
 
 def problem(seed, sizes, measures, nested=False):
@@ -54,32 +54,32 @@ def test_the_best_of_all_architectures(seed, measures):
     sizes = [3, 4, 2, 3, 4]
     nested = seed % 2 == 1
     terms, logs = problem(seed, sizes, measures, nested)
-    groups = selection.Groups(terms, sizes, measures)
+    groups = knapsack.Groups(terms, sizes, measures)
     every = [cost_of(terms, i) for i in itertools.product(*map(range, sizes))]
     np.testing.assert_allclose(groups.least(), np.min(every, axis=0))
     for share in (0.02, 0.2, 0.5, 0.9, 1.0):
         limits = np.quantile(every, share, axis=0)
         expected = enumerated(terms, logs, limits, sizes)
-        found = selection.best(groups, logs, limits)
+        found = knapsack.best(groups, logs, limits)
         assert found == (None if expected is None else list(expected))
 
 
 def test_a_decision_that_is_fixed_stays():
     sizes = [3, 3, 3]
     terms, logs = problem(0, sizes, ["a"])
-    groups = selection.Groups(terms, sizes, ["a"], fixed={1: 2})
-    assert selection.best(groups, logs, [1e9])[1] == 2
+    groups = knapsack.Groups(terms, sizes, ["a"], fixed={1: 2})
+    assert knapsack.best(groups, logs, [1e9])[1] == 2
 
 
 def test_many_decisions_take_no_time():
     """As many as `spaces.mobile` has, with limits that bind."""
     sizes = [7] * 21
     terms, logs = problem(3, sizes, ["a", "b"])
-    groups = selection.Groups(terms, sizes, ["a", "b"])
+    groups = knapsack.Groups(terms, sizes, ["a", "b"])
     likely = [int(np.argmax(p)) for p in logs]
     limits = 0.6 * cost_of(terms, likely)
     begun = time.monotonic()
-    found = selection.best(groups, logs, limits)
+    found = knapsack.best(groups, logs, limits)
     assert time.monotonic() - begun < 60
     assert np.all(cost_of(terms, found) <= limits)
     # No single change may do better within the limits.
@@ -90,16 +90,16 @@ def test_many_decisions_take_no_time():
 
 
 def test_the_best_seen_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr(selection, "_MOST_VISITS", 3)
+    monkeypatch.setattr(knapsack, "_MOST_VISITS", 3)
     sizes = [3, 4, 2, 3, 4]
     terms, logs = problem(1, sizes, ["a"])
     limits = [250.0]
-    found = selection.best(selection.Groups(terms, sizes, ["a"]), logs, limits)
+    found = knapsack.best(knapsack.Groups(terms, sizes, ["a"]), logs, limits)
     assert cost_of(terms, found)[0] <= 250
 
 
 def test_too_many_joint_choices(monkeypatch):
-    monkeypatch.setattr(selection, "_MOST_JOINT", 5)
+    monkeypatch.setattr(knapsack, "_MOST_JOINT", 5)
     terms = {"a": [(1.0, frozenset({(0, 0), (1, 0)}))]}
     with pytest.raises(ValueError, match="depend on each other.*Received: 9"):
-        selection.Groups(terms, [3, 3], ["a"])
+        knapsack.Groups(terms, [3, 3], ["a"])
