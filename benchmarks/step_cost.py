@@ -6,7 +6,7 @@ as wide, half as deep) the one of a thousand whose operations come nearest to
 the mean over all. The supernet's steps are of sampled paths and, marked "same
 path", of the derived network's own. All steps are compiled in one process,
 first calls are not counted, and the steps take turns, so that a busy moment of
-the machine hits all alike; medians are compared, of sampled paths means.
+the machine hits all alike; medians are compared.
 
     python -m benchmarks.step_cost
     python -m benchmarks.step_cost --space mobile
@@ -168,15 +168,7 @@ def main():
             begun = time.monotonic()
             step().numpy()
             seconds[name].append(time.monotonic() - begun)
-    # Paths differ in cost: what they take on average is what a search takes.
-    medians = {
-        name: float(
-            np.mean(s)
-            if name.startswith("supernet") and "path" not in name
-            else np.median(s)
-        )
-        for name, s in seconds.items()
-    }
+    medians = {name: float(np.median(s)) for name, s in seconds.items()}
     record = {
         "benchmark": "step_cost",
         "space": options.space,

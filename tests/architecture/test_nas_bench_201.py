@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
@@ -104,6 +105,38 @@ def test_a_cell_computes_what_the_paper_says():
     np.testing.assert_allclose(found, three, rtol=1e-4, atol=1e-5)
 
 
+def test_credits_of_the_edges_of_a_node_sum_to_zero():
+    """Why strategies that follow this gradient prune all edges but one."""
+    keras.utils.set_random_seed(0)
+    model = small(architecture=MIXED.replace("none~0", "nor_conv_3x3~0"))
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (64, 8, 8, 3)).astype("float32")
+    operations = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+    edges = keras.Model(
+        model.input,
+        [
+            model.get_layer(f"stage3_cell1_edge3_{k}_{operation}").output
+            for k, operation in enumerate(operations)
+        ],
+    )(images, training=True)
+    with tf.GradientTape() as tape:
+        tape.watch(edges)
+        x = model.get_layer("last_norm")(tf.add_n(edges), training=True)
+        for name in ("last_relu", "pool", "logits", "probabilities"):
+            x = model.get_layer(name)(x)
+        loss = keras.losses.sparse_categorical_crossentropy(
+            tf.constant(rng.integers(0, 4, 64)), x
+        )
+    gradients = tape.gradient(loss, edges)
+    credits = [
+        float(tf.reduce_sum(g * y))
+        for g, y in zip(gradients, edges, strict=True)
+    ]
+    assert min(credits) < 0 < max(credits)
+    # Not to the last digit: normalisation adds a little to the variance.
+    assert abs(sum(credits)) < 0.05 * max(map(abs, credits))
+
+
 @pytest.mark.parametrize(
     "architecture",
     [
@@ -119,7 +152,24 @@ def test_what_is_no_cell_is_refused(architecture):
         small(architecture=architecture)
 
 
-@pytest.mark.parametrize("arguments", [{"channels": 0}, {"cells": 1.5}])
+def test_fewer_operations():
+    model = small(operations=["nor_conv_3x3", "skip_connect"])
+    decisions = find_decisions(model)
+    assert [d.num_candidates for d in decisions] == [2] * 6
+    for decision in decisions:
+        decision.freeze(1)
+    assert "skip" not in nas_bench_201_string(model)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"channels": 0},
+        {"cells": 1.5},
+        {"operations": ["none"]},
+        {"operations": ["none", "max_pool_3x3"]},
+    ],
+)
 def test_counts_that_are_none(arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"`{name}`.*Received"):

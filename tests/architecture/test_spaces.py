@@ -2,6 +2,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dha import data
+from keras_dha import methods
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_layers
@@ -114,6 +116,22 @@ FUNCTIONS = (
 def test_all_functions_are_listed():
     names = {n for n in spaces.__all__ if not n.endswith("_string")}
     assert names == {f.__name__ for f in FUNCTIONS}
+
+
+@pytest.mark.parametrize(
+    "name", ["auto", *sorted(n.__name__ for n in FUNCTIONS)]
+)
+def test_spaces_go_by_their_names(name, monkeypatch):
+    function = getattr(spaces, "resnet" if name == "auto" else name)
+    assert methods._SPACES[name] is function
+    asked = []
+    monkeypatch.setitem(
+        methods._SPACES, name, lambda *a, **k: asked.append((a, k))
+    )
+    x = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3))
+    spec = data.inspect(x.astype("uint8"), np.arange(12) % 3, None, None)
+    methods.space_builder(name)(spec)
+    assert asked == [(((8, 8, 3), 3), {"value_range": spec.value_range})]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

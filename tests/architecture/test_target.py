@@ -168,10 +168,12 @@ def fitted(target, **arguments):
     return model
 
 
-def test_a_run_ends_within_its_target(tmp_path):
+@pytest.mark.parametrize("weight", [1.0, 1e-9])
+def test_a_run_ends_within_its_target(weight, tmp_path):
+    """Also where the penalty does nothing and only the check is left."""
     costs = sorted(c["params"] for c in COSTS.values())
-    limit = costs[3]
-    model = fitted({"params": limit, "flops": 1e9})
+    limit = costs[3] if weight == 1 else costs[0]
+    model = fitted({"params": limit, "flops": 1e9, "weight": weight})
     network = model.export_model()
     assert network.count_params() <= limit
     found = model.result.cost["target"]

@@ -35,6 +35,7 @@ def nas_bench_201(
     cells=5,
     stem_stride=None,
     architecture=None,
+    operations=OPERATIONS,
     affine=True,
     value_range=(0, 255),
 ):
@@ -43,6 +44,12 @@ def nas_bench_201(
     Three stages of equal cells, with a residual block that halves the
     resolution and doubles the channels between them. Each edge of the cell is
     one `keras_dha.Decision` that the choices of all cells share.
+
+    A node's sum is normalised further on, so its scale changes no loss, and
+    the credits <dL/dy, y> of the edges that end in it sum to zero. Strategies
+    that credit by this gradient, such as DSNAS, therefore set the edges of a
+    node against each other: those that help less than the best one are
+    credited for shrinking, and end as `"none"`.
 
     Args:
         input_shape: Shape of one image, `(h, w)` or `(h, w, c)`.
@@ -56,6 +63,8 @@ def nas_bench_201(
         architecture: `None` for a network with choices, or the string of a
             cell, as `"|nor_conv_3x3~0|+|none~0|skip_connect~1|+|..."`, for
             the plain network of that cell.
+        operations: At least two of the benchmark's operations to choose
+            from, by default all five.
         affine: Whether the normalisation of the edges has a scale and an
             offset, as the benchmark trains cells. It searches without: a
             scale that is learned takes over what the logits are to say.
@@ -69,7 +78,8 @@ def nas_bench_201(
         trainable weights is the published number of parameters.
 
     Raises:
-        ValueError: `architecture` is not the string of a cell.
+        ValueError: `architecture` is not the string of a cell, or
+            `operations` are not the benchmark's.
 
     Example:
 
@@ -83,8 +93,14 @@ def nas_bench_201(
     """
     blocks.check_count("channels", channels)
     blocks.check_count("cells", cells)
+    if len(set(operations)) < 2 or not set(operations) <= set(OPERATIONS):
+        raise ValueError(
+            f"`operations` must be at least two of {list(OPERATIONS)}. "
+            f"Received: operations={operations!r}"
+        )
+    operations = tuple(o for o in OPERATIONS if o in operations)
     edges = {
-        (node, past): Decision(len(OPERATIONS), name=f"edge{node}_{past}")
+        (node, past): Decision(len(operations), name=f"edge{node}_{past}")
         for node, past in EDGES
     }
     if architecture is not None:
@@ -97,7 +113,8 @@ def nas_bench_201(
         if stage > 1:
             x = _reduction(x, channels * 2 ** (stage - 1), f"reduction{stage}")
         for cell in range(1, cells + 1):
-            x = _cell(x, edges, affine, f"stage{stage}_cell{cell}")
+            name = f"stage{stage}_cell{cell}"
+            x = _cell(x, edges, operations, affine, name)
     x = blocks.normalisation("last")(x)
     x = layers.ReLU(name="last_relu")(x)
     outputs = blocks.probabilities(x, num_classes)
@@ -165,7 +182,7 @@ def _operations(architecture):
     return dict(zip(EDGES, named, strict=True))
 
 
-def _cell(x, edges, affine, name):
+def _cell(x, edges, operations, affine, name):
     nodes = [x]
     for node in (1, 2, 3):
         arriving = []
@@ -174,7 +191,7 @@ def _cell(x, edges, affine, name):
             if isinstance(decided, Decision):
                 candidates = [
                     _operation(o, x.shape[1:], affine, f"{edge}_{o}")
-                    for o in OPERATIONS
+                    for o in operations
                 ]
                 layer = Choice(candidates, decided, name=edge)
             else:
