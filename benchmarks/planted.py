@@ -164,7 +164,7 @@ def invariance(
     limit=4000,
     operation="rotate",
     outer_every=8,
-    clean=0.0,
+    clean=0.1,
     estimator="influence",
 ):
     """Changes search split and test; reads policy and accuracy.
@@ -355,7 +355,7 @@ def main():
         [
             *("planted", experiment),
             *filter(None, (options["operation"], options["estimator"])),
-            *(["clean"] if options["clean"] else []),
+            *([] if options["clean"] is None else [str(options["clean"])]),
         ]
     )
     record = {
