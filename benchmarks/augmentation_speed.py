@@ -93,10 +93,14 @@ def in_functions(calls, images):
 
 def in_maps(calls, images):
     """Returns the candidates as steps of a `tf.data` pipeline."""
+    options = tf.data.Options()
+    # Nothing may run ahead while another candidate is timed.
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
 
     def mapped(call):
         data = tf.data.Dataset.from_tensors(images).repeat().map(call)
-        iterator = iter(data)
+        iterator = iter(data.with_options(options))
         return lambda: next(iterator)
 
     return {name: mapped(call) for name, call in calls.items()}

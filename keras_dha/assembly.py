@@ -10,6 +10,10 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 
+# Share of training images that no policy touches: it bounds what a policy can
+# do to clean images, and in the planted truths accuracy rose with it.
+CLEAN_SHARE = 0.1
+
 
 def assemble(settings, spec):
     """Returns the joint model that a first `fit` starts from.
@@ -63,7 +67,9 @@ def _augmentation(augmentation, spec):
         # Loaded when used: it brings all of KerasCV with it.
         from keras_dha.augmentation.layer import DifferentiableAugmentation
 
-        augmentation = DifferentiableAugmentation(value_range=spec.value_range)
+        augmentation = DifferentiableAugmentation(
+            value_range=spec.value_range, clean=CLEAN_SHARE
+        )
     if not augmentation.built:
         channels = spec.shape[2:] or (1,)
         augmentation.build((None, *spec.shape[:2], *channels))

@@ -212,12 +212,14 @@ def test_path_is_the_derivative_of_the_search_loss_after_the_step(
     assert all(not np.any(p) for p in seen["path"][1:])
 
 
-def fitting(estimator, **arguments):
-    """A joint model with normalisation, and what its policy does in it."""
+def fitting(estimator, normalised=True, **arguments):
+    """A joint model of a small network that learns a policy."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 3))
-    x = layers.Conv2D(4, 3, use_bias=False)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Rescaling(1 / 128, offset=-1)(inputs)
+    x = layers.Conv2D(4, 3, activation="tanh")(x)
+    if normalised:
+        x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.GlobalAveragePooling2D()(x)
     layer = DifferentiableAugmentation(
         levels=3, estimator=estimator, **arguments
@@ -270,8 +272,76 @@ def test_every_estimator_moves_every_space(estimator, arguments):
     )
     statistics = joint.policy.statistics()
     assert sum(s["share"] for s in statistics.values()) == pytest.approx(1.0)
-    # Saved and loaded, the policy and its estimator go on from here.
-    config = joint.get_config()
-    again = type(layer.estimator)
-    restored = JointModel.from_config(config).policy.augmentation
-    assert type(restored.estimator) is again
+
+
+@pytest.mark.parametrize("estimator", ["relax", "relaxed"])
+def test_a_saved_policy_goes_on_as_if_nothing_had_happened(estimator, tmp_path):
+    joint = fitting(estimator, length=2, sub_policies=4, mixup=0.3)
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.uniform(0, 255, (16, 6, 6, 3)), tf.float32)
+    batch = images, tf.constant(rng.integers(0, 3, 16))
+    joint.train_step(batch, 1.0, batch)
+    joint.save(tmp_path / "joint.keras")
+    again = keras.models.load_model(tmp_path / "joint.keras")
+    for model in (joint, again):
+        model.train_step(batch, 1.0, batch)
+    assert type(again.policy.augmentation.estimator) is type(
+        joint.policy.augmentation.estimator
+    )
+    for ours, theirs in zip(
+        joint.policy.weights,
+        again.policy.weights,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("estimator", ["influence", "dha", "relaxed", "relax"])
+def test_two_replicas_learn_the_policy_of_one_device(estimator):
+    arguments = {
+        "estimator": estimator,
+        "normalised": False,
+        "length": 2,
+        "sub_policies": 4,
+        "application": 0.6,
+        "mixup": 0.3,
+        "clean": 0.1,
+    }
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    with strategy.scope():
+        two = fitting(**arguments)
+    one = fitting(**arguments)
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.uniform(0, 255, (16, 6, 6, 3)), tf.float32)
+    batch = images, tf.constant(rng.integers(0, 3, 16))
+    # Each replica has whole pairs, which are mixed with each other.
+    halves = [
+        tf.nest.map_structure(lambda t, k=k: t[8 * k : 8 * k + 8], batch)
+        for k in range(2)
+    ]
+
+    @tf.function(autograph=False, jit_compile=False)
+    def step(part):
+        return strategy.run(two.train_step, args=(part, 1.0, part))
+
+    parts = tf.nest.map_structure(
+        lambda *values: strategy.experimental_distribute_values_from_function(
+            lambda context: values[context.replica_id_in_sync_group]
+        ),
+        *halves,
+    )
+    for _ in range(2):
+        step(parts)
+        one.train_step(batch, 1.0, batch)
+    policies = [model.policy.augmentation for model in (one, two)]
+    for ours, theirs in zip(
+        *(policy.trainable_variables for policy in policies), strict=True
+    ):
+        np.testing.assert_allclose(theirs.numpy(), ours.numpy(), atol=2e-3)
+    before = fitting(**arguments).policy.augmentation.trainable_variables
+    learned = policies[0].trainable_variables
+    assert np.abs(before[0].numpy() - learned[0].numpy()).max() > 0.02
+    np.testing.assert_allclose(two.policy.seen, one.policy.seen, atol=1e-2)

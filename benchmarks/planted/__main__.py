@@ -52,6 +52,10 @@ def main():
     parser.add_argument("--outer-every", type=int)
     parser.add_argument("--strategy", help="DSNAS, GDAS, DARTS or ISTA")
     parser.add_argument("--operation", choices=OPERATIONS)
+    parser.add_argument("--clean", type=float)
+    parser.add_argument(
+        "--estimator", choices=("influence", "dha", "relaxed", "relax")
+    )
     parser.add_argument("--start", type=float, nargs="+")
     parser.add_argument("--grid", type=float, nargs="+")
     parser.add_argument("--dataset", choices=images.NAMES)
@@ -61,7 +65,9 @@ def main():
     experiment, output = options.pop("experiment"), options.pop("output")
     given = {k: v for k, v in options.items() if v is not None}
     variant = [
-        given[k] for k in ("strategy", "operation", "dataset") if k in given
+        str(given[k])
+        for k in ("strategy", "operation", "estimator", "clean", "dataset")
+        if k in given
     ]
     name = "_".join(["planted", experiment, *variant]).lower()
     record = {

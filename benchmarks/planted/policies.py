@@ -83,9 +83,20 @@ def _share_of(policy, names):
 
 
 def invariance(
-    seeds=3, epochs=20, limit=4000, operation="rotate", outer_every=8
+    seeds=3,
+    epochs=20,
+    limit=4000,
+    operation="rotate",
+    outer_every=8,
+    clean=0.1,
+    estimator="influence",
 ):
-    """Changes search split and test; reads policy and accuracy."""
+    """Changes search split and test; reads policy and accuracy.
+
+    `clean` is the share of images that the policy leaves alone; accuracy and
+    loss on test images that were not changed show what it is good for.
+    """
+    policies = _policies(clean, estimator)
     change, names = INVARIANCES[operation]
     data = keras_dha.datasets.load("fashion_mnist", limit=limit)
     held_out = limit // 10
@@ -95,10 +106,10 @@ def invariance(
     runs = []
     for seed in range(seeds):
         record = {"seed": seed}
-        for name, augmentation in _policies():
+        for name, augmentation in policies.items():
             model = keras_dha.AutoModel(
                 strategy=None,
-                augmentation=augmentation,
+                augmentation=augmentation(),
                 outer_every=outer_every,
                 seed=seed,
             )
@@ -111,6 +122,9 @@ def invariance(
             )
             accuracy = model.evaluate(x_test, data.y_test[:4000])[1]
             record[f"accuracy_{name}"] = accuracy
+            record[f"unchanged_loss_{name}"] = model.evaluate(
+                data.x_test[:4000], data.y_test[:4000]
+            )[0]
             if name == "learned":
                 policy = model.result.policy
                 record["planted"] = _share_of(policy, names)
@@ -119,6 +133,8 @@ def invariance(
     return {
         "operation": operation,
         "outer_every": outer_every,
+        "clean": clean,
+        "estimator": estimator,
         "seeds": seeds,
         "epochs": epochs,
         "train_images": limit - held_out,
@@ -128,18 +144,23 @@ def invariance(
             n: float(np.mean([r["planted"][n] for r in runs])) for n in names
         },
         **{
-            f"mean_accuracy_{name}": float(
-                np.mean([r[f"accuracy_{name}"] for r in runs])
+            f"mean_{what}_{name}": float(
+                np.mean([r[f"{what}_{name}"] for r in runs])
             )
-            for name, _ in _policies()
+            for name in policies
+            for what in ("accuracy", "unchanged_loss")
         },
     }
 
 
-def _policies():
+def _policies(clean, estimator):
     """A learned policy, the one it starts from, and none."""
-    fixed = keras_dha.DifferentiableAugmentation(trainable=False)
-    return ("learned", "auto"), ("uniform", fixed), ("none", None)
+    layer = keras_dha.DifferentiableAugmentation
+    return {
+        "learned": lambda: layer(clean=clean, estimator=estimator),
+        "uniform": lambda: layer(clean=clean, trainable=False),
+        "none": lambda: None,
+    }
 
 
 def _left_from_right(images, labels):

@@ -1,6 +1,8 @@
 """Learned data augmentation for images.
 
-`geometric` and `photometric` hold the operations, `operations` their
-catalogue, `policy` the plain description of what was learned, `layer` the
-Keras layer that samples, applies and learns a policy.
+`geometric`, `photometric` and `mixing` hold the operations, `surrogates` the
+derivatives that they lack, `operations` their catalogue. `policy` describes in
+plain data what was learned; `choices` samples it and differentiates its
+likelihood; `dispatch` carries choices out. `layer` is the Keras layer, and
+`learned` what a run adds to it, with one of the `estimators`.
 """

@@ -131,10 +131,13 @@ class LearnedPolicy(keras.layers.Layer):
         choices, draws = layer.draw_part(size, seeds, replica, replicas)
         is_plain = images.shape.rank == 3
         inputs = images[..., None] if is_plain else images
-        noise = _noise(seeds[0], replica, replicas)
-        augmented = layer.estimator.augment(
-            layer, inputs, choices, draws, noise
-        )
+        if self.is_learned:
+            augmented = layer.estimator.augment(
+                *(layer, inputs, choices, draws),
+                _noise(seeds[0], replica, replicas),
+            )
+        else:
+            augmented = layer.transform(inputs, choices, draws)
         share = None
         if layer.mixers:
             mix = layer.mix(inputs, choices, draws)
