@@ -20,6 +20,8 @@ from keras_dha.hyperparameters.training_loss import CROSS_ENTROPIES
 RANGE_TEST_STEPS = 60
 # A loss this many times that of the start is no noise any more.
 _FAR_ABOVE = 1.5
+# After so many looks a run should be better than it was at first.
+_PATIENCE = 3
 # Of so many updates a report can be made, and at a bound for so large a share.
 _REPORTED_UPDATES, _REPORTED_SHARE = 20, 0.5
 
@@ -67,16 +69,17 @@ class Guard:
     A training loss has diverged if it is not finite, or, for cross-entropy,
     1.5 times what it was at the start and 1.5 times that of guessing. Looks
     at the losses every few steps, so that devices are rarely waited for.
-    Without a learned learning rate it does nothing: a fixed number is the
-    user's.
+    In the beginning a run has only its start to lose: cross-entropy that is
+    no better after some steps than at first is enough to go back, and where a
+    range test is to be had, it says once where to go on. Without a learned
+    learning rate the guard does nothing: a fixed number is the user's.
 
     Args:
         joint: `JointModel`.
         every: Integer, steps between two looks.
         keep_every: Integer, steps between two copies of the state.
         limit: Integer, how often a run is undone before it is given up.
-        test: Function that runs a range test and returns what it found; used
-            where a run has to go back to its very beginning.
+        test: Function that runs a range test and returns what it found.
 
     Attributes:
         undone: How often a state was gone back to.
@@ -103,7 +106,7 @@ class Guard:
             if joint.hyperparameters.quantities[key].name == "learning_rate"
         ]
         self._losses = []
-        self._since_kept = 0
+        self._looks = self._since_kept = 0
         self._saved = _saved(joint) if self._rates else None
 
     def check(self, loss):
@@ -127,7 +130,10 @@ class Guard:
         seen = len(self._losses)
         mean = float(np.mean([float(x) for x in self._losses]))
         self._losses = []
-        if not mean < _FAR_ABOVE * self._reference:  # as NaN is not
+        self._looks += 1
+        retries = self._is_beginning and self.test and self._looks > _PATIENCE
+        limit = self._reference * (1.0 if retries else _FAR_ABOVE)
+        if not mean < limit:  # as NaN is not
             self._undo(mean)
             return seen
         self.loss = mean
@@ -151,21 +157,20 @@ class Guard:
         if self.undone == 1:
             warnings.warn(
                 f"Training diverged (loss {loss:.3g}) at {_shown(rates)}. The "
-                "last good state was gone back to, and the learning rate and "
-                "its upper bound were lowered to half or less. Further times "
-                "are counted in `result.cost`, not announced.",
+                "last good state was gone back to; the learning rate and its "
+                "upper bound were set by a range test, or halved where it had "
+                "got further. Further times are counted in `result.cost`, not "
+                "announced.",
                 stacklevel=2,
             )
         _restore(self._joint, self._saved)
-        self._since_kept = 0
-        start = high = math.inf
-        if self._is_beginning and self.test and "learning_rate" in rates:
-            # Nothing is lost but the start, so a better one is looked for.
-            start, high = self.test()
+        self._looks = self._since_kept = 0
+        test, self.test = self.test, None
+        if self._is_beginning and test and "learning_rate" in rates:
+            test()
+            return
         for key, rate in rates.items():
-            learned.set_value(
-                key, min(start, rate / 2), high=min(high, rate / 2)
-            )
+            learned.set_value(key, rate / 2, high=rate / 2)
 
 
 def report_bounds(learned, at_bounds, updates):

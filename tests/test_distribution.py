@@ -204,3 +204,44 @@ def test_every_strategy_takes_the_same_steps_on_two_replicas(strategy):
         assert np.any(ours != 0)
     for ours, theirs in zip(one[2], two[2], strict=True):
         np.testing.assert_allclose(theirs, ours, atol=2e-3)
+
+
+def test_what_acts_through_the_loss_on_two_replicas():
+    """Smoothing, mixup and Nesterov with clipping, as on one device."""
+
+    def trained(distribution):
+        with distribution.scope():
+            model = AutoModel(
+                space,
+                seed=3,
+                strategy=None,
+                augmentation=None,
+                hyperparameters={
+                    "learning_rate": 0.05,
+                    "label_smoothing": Range(0.01, 0.4, start=0.1),
+                    "mixup": Range(0.05, 2.0, start=0.4),
+                    "weight_decay": {
+                        "conv2d*": Range(1e-4, 0.1, start=1e-3),
+                        "*": 0.0,
+                    },
+                },
+                outer_every=2,
+            )
+        with distribution.scope():
+            model.compile(
+                optimizer=keras.optimizers.SGD(
+                    0.05, momentum=0.9, nesterov=True, global_clipnorm=0.5
+                )
+            )
+        return model, model.fit(X, Y, epochs=2, batch_size=BATCH, verbose=0)
+
+    one, history = trained(one_device())
+    two, theirs = trained(two_replicas())
+    for name, values in history.history.items():
+        np.testing.assert_allclose(
+            theirs.history[name], values, rtol=1e-3, err_msg=name
+        )
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+    for name, start in (("mixup", 0.4), ("label_smoothing", 0.1)):
+        assert abs(history.history[name][-1] / start - 1) > 1e-2

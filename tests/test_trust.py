@@ -8,7 +8,6 @@ from keras import layers
 
 from keras_dha import trust
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
-from keras_dha.hyperparameters.range_test import RangeTest
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.update_rules import SGD
@@ -115,13 +114,26 @@ def test_it_is_said_once_and_given_up_at_last():
 
 def test_at_the_beginning_a_range_test_says_where_to_go_on():
     joint = joint_model()
-    guard = trust.Guard(joint, every=2, test=lambda: RangeTest(0.02, 0.1))
+    tested = []
+
+    def test():
+        tested.append(True)
+        joint.hyperparameters.set_value("learning_rate", 0.02, high=0.1)
+
+    guard = trust.Guard(joint, every=2, keep_every=100, test=test)
+    # No worse than at first, and no better for long.
+    assert not any(feed(guard, [1.5] * 6))
     with pytest.warns(UserWarning, match="diverged"):
-        feed(guard, [1.0, 99.0])
+        assert feed(guard, [1.5] * 2) == [0, 2]
     assert rate(joint) == pytest.approx(0.02)
     assert joint.hyperparameters.bounds("learning_rate")[1] == pytest.approx(
         0.1
     )
+    # Once: what follows must be worse to be undone, and halves the rate.
+    assert not any(feed(guard, [1.5] * 20))
+    assert any(feed(guard, [99.0] * 2))
+    assert rate(joint) == pytest.approx(0.01)
+    assert len(tested) == 1
 
 
 def test_groups_are_lowered_together():

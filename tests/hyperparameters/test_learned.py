@@ -91,7 +91,7 @@ def test_updates_stop_at_the_bounds_and_can_come_back():
     for name, limits in bounds.items():
         for sign, limit in zip((1.0, -1.0), limits, strict=True):
             gradient = push(layer, name, sign)
-            for _ in range(300):
+            for _ in range(130):
                 layer.update(gradient)
                 now = value(layer, name)
                 assert limits[0] * 0.9999 <= now <= limits[1] * 1.0001
@@ -200,6 +200,19 @@ def test_groups_are_learned_from_their_own_weights():
     )
     assert value(layer, "weight_decay[head]") == pytest.approx(1e-3)
     assert value(layer, "learning_rate[*]") == pytest.approx(0.3)
+
+
+def test_a_groups_cosine_is_taken_over_its_own_weights():
+    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1, update="cosine")
+    rng = np.random.default_rng(0)
+    w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
+    follow(layer, w, b, u, 1.0)
+    # Much to say about the other layers does not make it less.
+    gradient = np.array([*u[:2], 1e3, 1e3, 1e3], "float32")
+    layer.update(keras.ops.convert_to_tensor(gradient))
+    assert value(layer, "learning_rate[stem*]") == pytest.approx(
+        0.02 * np.exp(0.1), rel=1e-4
+    )
 
 
 def test_groups_that_leave_something_out():
