@@ -169,6 +169,7 @@ def test_a_batch_must_be_shared_out_evenly():
         model.fit(X, Y, epochs=1, batch_size=31, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [strategies.DARTS(order=2), strategies.GDAS(), strategies.ISTA()],
