@@ -166,7 +166,9 @@ class LatencyTable:
             raise ValueError(
                 f"A latency table must be JSON. Received: {error}"
             ) from None
-        if not isinstance(content, dict) or content.pop("format", 0) != _FORMAT:
+        expected = {"format", "engine", "entries", "device"}
+        is_table = isinstance(content, dict) and set(content) == expected
+        if not is_table or content.pop("format") != _FORMAT:
             raise ValueError(
                 f"The file holds no latency table. Received: path={str(path)!r}"
             )
@@ -174,7 +176,7 @@ class LatencyTable:
 
 
 def _device():
-    return f"{platform.node()}, {platform.machine()}"
+    return f"{platform.system()}, {platform.machine()}"
 
 
 def _parts(model):

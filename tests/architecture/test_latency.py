@@ -146,7 +146,8 @@ def test_a_larger_network_takes_longer():
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", json.dumps({"format": "other"})]
+    "content",
+    ["", "[]", "{}", json.dumps({"format": "keras_dha.latency_table"})],
 )
 def test_files_that_are_no_table(tmp_path, content):
     path = tmp_path / "table.json"
