@@ -14,11 +14,11 @@ batch and S a batch of the search split:
 
 One search gradient v serves every outer quantity; the policy takes an average
 of it over outer steps, vbar. Where the images x~ have a derivative by p, 7 may
-follow that of sum_i r_i instead (`keras_dha.augmentation.estimators`). The
-influences of a whole
-batch are one derivative of the backward pass of step 2: with unit factors
-m_i on the losses, g(m) = sum_i m_i grad L_i is linear in m, and
-d<g(m), vbar>/dm_i = r_i, without a second forward pass.
+follow that of sum_i r_i instead (`keras_dha.augmentation.estimators`).
+
+The influences of a whole batch are one derivative of the backward pass of
+step 2: with unit factors m_i on the losses, g(m) = sum_i m_i grad L_i is
+linear in m, and d<g(m), vbar>/dm_i = r_i, without a second forward pass.
 """
 
 import contextlib
