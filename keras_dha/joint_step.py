@@ -9,18 +9,22 @@ batch and S a batch of the search split:
     every `outer_every` steps:
     4  v           = grad_w L_S(wbar, a)           clean images
     5  h           moved along <v, Zbar_h>         hypergradient
-    6  r_i         = <v, grad_w L_i(w)>            influence of each image
+    6  r_i         = <vbar, grad_w L_i(w)>         influence of each image
     7  p           moved along mean_i r_i grad_p log p(choice_i)
        h_loss      moved along <v, d(grad_w L)/dh> exact mixed derivative
     8  a           moved along d/da L_S(w'(a), a), for two-level strategies,
                    which do not use g_a     `keras_dha.architecture.bilevel`
 
-One search gradient v serves every outer quantity. The influences of a whole
-batch are one derivative of the backward pass of step 2: with unit factors
-m_i on the losses, g(m) = sum_i m_i grad L_i is linear in m, and
-d<g(m), v>/dm_i = r_i, without a second forward pass. The same derivative by
-what acts through the training loss is that of h_loss, and by w a product with
-the Hessian, for horizons that need it (`keras_dha.outer_tape`).
+One search gradient v serves every outer quantity; the policy takes an average
+of it over outer steps, vbar. Where the images x~ have a derivative by p, 7 may
+follow that of sum_i r_i instead (`keras_dha.augmentation.estimators`).
+
+The influences of a whole batch are one derivative of the backward pass of
+step 2: with unit factors m_i on the losses, g(m) = sum_i m_i grad L_i is
+linear in m, and d<g(m), vbar>/dm_i = r_i, without a second forward pass. The
+same derivative by what acts through the training loss is that of h_loss, and
+by w a product with the Hessian, for horizons that need it
+(`keras_dha.outer_tape`).
 """
 
 import keras

@@ -201,6 +201,19 @@ def test_named_space_takes_shape_classes_and_range_of_the_data(name, shape):
 # The eight combinations
 
 
+def assert_policy_was_learned(result):
+    uniform = [1 / 3] * 3
+    assert not np.allclose(result.policy.probabilities, uniform, rtol=1e-3)
+    statistics = result.history["policy"]
+    assert len(statistics) == 3
+    for name, (share, magnitude) in result.policy.usage().items():
+        assert statistics[-1][name]["probability"] == share
+        assert statistics[-1][name]["magnitude"] == magnitude
+    # Outer steps were taken in every epoch, and images counted.
+    for epoch in statistics:
+        assert sum(v["share"] for v in epoch.values()) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     "strategy, augmentation, hyperparameters",
     list(itertools.product((True, False), repeat=3)),
@@ -230,8 +243,8 @@ def test_any_subset_of_the_searches(strategy, augmentation, hyperparameters):
         assert {"three0", "three1"} <= names  # the first candidates
     assert (result.policy is not None) == augmentation
     if augmentation:
-        uniform = [1 / 3] * 3
-        assert not np.allclose(result.policy.probabilities, uniform, rtol=1e-3)
+        assert_policy_was_learned(result)
+    assert ("policy" in result.history) == augmentation
     for name, found in result.hyperparameters.items():
         is_learned = hyperparameters and name in RATES
         assert found["learned"] == is_learned

@@ -111,3 +111,28 @@ def test_a_long_trajectory_is_thinned_to_its_end():
     assert len(values) == 7
     assert (values[0], values[-1]) == (0.5, pytest.approx(0.401))
     assert sorted(values, reverse=True) == values
+
+
+def test_summary_shows_what_operations_did():
+    epochs = [
+        {
+            "Rotate": {**expected, "share": 0.25, "influence": 2.0},
+            "Invert": {**expected, "share": share, "influence": -1.0},
+        }
+        for expected, share in (
+            ({"probability": 0.5, "magnitude": 0.5}, 0.75),
+            ({"probability": 0.4, "magnitude": 0.5}, 0.25),
+        )
+    ]
+    history = {**RESULT.history, "policy": epochs}
+    result = dataclasses.replace(RESULT, history=history)
+    assert SearchResult.from_json(result.to_json()) == result
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in result.summary().splitlines()
+        if line.startswith(("  Rotate", "  Invert"))
+    }
+    assert rows["Rotate"] == ["0.500", "0.75", "0.25", "2.00"]
+    assert rows["Invert"] == ["0.500", "0.75", "0.50", "-1.00"]
+    assert "mean influence" in result.summary()
+    assert "mean influence" not in RESULT.summary()

@@ -71,7 +71,7 @@ INVARIANCES = {
 
 
 def _share_of(policy, names):
-    """How much likelier than at the start the policy makes these.
+    """How often the policy does these.
 
     An operation starts at 1 / K, flip and shift at 1 / 2.
     """
