@@ -98,7 +98,7 @@ def test_an_optimizer_object_trains_as_in_keras(make, monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_an_objects_schedule_is_the_base_schedule():
+def test_an_objects_schedule_is_the_base_schedule(tmp_path):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.2, 6, 0.5)
     model = fitted(compiled={"optimizer": keras.optimizers.SGD(schedule)})
     rates = model.result.hyperparameters["learning_rate"]["rates"]
@@ -106,6 +106,15 @@ def test_an_objects_schedule_is_the_base_schedule():
         rates, [float(schedule(k)) for k in range(12)], rtol=1e-6
     )
     assert model.result.hyperparameters["learning_rate"]["value"] == 1.0
+    model.save(tmp_path / "run.keras")
+    loaded = AutoModel.load(tmp_path / "run.keras")
+    assert loaded.base_schedule.get_config() == schedule.get_config()
+    loaded.fit(X, Y, epochs=1, batch_size=20, verbose=0)
+    np.testing.assert_allclose(
+        loaded.result.hyperparameters["learning_rate"]["rates"],
+        [float(schedule(k)) for k in range(6)],
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("named", ["constant", "cosine"])

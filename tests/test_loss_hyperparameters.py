@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_dha
+from keras_dha.architecture.strategies import DSNAS
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
@@ -471,3 +472,30 @@ def test_plain_dropout_takes_its_place():
     assert plain.get_layer("conv") is model.get_layer("conv")
     untouched = small_network()
     assert dropout.plain(untouched, 0.4) is untouched
+
+
+@pytest.mark.parametrize("horizon", ["discounted", "implicit"])
+def test_through_the_branches_of_a_choice(horizon, monkeypatch):
+    """Compiled, with the mixed derivative of the sampled path."""
+    values = {
+        "learning_rate": 0.05,
+        "weight_decay": Range(1e-4, 0.1),
+        "label_smoothing": Range(0.01, 0.9, start=0.2),
+    }
+    joint = JointModel(
+        small_network(choice=True),
+        CROSS_ENTROPY,
+        strategy=DSNAS(),
+        hyperparameters=LearnedHyperparameters(
+            values, hypergradient.HORIZONS[horizon]
+        ),
+    )
+    seen = tf.Variable(0.0)
+    monkeypatch.setattr(
+        joint.hyperparameters,
+        "update",
+        lambda v, through_loss: seen.assign(through_loss["label_smoothing"]),
+    )
+    step = tf.function(joint.train_step, autograph=False)
+    step(batch(0, "float32"), tf.constant(1.0), batch(1, "float32"))
+    assert np.isfinite(seen.numpy()) and abs(seen.numpy()) > 1e-6
