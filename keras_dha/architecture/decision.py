@@ -41,6 +41,7 @@ class Decision(keras.layers.Layer):
             operation each.
         none: Optional integer: an operation that takes part in the search
             but is never kept.
+        code: Optional configuration of a `SparseCode`, as it was saved.
         **kwargs: Base layer arguments, such as `name`.
 
     Attributes:
