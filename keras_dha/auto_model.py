@@ -50,7 +50,8 @@ class AutoModel:
             `"dropout_rate"` (of `keras_dha.Dropout` layers); and names of
             your own, see `keras_dha.hyperparameter`.
         horizon: How far hypergradients look: `"auto"` for the method's,
-            `"discounted"`, `"one_step"`, `"forward"`, `"implicit"`, or a
+            `"discounted"`, `"one_step"`, or, for networks without choices,
+            `"forward"` and `"implicit"`; or a
             `keras_dha.hyperparameters.hypergradient.Horizon`.
         base_schedule: What the learning rate is a factor of:
             `"warmup_cosine"`, `"cosine"`, `"constant"`, or a Keras

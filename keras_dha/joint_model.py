@@ -73,6 +73,15 @@ class JointModel(keras.Model):
         self.weight_vector = WeightVector(network)
         if LABEL_SMOOTHING in self.hyperparameters.quantities:
             check_smoothing(loss)
+        horizon = self.hyperparameters.horizon
+        if self.architecture.decisions and horizon.needs_hessian:
+            # TensorFlow cannot be relied on to differentiate the branches of
+            # a choice that often: some graphs come out with a cycle.
+            raise ValueError(
+                "A horizon with Hessian products needs a network without "
+                "choices: use horizon='discounted', or strategy=None. "
+                f"Received: horizon={horizon}"
+            )
         self.rule = rule or SGD()
         self.policy = LearnedPolicy(
             augmentation,

@@ -474,15 +474,12 @@ def test_plain_dropout_takes_its_place():
     assert dropout.plain(untouched, 0.4) is untouched
 
 
-@pytest.mark.parametrize("horizon", ["discounted", "implicit"])
-def test_through_the_branches_of_a_choice(horizon, monkeypatch):
-    """Compiled, with the mixed derivative of the sampled path."""
+def choosing(horizon):
     values = {
-        "learning_rate": 0.05,
         "weight_decay": Range(1e-4, 0.1),
         "label_smoothing": Range(0.01, 0.9, start=0.2),
     }
-    joint = JointModel(
+    return JointModel(
         small_network(choice=True),
         CROSS_ENTROPY,
         strategy=DSNAS(),
@@ -490,7 +487,10 @@ def test_through_the_branches_of_a_choice(horizon, monkeypatch):
             values, hypergradient.HORIZONS[horizon]
         ),
     )
-    seen = tf.Variable(0.0)
+
+
+def test_through_the_branches_of_a_choice(monkeypatch):
+    joint, seen = choosing("discounted"), tf.Variable(0.0)
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
@@ -499,3 +499,8 @@ def test_through_the_branches_of_a_choice(horizon, monkeypatch):
     step = tf.function(joint.train_step, autograph=False)
     step(batch(0, "float32"), tf.constant(1.0), batch(1, "float32"))
     assert np.isfinite(seen.numpy()) and abs(seen.numpy()) > 1e-6
+
+
+def test_hessian_products_through_the_branches_of_a_choice():
+    with pytest.raises(ValueError, match="without choices.*terms=8"):
+        choosing("implicit")
