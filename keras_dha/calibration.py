@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_dha.architecture.decision import find_layers
+from keras_dha.nested_layers import find_layers
 
 
 def recalibrate(network, images, batches=32):

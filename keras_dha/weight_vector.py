@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.nested_layers import find_layers
 
 
 class WeightVector:

@@ -17,12 +17,12 @@ from keras import layers
 from keras_dha import data
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.methods import space_builder
+from keras_dha.nested_layers import find_layers
 
 CLASSES, BATCH = 3, 16
 RATES = {

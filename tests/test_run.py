@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_dha import calibration
-from keras_dha.architecture.decision import find_layers
+from keras_dha.nested_layers import find_layers
 from tests.test_auto_model import fit
 from tests.test_auto_model import joint_auto_model
 

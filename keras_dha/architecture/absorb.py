@@ -12,8 +12,8 @@ import keras
 from keras import ops
 
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.nested_layers import find_layers
 
 
 def absorb(network):

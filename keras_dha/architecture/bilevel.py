@@ -16,7 +16,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_dha.architecture.decision import find_layers
+from keras_dha.nested_layers import find_layers
 
 
 def mixed_term(tape, gradient, parameters, direction):

@@ -20,6 +20,7 @@ from keras import ops
 from keras_dha.architecture.selection import margin
 from keras_dha.architecture.selection import select
 from keras_dha.architecture.sparse_code import SparseCode
+from keras_dha.nested_layers import find_layers
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -303,19 +304,6 @@ def _check_sizes(num_candidates, edges, keep, none):
             "`none` must be one of at least two operations, in "
             f"0..{operations - 1}. Received: none={none}"
         )
-
-
-def find_layers(model, kind):
-    """Returns every layer of class `kind` inside `model`, each one once.
-
-    Uses Keras' private `_flatten_layers`: `Model.layers` does not show the
-    layers that a layer holds, and there is no public way to reach them.
-    """
-    found = {}
-    for layer in model._flatten_layers(include_self=True, recursive=True):
-        if isinstance(layer, kind):
-            found.setdefault(id(layer), layer)
-    return list(found.values())
 
 
 def find_decisions(model):

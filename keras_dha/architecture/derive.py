@@ -9,9 +9,9 @@ optimizer state are inherited, not copied.
 import keras
 
 from keras_dha.architecture.choice import Choice
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.nested_layers import find_layers
 
 
 def derive(model):

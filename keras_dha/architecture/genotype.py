@@ -1,7 +1,7 @@
 """The genotype: which candidate each decision has picked, as plain data."""
 
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.nested_layers import find_layers
 
 
 def genotype(model):

@@ -11,8 +11,8 @@ import warnings
 import keras
 import numpy as np
 
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.nested_layers import find_layers
 
 
 def trajectory(decisions, network):

@@ -23,8 +23,8 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import positions
 from keras_dha.architecture.cost import summed
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
+from keras_dha.nested_layers import find_layers
 
 ENGINES = ("keras", "litert")
 _FORMAT = "keras_dha.latency_table"

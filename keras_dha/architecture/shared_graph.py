@@ -14,6 +14,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_dha.nested_layers import find_layers
+
 # For each graph that is traced as a whole, its functions by what they do.
 _FUNCTIONS = weakref.WeakKeyDictionary()
 _DESCRIPTIONS = weakref.WeakKeyDictionary()
@@ -141,7 +143,7 @@ def _description(layer):
     """
     synchronised = [
         part
-        for part in layer._flatten_layers()
+        for part in find_layers(layer, keras.layers.Layer)
         if getattr(part, "synchronized", False)
     ]
     if synchronised:
@@ -152,7 +154,7 @@ def _description(layer):
 
 
 def _described(layer):
-    for part in layer._flatten_layers():
+    for part in find_layers(layer, keras.layers.Layer):
         is_stock = type(part).__module__.startswith("keras.")
         if not is_stock or isinstance(part, keras.layers.Lambda):
             return None

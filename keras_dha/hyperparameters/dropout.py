@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_dha.hyperparameters import own
+from keras_dha.nested_layers import find_layers
 
 RATE = "dropout_rate"
 _TEMPERATURE = 0.1
@@ -80,10 +81,7 @@ def plain(model, rate):
             shared with it.
         rate: Float, the rate found, or `None` for that of each layer.
     """
-    if not any(
-        isinstance(layer, Dropout)
-        for layer in model._flatten_layers(include_self=False)
-    ):
+    if not find_layers(model, Dropout):
         return model
     replaced = {}
 

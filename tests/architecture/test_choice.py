@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
-from keras_dha.architecture.decision import find_layers
+from keras_dha.nested_layers import find_layers
 
 WEIGHTS = (2.0, 3.0, 5.0)
 

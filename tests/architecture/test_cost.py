@@ -19,8 +19,8 @@ from keras_dha.architecture.cost import candidate_costs
 from keras_dha.architecture.cost import count
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
+from keras_dha.nested_layers import find_layers
 from tests.references import central_difference
 
 # What the profiler counts of the operations that we count.

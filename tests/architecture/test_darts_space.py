@@ -7,10 +7,10 @@ from keras import layers
 
 from keras_dha.architecture import spaces
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.spaces import darts_operations as operations
+from keras_dha.nested_layers import find_layers
 
 
 def parameters(model):

@@ -9,8 +9,8 @@ from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
+from keras_dha.nested_layers import find_layers
 
 SHAPE = (8, 8, 2)
 

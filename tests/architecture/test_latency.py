@@ -10,9 +10,9 @@ from keras import layers
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import NetworkCost
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.latency import LatencyTable
+from keras_dha.nested_layers import find_layers
 
 
 def model(width=2):

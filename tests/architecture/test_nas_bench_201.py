@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
 from keras_dha.architecture.spaces import nas_bench_201
 from keras_dha.architecture.spaces import nas_bench_201_string
+from keras_dha.nested_layers import find_layers
 
 # Cells and their parameters, as the benchmark's own table has them.
 PUBLISHED = {

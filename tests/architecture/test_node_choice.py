@@ -11,13 +11,13 @@ from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.joint_model import JointModel
+from keras_dha.nested_layers import find_layers
 
 # Factor of operation o on edge e; primes, so that sums tell who ran.
 FACTORS = np.array([[2, 3, 5], [7, 11, 13], [17, 19, 23]], "float32")

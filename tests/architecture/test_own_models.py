@@ -12,12 +12,12 @@ from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.auto_model import AutoModel
 from keras_dha.joint_model import JointModel
+from keras_dha.nested_layers import find_layers
 
 ALL = [
     strategies.DARTS,

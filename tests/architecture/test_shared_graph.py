@@ -10,9 +10,9 @@ from keras_dha.architecture import shared_graph
 from keras_dha.architecture import strategies
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.joint_model import JointModel
+from keras_dha.nested_layers import find_layers
 
 
 def edge(name):

@@ -6,8 +6,8 @@ from keras_dha import data
 from keras_dha import methods
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.derive import derive
+from keras_dha.nested_layers import find_layers
 
 
 @pytest.mark.parametrize(

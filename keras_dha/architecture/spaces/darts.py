@@ -14,9 +14,9 @@ import keras
 from keras import layers
 
 from keras_dha.architecture.decision import Decision
-from keras_dha.architecture.decision import find_layers
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.spaces import darts_operations as operations
+from keras_dha.nested_layers import find_layers
 
 NODES = 4
 

@@ -1,0 +1,26 @@
+"""Keras' private walk over layers still shows all of them."""
+
+import keras
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.nested_layers import find_layers
+
+
+def test_layers_at_any_depth_each_one_once():
+    shared = layers.Dense(3, name="shared")
+    inner = keras.Sequential([layers.Dense(3, name="inner"), shared])
+    decision = Decision(2)
+    choice = Choice(
+        [inner, layers.Dense(3, name="plain")], decision, name="choice"
+    )
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, shared(choice(inputs)))
+    found = find_layers(model, layers.Dense)
+    assert sorted(layer.name for layer in found) == ["inner", "plain", "shared"]
+    assert find_layers(model, Choice) == [choice]
+    assert find_decisions(model) == [decision]
+    assert find_layers(shared, layers.Dense) == [shared]
+    assert find_layers(model, keras.Model)[0] is model
