@@ -22,6 +22,7 @@ TEST = [
     "pytest-cov>=5.0",
     "pytest-randomly>=3.15",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.12",
 ]
 

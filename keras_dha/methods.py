@@ -44,7 +44,7 @@ METHODS = {
 }
 
 
-_SPACES = {
+SPACES = {
     "auto": spaces.resnet,
     "darts": spaces.darts,
     "mobile": spaces.mobile,
@@ -125,8 +125,8 @@ def space_builder(search_space):
     Args:
         search_space: As `keras_dha.AutoModel` takes it.
     """
-    if isinstance(search_space, str) and search_space in _SPACES:
-        return lambda spec: _built_in(_SPACES[search_space], spec)
+    if isinstance(search_space, str) and search_space in SPACES:
+        return lambda spec: _built_in(SPACES[search_space], spec)
     if isinstance(search_space, keras.Model):
         return lambda spec: _checked(search_space, spec)
     if callable(search_space):
@@ -134,7 +134,7 @@ def space_builder(search_space):
             search_space(spec.shape, spec.num_classes), spec
         )
     raise ValueError(
-        f"`search_space` must be one of {sorted(_SPACES)}, a `keras.Model` "
+        f"`search_space` must be one of {sorted(SPACES)}, a `keras.Model` "
         "or a function (input_shape, num_classes) -> keras.Model. "
         f"Received: search_space={search_space!r}"
     )

@@ -108,7 +108,7 @@ def test_an_objects_schedule_is_the_base_schedule(tmp_path):
     assert model.result.hyperparameters["learning_rate"]["value"] == 1.0
     model.save(tmp_path / "run.keras")
     loaded = AutoModel.load(tmp_path / "run.keras")
-    assert loaded.base_schedule.get_config() == schedule.get_config()
+    assert loaded.settings.base_schedule.get_config() == schedule.get_config()
     loaded.fit(X, Y, epochs=1, batch_size=20, verbose=0)
     np.testing.assert_allclose(
         loaded.result.hyperparameters["learning_rate"]["rates"],

@@ -39,10 +39,10 @@ class LearnedHyperparameters(keras.layers.Layer):
         horizon: `hypergradient.Horizon` or its fields.
         step_size: Float, how far an update goes on a range's scale: in
             natural logarithms, or in parts of a linear range.
-        update: `"adam"`: Adam on the hypergradients, so that each update
-            goes about `step_size`. `"cosine"`: `step_size` times the mean
-            cosine between hypergradient and search gradient, so that large
-            errors are corrected fast and small ones slowly.
+        update: `"cosine"`: `step_size` times the mean cosine between
+            hypergradient and search gradient, so that large errors are
+            corrected fast and small ones slowly. `"adam"`: Adam on the
+            hypergradients, so that each update goes about `step_size`.
         names_checked: Whether all names of the user's own were seen in use.
         **kwargs: Base layer arguments.
 
@@ -54,8 +54,8 @@ class LearnedHyperparameters(keras.layers.Layer):
         self,
         values=None,
         horizon=hypergradient.DISCOUNTED,
-        step_size=0.05,
-        update="adam",
+        step_size=0.5,
+        update="cosine",
         names_checked=False,
         **kwargs,
     ):

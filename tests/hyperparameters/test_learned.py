@@ -74,7 +74,7 @@ def test_what_is_not_given_is_fixed_at_its_default():
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_one_update_moves_each_scale_by_adams_first_step(sign):
     """Adam's first step is `step_size` against the sign, whatever the size."""
-    layer = learned(VALUES, step_size=0.01)
+    layer = learned(VALUES, step_size=0.01, update="adam")
     gradient = push(layer, "learning_rate", sign)
     push(layer, "momentum", -sign)
     layer.update(gradient)
@@ -186,7 +186,7 @@ def test_groups_have_their_own_values():
 
 
 def test_groups_are_learned_from_their_own_weights():
-    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1)
+    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1, update="adam")
     rng = np.random.default_rng(0)
     w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
     follow(layer, w, b, u, 1.0)
@@ -261,7 +261,7 @@ def test_a_cosine_update_goes_as_far_as_the_cosine_says():
 
 
 def test_bounds_are_counted():
-    layer = learned(VALUES)
+    layer = learned(VALUES, step_size=0.05, update="adam")
     gradient = push(layer, "learning_rate", -1.0)
     for _ in range(100):
         layer.update(gradient)
