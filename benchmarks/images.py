@@ -1,5 +1,6 @@
 """The image sets of the benchmarks, by name."""
 
+import dataclasses
 import io
 import pathlib
 
@@ -23,12 +24,15 @@ def load(name, limit=None, folder=None):
     Args:
         name: One of `NAMES`. Flowers are resized to 64 pixels. The CIFAR-10
             of these benchmarks was recompressed (JPEG, quality 75).
-        limit: Integer, how many training images to keep, or `None`: the
-            first ones of a packed file, which keep the classes balanced.
+        limit: Integer, how many training images to keep, the first ones, or
+            `None` for all of them.
         folder: Where the packed files are.
     """
     if name not in PACKED:
-        return keras_dha.datasets.load(name, limit=limit)
+        data = keras_dha.datasets.load(name)
+        return dataclasses.replace(
+            data, x_train=data.x_train[:limit], y_train=data.y_train[:limit]
+        )
     if folder is None:
         raise ValueError(
             f"{name} is read from a packed file; give its folder with --data. "

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_dha
+from benchmarks import images
 from benchmarks import machine
 from keras_dha.base_schedule import warmup_cosine
 
@@ -166,8 +167,8 @@ def main():
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--output")
     options = parser.parse_args()
-    data = keras_dha.datasets.load(options.dataset, limit=options.limit)
-    value_range = (0.0, 255.0 if data.x_train.dtype == np.uint8 else 16.0)
+    data = images.load(options.dataset, options.limit)
+    value_range = images.value_range(data)
     path = pathlib.Path(
         options.output
         or pathlib.Path(__file__).parent
