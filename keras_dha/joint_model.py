@@ -6,15 +6,18 @@ saved, and how the derived plain network takes its place.
 
 import keras
 
+from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
+from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
 from keras_dha.hyperparameters.training_loss import check_smoothing
 from keras_dha.joint_step import joint_step
+from keras_dha.nested_layers import find_layers
 from keras_dha.update_rules import SGD
 from keras_dha.weight_vector import WeightVector
 
@@ -65,6 +68,7 @@ class JointModel(keras.Model):
         self.architecture = LearnedArchitecture(
             find_decisions(network), strategy, seed, target
         )
+        shared_graph.mark(find_layers(network, SearchableLayer))
         self.target = target
         if target is not None and target.reached is None:
             target.attach(network)

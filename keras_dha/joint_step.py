@@ -70,10 +70,7 @@ def joint_step(model, batch, schedule, search_batch=None):
     schedule = tf.cast(schedule, model.weight_vector.dtype)
     values = model.hyperparameters.in_loss()
     factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
-    outer = outer_tape.OuterTape(
-        _sources(model, factors, values, search_batch is not None),
-        model.network,
-    )
+    outer = _outer_tape(model, factors, values, search_batch is not None)
     with outer.recording():
         choices, inputs, share = _augment(model, images, seed)
         if MIXUP in values:
@@ -112,22 +109,28 @@ def joint_step(model, batch, schedule, search_batch=None):
     return total[-1]
 
 
-def _sources(model, factors, values, is_outer):
-    """Returns what this step's gradient is to be differentiated by."""
+def _outer_tape(model, factors, values, is_outer):
+    """Returns the tape of what this step's gradient is differentiated by."""
     learned, architecture = model.hyperparameters, model.architecture
-    sources = {}
-    if is_outer:
+    sources, times = {}, 0
+    if is_outer and learned.learned_in_loss:
         sources |= {name: values[name] for name in learned.learned_in_loss}
-        if model.policy.is_learned:
-            sources[outer_tape.PATH] = model.policy.path()
-        if model.policy.is_learned or MIXUP in learned.learned:
-            sources[outer_tape.FACTORS] = factors
-        if architecture.is_second_order:
-            sources[outer_tape.ARCHITECTURE] = architecture.parameters()
+        times += 1
+    if is_outer and MIXUP in learned.learned:
+        sources[outer_tape.FACTORS] = factors
+        times += 1
+    if is_outer and model.policy.is_learned:
+        sources[outer_tape.FACTORS] = factors
+        sources[outer_tape.PATH] = model.policy.path()
+        times += 1
+    if is_outer and architecture.is_second_order:
+        sources[outer_tape.ARCHITECTURE] = architecture.parameters()
+        times += 1
     horizon = learned.horizon
     if learned.learned and (horizon.restart or (horizon.terms and is_outer)):
         sources[outer_tape.WEIGHTS] = model.weight_vector.tensors()
-    return sources
+        times += 2  # or more
+    return outer_tape.OuterTape(sources, model.network, times)
 
 
 def _gradients(model, inputs, labels, factors, values, share):

@@ -34,12 +34,15 @@ class OuterTape:
             are left out.
         network: The `keras.Model`, whose second derivatives must be right if
             the architecture is among the sources.
+        times: Integer, how often `along` will be called. Once is much
+            quicker to trace: TensorFlow then needs no third derivatives of
+            what stands in branches.
 
     Attributes:
         gradient: The recorded g, `(P,)`; to be set once it is there.
     """
 
-    def __init__(self, sources, network):
+    def __init__(self, sources, network, times):
         self.gradient = None
         self._sources = {
             name: source
@@ -47,6 +50,7 @@ class OuterTape:
             if not (isinstance(source, list) and not source)
         }
         self._network = network
+        self._times = times
         self._tape = None
 
     @contextlib.contextmanager
@@ -60,7 +64,7 @@ class OuterTape:
             statistics = bilevel.exact_statistics(self._network)
         with (
             tf.GradientTape(
-                persistent=True, watch_accessed_variables=False
+                persistent=self._times > 1, watch_accessed_variables=False
             ) as self._tape,
             statistics,
         ):

@@ -18,7 +18,11 @@ class SearchableLayer(keras.layers.Layer):
 
     Attributes:
         decision: The `Decision` that says what runs.
+        shared_edges: Set of the edges that may share their graph with others
+            like them (`keras_dha.architecture.shared_graph`).
     """
+
+    shared_edges = frozenset()
 
     @property
     def edges(self):
@@ -82,9 +86,10 @@ class SearchableLayer(keras.layers.Layer):
 
     def _mixture(self, edge, inputs, weights):
         candidates = self.edges[edge]
-        shared = run_edge(candidates, inputs, weights, True, True)
-        if shared is not None:
-            return shared
+        if edge in self.shared_edges:
+            shared = run_edge(candidates, inputs, weights, True, True)
+            if shared is not None:
+                return shared
         outputs = [
             y * ops.cast(weight, y.dtype)
             for weight, y in zip(
@@ -95,9 +100,10 @@ class SearchableLayer(keras.layers.Layer):
 
     def _single(self, edge, inputs, index, training):
         candidates = self.edges[edge]
-        shared = run_edge(candidates, inputs, index, False, training)
-        if shared is not None:
-            return shared
+        if edge in self.shared_edges:
+            shared = run_edge(candidates, inputs, index, False, training)
+            if shared is not None:
+                return shared
         if self.decision.keep < self.decision.edges:
             candidates = [*candidates, self._nothing(candidates[0])]
         return ops.switch(index, candidates, inputs)

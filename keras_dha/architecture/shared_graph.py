@@ -4,9 +4,12 @@ A supernet of cells holds the same few operations a hundred times over, and
 tracing them, with their gradients, takes minutes. Within one traced step,
 edges of stock Keras layers with equal configurations and shapes become calls
 of one TensorFlow function, to which each gives the values of its variables,
-and which returns what the layers would have assigned to them.
+and which returns what the layers would have assigned to them. Handing these in
+and out costs as much as tracing an edge, so edges that are one of a kind are
+left as they are.
 """
 
+import collections
 import json
 import weakref
 
@@ -19,6 +22,31 @@ from keras_dha.nested_layers import find_layers
 # For each graph that is traced as a whole, its functions by what they do.
 _FUNCTIONS = weakref.WeakKeyDictionary()
 _DESCRIPTIONS = weakref.WeakKeyDictionary()
+
+
+# So many edges must be alike for a function of their own.
+_LEAST = 3
+
+
+def mark(searchables):
+    """Lets edges share a function of which there are several alike.
+
+    Args:
+        searchables: List of `SearchableLayer`, all those of a network. Sets
+            their `shared_edges`.
+    """
+    described = {
+        (layer, edge): tuple(_description(c) for c in candidates)
+        for layer in searchables
+        for edge, candidates in enumerate(layer.edges)
+    }
+    counts = collections.Counter(described.values())
+    for layer in searchables:
+        layer.shared_edges = frozenset(
+            edge
+            for edge in range(len(layer.edges))
+            if counts[described[layer, edge]] >= _LEAST
+        )
 
 
 def run_edge(candidates, inputs, selector, mixes, training):
