@@ -26,7 +26,7 @@ from keras_dha.nested_layers import find_layers
 
 CLASSES, BATCH = 3, 16
 RATES = {
-    "learning_rate": Range(1e-3, 1.0, start=0.05),
+    "learning_rate": Range(1e-3, 0.2, start=0.05),
     "weight_decay": Range(1e-5, 1e-2),
 }
 

@@ -76,7 +76,7 @@ def test_a_fit_fills_its_time_with_whole_phases(monkeypatch, capsys):
     monkeypatch.setattr(
         "keras_dha.auto_model.time", types.SimpleNamespace(monotonic=clock)
     )
-    model = joint_auto_model()
+    model = joint_auto_model(hyperparameters={"learning_rate": 0.05})
     fit(model, epochs=None, time_limit=400.0, verbose=2)
     phases = model.result.cost["phases"]
     steps = sum(p["steps"] for p in phases.values())
