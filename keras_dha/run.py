@@ -85,7 +85,7 @@ class Run:
         self._next_check = 0
         self._rates = {}
         self._next_kept = 0
-        self._guard = trust.Guard(joint)
+        self._guard = None
         self._frozen = 0
         self._decisions = {}
         self._search_options = contextlib.ExitStack()
@@ -251,11 +251,11 @@ class Run:
     def _find_rate(self, is_new):
         """Finds where the learning rate starts, if that is to be found."""
         # The rates of a Keras schedule are not known to a range test.
-        if isinstance(self.schedule, str):
-            self._guard.test = self._test_range
-            if is_new and trust.lacks_start(self.joint):
-                self._test_range()
-        self._guard.watch(self.joint)
+        test = self._test_range if isinstance(self.schedule, str) else None
+        if test and is_new and trust.lacks_start(self.joint):
+            test()
+        # From here on: it begins with a copy of the whole state.
+        self._guard = trust.Guard(self.joint, test=test)
 
     def _test_range(self):
         begun = time.monotonic()
@@ -351,17 +351,16 @@ class Run:
     def derive(self):
         """Makes the network plain; layers and weights are inherited."""
         self._search_options.close()
-        self.genotype = genotype(self.joint.network)
-        self.joint.architecture.decide()
+        searched = self.joint
+        self.genotype = genotype(searched.network)
+        counted = [v.numpy() for v in self._metric_variables()]
+        with self.distribution.scope():
+            self._use(searched.derive())
         # A target may take another candidate than the most probable one.
-        for name, gene in genotype(self.joint.network).items():
+        for name, gene in genotype(searched.network).items():
             self.genotype[name]["choice"] = gene["choice"]
         names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
-        counted = [v.numpy() for v in self._metric_variables()]
-        searched = self.joint
-        with self.distribution.scope():
-            self._use(searched.derive())
         self._guard.watch(self.joint)
         self._decisions = health.trajectory(
             searched.architecture.decisions, searched.network

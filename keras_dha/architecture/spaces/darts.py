@@ -15,6 +15,7 @@ from keras import layers
 
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.spaces import blocks
 from keras_dha.architecture.spaces import darts_operations as operations
 from keras_dha.nested_layers import find_layers
 
@@ -207,8 +208,8 @@ def darts_genotype(model):
 
 def _network(input_shape, num_classes, channels, cells, value_range, node):
     """Stem, cells and head; `node` builds one node of a cell."""
-    _check_arguments(input_shape, num_classes, channels, cells)
-    inputs, x = operations.scaled_image(input_shape, value_range)
+    _check_extent(channels, cells)
+    inputs, x = blocks.images(input_shape, num_classes, value_range)
     before, last, reduced = operations.stem(x, channels)
     reductions = {cells // 3, 2 * cells // 3} if cells > 1 else set()
     for number in range(cells):
@@ -220,9 +221,7 @@ def _network(input_shape, num_classes, channels, cells, value_range, node):
         )
         output = cell(before, last, reduced, name=f"cell{number}")
         before, last, reduced = last, output, reduces
-    x = layers.GlobalAveragePooling2D(name="pool")(last)
-    x = layers.Dense(num_classes, name="logits")(x)
-    outputs = layers.Softmax(name="probabilities")(x)
+    outputs = blocks.probabilities(last, num_classes)
     return keras.Model(inputs, outputs, name="darts")
 
 
@@ -247,17 +246,7 @@ def _cell(before, last, reduced, channels, reduces, node, name):
     return layers.Concatenate(name=f"{name}_output")(states[2:])
 
 
-def _check_arguments(input_shape, num_classes, channels, cells):
-    if len(input_shape) not in (2, 3) or None in input_shape:
-        raise ValueError(
-            "`input_shape` must be (height, width) or (height, width, "
-            f"channels). Received: input_shape={input_shape}"
-        )
-    if num_classes < 2:
-        raise ValueError(
-            "There must be at least two classes. "
-            f"Received: num_classes={num_classes}"
-        )
+def _check_extent(channels, cells):
     for name, value, least in (("channels", channels, 2), ("cells", cells, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(

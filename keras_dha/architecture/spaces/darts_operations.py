@@ -127,17 +127,6 @@ def stem(x, channels):
     return first, second, True
 
 
-def scaled_image(input_shape, value_range):
-    """Returns an image input and its pixels, mapped to [-1, 1]."""
-    low, high = value_range
-    scale = 2.0 / (high - low)
-    x = inputs = keras.Input(tuple(input_shape), name="image")
-    if len(input_shape) == 2:
-        x = layers.Reshape((*input_shape, 1), name="channel")(x)
-    x = layers.Rescaling(scale, offset=-1.0 - low * scale, name="scale")(x)
-    return inputs, x
-
-
 def _separable(channels, size, stride):
     return [
         layers.ReLU(),

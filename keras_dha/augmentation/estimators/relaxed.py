@@ -28,13 +28,12 @@ References:
 import keras
 import tensorflow as tf
 
-from keras_dha.augmentation import choices as policies
 from keras_dha.augmentation.estimators import gumbel
-from keras_dha.augmentation.estimators.estimator import Estimator
+from keras_dha.augmentation.estimators.influence import Influence
 
 
 @keras.saving.register_keras_serializable("keras_dha")
-class Relaxed(Estimator):
+class Relaxed(Influence):
     """Gumbel-softmax over sub-policies and magnitudes.
 
     Args:
@@ -95,14 +94,8 @@ class Relaxed(Estimator):
         return weight, magnitude
 
     def gradient(self, layer, choices, evidence, state):
-        distribution = layer.distribution
-        score = policies.score_gradient(
-            distribution.space,
-            distribution.logits(),
-            choices,
-            evidence.rewards / evidence.count,
-        )
-        followed = distribution.fill(evidence.path)
+        score, state = super().gradient(layer, choices, evidence, state)
+        followed = layer.distribution.fill(evidence.path)
         rows = score.magnitude.shape[0] - len(layer.mixers)
         return score._replace(
             sub_policy=followed.sub_policy,
