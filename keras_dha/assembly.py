@@ -11,7 +11,7 @@ from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 
 # Share of training images that no policy touches: it bounds what a policy can
-# do to clean images, and in the planted truths accuracy rose with it.
+# do to clean images.
 CLEAN_SHARE = 0.1
 
 
