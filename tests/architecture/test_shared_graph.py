@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture import strategies
+from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
@@ -135,3 +136,18 @@ class Mine(layers.Layer):
 def test_what_cannot_be_known_is_not_shared(make):
     """Two layers of one class may differ in what no configuration says."""
     assert describe(make()) is None
+
+
+@pytest.mark.parametrize("alike, shares", [(2, False), (3, True)])
+def test_edges_share_where_there_are_several_alike(alike, shares):
+    """A function of its own costs as much as tracing two edges."""
+    inputs = x = keras.Input((5, 5, 2))
+    choices = []
+    for k in range(alike):
+        choices.append(Choice(edge(f"choice{k}"), name=f"choice{k}"))
+        x = choices[-1](x)
+    other = Choice([layers.ReLU(), layers.Conv2D(2, 1)], name="other")
+    keras.Model(inputs, other(x))
+    shared_graph.mark([*choices, other])
+    assert [bool(c.shared_edges) for c in choices] == [shares] * alike
+    assert not other.shared_edges
