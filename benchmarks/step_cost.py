@@ -28,7 +28,7 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
-from keras_dha.hyperparameters.learned import AUTO
+from keras_dha.hyperparameters.engine import AUTO
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
 

@@ -21,6 +21,7 @@ import sys
 from keras_dha._version import __version__
 
 _NAMES = {
+    "AutoHAS": "hyperparameters.autohas",
     "AutoModel": "auto_model",
     "Choice": "architecture.choice",
     "Decision": "architecture.decision",

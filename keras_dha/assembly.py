@@ -6,6 +6,7 @@ from keras_dha import optimizers
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
@@ -30,8 +31,8 @@ def assemble(settings, spec):
         for decision in decisions:
             decision.freeze(0)
         network = derive(network)
-    hyperparameters = LearnedHyperparameters(
-        optimizers.resolved(optimizer, parts.hyperparameters), parts.horizon
+    hyperparameters = _engine(
+        parts, optimizers.resolved(optimizer, parts.values)
     )
     augmentation = _augmentation(parts.augmentation, spec)
     if MIXUP in hyperparameters.quantities and getattr(
@@ -60,20 +61,42 @@ def assemble(settings, spec):
     return joint
 
 
+def _engine(parts, values):
+    if isinstance(parts.hyperparameters, AutoHAS):
+        return parts.hyperparameters.engine(values)
+    return LearnedHyperparameters(values, parts.horizon)
+
+
 def _augmentation(augmentation, spec):
     if augmentation is None or not spec.is_image:
         return None
-    if augmentation == "auto":
+    channels = (spec.shape[2:] or (1,))[0]
+    if isinstance(augmentation, (str, dict)):
         # Loaded when used: it brings all of KerasCV with it.
         from keras_dha.augmentation.layer import DifferentiableAugmentation
 
+        arguments = {} if augmentation == "auto" else augmentation
         augmentation = DifferentiableAugmentation(
-            value_range=spec.value_range, clean=CLEAN_SHARE
+            **{
+                "value_range": spec.value_range,
+                "clean": CLEAN_SHARE,
+                **_fitting(arguments, channels),
+            }
         )
     if not augmentation.built:
-        channels = spec.shape[2:] or (1,)
-        augmentation.build((None, *spec.shape[:2], *channels))
+        augmentation.build((None, *spec.shape[:2], channels))
     return augmentation
+
+
+def _fitting(arguments, channels):
+    """Returns arguments without operations that need other channels."""
+    from keras_dha.augmentation.operations import find_operations
+
+    if "operations" not in arguments or channels == 3:
+        return arguments
+    named = find_operations(arguments["operations"])
+    kept = [op.name for op in named if not op.colour_only]
+    return {**arguments, "operations": kept}
 
 
 def _loss(loss, network, spec):

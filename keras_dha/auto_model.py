@@ -35,14 +35,18 @@ class AutoModel:
             `"nas_bench_201"` or `"shufflenet"` with their defaults; or a
             `keras.Model` with or without `keras_dha.Choice` layers; or a
             function `(input_shape, num_classes) -> keras.Model`.
-        method: `"auto"` learns all three parts; `"dsnas"`, `"gdas"` and
-            `"darts"` the architecture alone, by the strategy of that name.
+        method: `"auto"` learns all three parts, and so do `"dha"` and
+            `"diffautoml"`, as in the papers of that name; `"autohas"` the
+            architecture and hyperparameters by reward; `"dsnas"`, `"gdas"`
+            and `"darts"` the architecture alone, by the strategy of that
+            name. What differs from the papers: `keras_dha.methods`.
         strategy: `"auto"` for the method's; a `keras_dha.strategies`
             object in its place; `None` to search no architecture: every
             choice takes its first candidate.
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
             `None`. Data that are not images have none.
-        hyperparameters: `"auto"`, `None` for fixed defaults, or a dict from
+        hyperparameters: `"auto"`, `None` for fixed defaults, a
+            `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):
             `"learning_rate"`, `"weight_decay"`, `"momentum"` (beta_1 of
             AdamW), each also as a dict from a pattern of layer names to
@@ -65,7 +69,9 @@ class AutoModel:
             `"weight"` 1.0; the network that is derived is within all limits.
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
-        outer_every: Integer, every how many steps these are updated.
+        outer_every: Integer, every how many steps these are updated;
+            `"auto"` is 8, and 1 for `"autohas"`, `"dha"` and
+            `"diffautoml"`, as in the papers.
         seed: Integer for a reproducible run; `None` draws one.
         directory: Must be `None`: resuming a killed run is not there yet;
             `save` and `load` are.
@@ -97,7 +103,7 @@ class AutoModel:
         base_schedule="warmup_cosine",
         target=None,
         search_split=0.1,
-        outer_every=8,
+        outer_every="auto",
         seed=None,
         directory=None,
         overwrite=False,

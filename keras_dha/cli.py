@@ -100,7 +100,13 @@ def _fit_flags():
     flags.seconds("time_limit", "Seconds to train for, in place of --epochs.")
     flags.count("batch_size", "By default chosen by the amount of data.")
     flags.text("search_space", "Name of the search space.", default="auto")
-    flags.text("method", "Name of the method.", default="auto")
+    flags.text(
+        "method",
+        "What is learned, and how: auto, dha or diffautoml for all; autohas "
+        "for architecture and hyperparameters; darts, dsnas or gdas for the "
+        "architecture.",
+        default="auto",
+    )
     for name, what in (
         ("architecture", "the architecture"),
         ("augmentation", "how images are augmented"),

@@ -18,6 +18,7 @@ from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
 from keras_dha.hyperparameters.training_loss import check_smoothing
 from keras_dha.joint_step import joint_step
 from keras_dha.nested_layers import find_layers
+from keras_dha.reward import Reward
 from keras_dha.update_rules import SGD
 from keras_dha.weight_vector import WeightVector
 
@@ -33,7 +34,8 @@ class JointModel(keras.Model):
         metrics: List of metrics, as `keras.Model.compile` takes them.
         strategy: Architecture strategy; `None` leaves decisions alone.
         augmentation: Built `keras_dha.DifferentiableAugmentation` or `None`.
-        hyperparameters: `LearnedHyperparameters`; `None` for fixed defaults.
+        hyperparameters: `hyperparameters.engine.Engine`; `None` for fixed
+            defaults.
         rule: `inner_update.UpdateRule`; `None` for SGD with momentum.
         policy_rate: Float, step size of Adam on the policy's logits.
         seed: Integer; all draws follow from it and the step.
@@ -87,6 +89,10 @@ class JointModel(keras.Model):
                 f"Received: horizon={horizon}"
             )
         self.rule = rule or SGD()
+        self.reward = Reward(
+            _reward_of(self.architecture, self.hyperparameters),
+            self.weight_vector.dtype,
+        )
         self.policy = LearnedPolicy(
             augmentation,
             policy_rate,
@@ -132,12 +138,23 @@ class JointModel(keras.Model):
     @property
     def needs_search_data(self):
         """Whether anything is learned from the search split."""
-        return self.learns_through_average or self.architecture.is_bilevel
+        return (
+            self.learns_through_average
+            or self.learns_by_reward
+            or self.architecture.is_bilevel
+        )
 
     @property
     def learns_through_average(self):
         """Whether the search gradient at averaged weights is of use."""
-        return bool(self.hyperparameters.learned) or self.policy.is_learned
+        by_gradient = bool(self.hyperparameters.by_gradient)
+        return by_gradient or self.policy.is_learned
+
+    @property
+    def learns_by_reward(self):
+        """Whether the reward of temporary weights is of use."""
+        by_reward = bool(self.hyperparameters.by_reward)
+        return by_reward or self.architecture.is_rewarded
 
     def train_step(self, batch, schedule, search_batch=None):
         """Takes a step in replica context; see `joint_step.joint_step`."""
@@ -157,7 +174,7 @@ class JointModel(keras.Model):
             self.loss_object,
             metrics=self.metric_list,
             augmentation=self.policy.augmentation,
-            hyperparameters=LearnedHyperparameters.from_config(config),
+            hyperparameters=type(self.hyperparameters).from_config(config),
             rule=self.rule,
             policy_rate=self.policy.rate,
             seed=self.seed,
@@ -191,6 +208,8 @@ class JointModel(keras.Model):
             self.step,
             self.count,
             *self.slots,
+            self.reward.average,
+            self.reward.count,
             *self.policy.state_variables(),
             *self.hyperparameters.variables,
         ]
@@ -247,3 +266,19 @@ class JointModel(keras.Model):
         ):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _reward_of(architecture, hyperparameters):
+    """Returns the kind of the one reward that a temporary step has."""
+    kinds = set()
+    if architecture.is_rewarded:
+        kinds.add(architecture.strategy.reward)
+    if hyperparameters.by_reward:
+        kinds.add(hyperparameters.reward)
+    if len(kinds) > 1:
+        raise ValueError(
+            "One sample has one reward: give the strategy and `AutoHAS` the "
+            f"same `reward`. Received: {architecture.strategy.reward!r} and "
+            f"{hyperparameters.reward!r}"
+        )
+    return kinds.pop() if kinds else "accuracy"

@@ -5,7 +5,7 @@ batch and S a batch of the search split:
 
     1  x~, choices = augment(x_T; p)               sampled for each image
     2  g, g_a      = grad_{w,a} mean_i L_i(w, a; x~_i)         one backward
-    3  w', u       = update(w, g; h)
+    3  w', u       = update(w, g; h)           1 and 2: `keras_dha.inner_pass`
     every `outer_every` steps:
     4  v           = grad_w L_S(wbar, a)           clean images
     5  h           moved along <v, Zbar_h>         hypergradient
@@ -14,6 +14,9 @@ batch and S a batch of the search split:
        h_loss      moved along <v, d(grad_w L)/dh> exact mixed derivative
     8  a           moved along d/da L_S(w'(a), a), for two-level strategies,
                    which do not use g_a     `keras_dha.architecture.bilevel`
+
+What is learned by reward, an architecture or hyperparameters, moves before
+all of this, by a step that is not taken (`keras_dha.temporary_step`).
 
 One search gradient v serves every outer quantity; the policy takes an average
 of it over outer steps, vbar. Where the images x~ have a derivative by p, 7 may
@@ -27,21 +30,15 @@ by w a product with the Hessian, for horizons that need it
 (`keras_dha.outer_tape`).
 """
 
-import keras
 import tensorflow as tf
 
+from keras_dha import inner_pass
 from keras_dha import outer_tape
-from keras_dha import pairing
-from keras_dha.hyperparameters import own
+from keras_dha import temporary_step
 from keras_dha.hyperparameters import training_loss
 from keras_dha.hyperparameters.hypergradient import implicit_vector
-from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
 from keras_dha.hyperparameters.quantities import MIXUP
-from keras_dha.inner_update import Extent
-from keras_dha.inner_update import Inputs
-
-# What the seed of a step is for; each use has draws of its own.
-_PATHS, _CHOICES, _TRANSFORMS, _MIXUP = range(4)
+from keras_dha.inner_pass import sum_over_replicas
 
 
 def joint_step(model, batch, schedule, search_batch=None):
@@ -62,37 +59,35 @@ def joint_step(model, batch, schedule, search_batch=None):
     """
     images, labels = batch
     seed = tf.stack([tf.constant(model.seed, "int32"), model.step.value])
-    model.architecture.sample(
-        lambda k, size: tf.random.stateless_uniform(
-            [size], _fold(seed, _PATHS, k), minval=1e-6
-        )
-    )
     schedule = tf.cast(schedule, model.weight_vector.dtype)
+    if search_batch is not None and model.learns_by_reward:
+        temporary_step.learn_from_reward(
+            *(model, batch, schedule, search_batch),
+            inner_pass.fold(seed, inner_pass.TEMPORARY, 0),
+        )
+    inner_pass.sample(model, seed, model.architecture.is_moving())
     values = model.hyperparameters.in_loss()
     factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
     outer = _outer_tape(model, factors, values, search_batch is not None)
     with outer.recording():
-        choices, inputs, share = _augment(model, images, seed)
-        if MIXUP in values:
-            inputs, share = _mix_up(values[MIXUP], inputs, seed)
-        losses, loss, gradient, credit = _gradients(
-            model, inputs, labels, factors, values, share
-        )
-    outer.gradient = gradient
-    credit = tf.cast(credit, gradient.dtype)
-    total = _sum_over_replicas(tf.concat([gradient, credit, [loss]], axis=0))
+        passed = inner_pass.run(model, batch, seed, values, factors)
+    outer.gradient = passed.gradient
+    model.network.compute_metrics(passed.inputs, labels, passed.predictions)
+    total = sum_over_replicas(
+        tf.concat([passed.gradient, passed.credit, [passed.loss]], axis=0)
+    )
     size = model.weight_vector.size
     at, extent = _update_weights(model, total[:size], schedule, outer)
-    if not model.architecture.is_bilevel:
+    if model.architecture.is_one_level:
         model.architecture.update(total[size:-1])
-    elif search_batch is not None:
+    elif model.architecture.is_bilevel and search_batch is not None:
         model.architecture.update(
             _architecture_gradient(model, search_batch, outer, at, extent)
         )
     if search_batch is not None and model.learns_through_average:
         direction = search_gradient(model, search_batch)
         _update_hyperparameters(
-            model, direction, outer, at, extent, values, share
+            *(model, direction, outer, at, extent, values, passed.share)
         )
         if model.policy.is_learned:
             vector = model.rule.pullback(at, direction, extent)
@@ -102,8 +97,9 @@ def joint_step(model, batch, schedule, search_batch=None):
                 outer_tape.PATH,
             )
             model.policy.update(
-                *(choices, influence, losses, path),
-                *(_fold(seed, _CHOICES, 0), _sum_over_replicas),
+                *(passed.choices, influence, passed.losses, path),
+                inner_pass.fold(seed, inner_pass.CHOICES, 0),
+                sum_over_replicas,
             )
     model.step.assign_add(1)
     return total[-1]
@@ -116,7 +112,7 @@ def _outer_tape(model, factors, values, is_outer):
     if is_outer and learned.learned_in_loss:
         sources |= {name: values[name] for name in learned.learned_in_loss}
         times += 1
-    if is_outer and MIXUP in learned.learned:
+    if is_outer and MIXUP in learned.by_gradient:
         sources[outer_tape.FACTORS] = factors
         times += 1
     if is_outer and model.policy.is_learned:
@@ -127,109 +123,24 @@ def _outer_tape(model, factors, values, is_outer):
         sources[outer_tape.ARCHITECTURE] = architecture.parameters()
         times += 1
     horizon = learned.horizon
-    if learned.learned and (horizon.restart or (horizon.terms and is_outer)):
+    follows_hessian = horizon.restart or (horizon.terms and is_outer)
+    if learned.by_gradient and follows_hessian:
         sources[outer_tape.WEIGHTS] = model.weight_vector.tensors()
         times += 2  # or more
     return outer_tape.OuterTape(sources, model.network, times)
 
 
-def _gradients(model, inputs, labels, factors, values, share):
-    """Returns L_i, and this replica's part of loss, g and g_a (flat vectors).
-
-    `share` is how much of each label is its partner's, `None` for nothing.
-    """
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    parameters = model.architecture.parameters()
-    weights = model.weight_vector.tensors()
-    with tf.GradientTape() as tape:
-        with own.given(values) as used:
-            predictions = model.network(inputs, training=True)
-            losses = pairing.mixed_losses(
-                lambda truth: training_loss.smoothed(
-                    model.loss_object,
-                    truth,
-                    predictions,
-                    values.get(LABEL_SMOOTHING),
-                ),
-                labels,
-                share,
-            )
-            penalties = model.network.losses
-        losses = tf.cast(losses, factors.dtype)
-        loss = tf.reduce_sum(factors * losses)
-        loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
-        if penalties:
-            penalty = tf.add_n(penalties) / replicas
-            loss += tf.cast(penalty, loss.dtype)
-    model.hyperparameters.check_used(used)
-    gradients = tape.gradient(
-        loss,
-        weights + parameters,
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-    model.network.compute_metrics(inputs, labels, predictions)
-    credit = gradients[len(weights) :] or [tf.zeros([0])]
-    return (
-        losses,
-        loss,
-        model.weight_vector.join(gradients[: len(weights)]),
-        tf.concat(credit, axis=0),
-    )
-
-
-def _augment(model, images, seed):
-    context = tf.distribute.get_replica_context()
-    return model.policy.augment(
-        images,
-        (_fold(seed, _CHOICES, 0), _fold(seed, _TRANSFORMS, 0)),
-        context.replica_id_in_sync_group,
-        context.num_replicas_in_sync,
-    )
-
-
-def _mix_up(strength, images, seed):
-    """Returns mixed images and the share of each one's partner."""
-    context = tf.distribute.get_replica_context()
-    share = training_loss.draw_shares(
-        strength,
-        images.shape[0] or tf.shape(images)[0],
-        _fold(seed, _MIXUP, 0),
-        context.replica_id_in_sync_group,
-        context.num_replicas_in_sync,
-    )
-    return pairing.blended(images, share), share
-
-
 def _update_weights(model, gradient, schedule, outer):
     """Takes the step; returns its `Inputs` and `Extent`."""
-    learned, vector, rule = (
-        model.hyperparameters,
-        model.weight_vector,
-        model.rule,
+    at, extent = inner_pass.step_from(
+        model, gradient, schedule, model.count.assign_add(1.0)
     )
-    count = model.count.assign_add(1.0)
-    at = Inputs(
-        vector.read(),
-        # Tensors: a variable would be read after the step has changed it.
-        tuple(tf.convert_to_tensor(slot) for slot in model.slots),
-        gradient,
-        schedule * learned.value("learning_rate"),
-        learned.value("weight_decay"),
-        learned.value("momentum"),
-    )
-    decayed = tf.constant(vector.decayed)
-    extent = Extent(
-        tf.ones_like(decayed) if rule.decays_all else decayed,
-        vector.active(),
-        vector.sizes,
-        tf.convert_to_tensor(count),
-    )
-    step = rule.step(at, extent)
+    step = model.rule.step(at, extent)
     if model.learns_through_average:
-        learned.advance(
+        model.hyperparameters.advance(
             at, extent, step, schedule, lambda u: _curvature(model, outer, u)
         )
-    vector.write(step.weights)
+    model.weight_vector.write(step.weights)
     for slot, value in zip(model.slots, step.slots, strict=True):
         slot.assign(value)
     return at, extent
@@ -238,13 +149,13 @@ def _update_weights(model, gradient, schedule, outer):
 def _curvature(model, outer, vector):
     """Returns the training loss' Hessian times a vector, `(P,)`."""
     (parts,) = outer.along(vector, outer_tape.WEIGHTS)
-    return _sum_over_replicas(model.weight_vector.join(parts))
+    return sum_over_replicas(model.weight_vector.join(parts))
 
 
 def _update_hyperparameters(model, direction, outer, at, extent, values, share):
     """Moves the hyperparameters along the search gradient `direction`."""
     learned = model.hyperparameters
-    if not learned.learned:
+    if not learned.by_gradient:
         return
     # What v is to g: through the update rule, or as the optimum moves.
     vector = model.rule.pullback(at, direction, extent)
@@ -260,15 +171,15 @@ def _update_hyperparameters(model, direction, outer, at, extent, values, share):
         )
     names = learned.learned_in_loss
     through_loss = {
-        name: -_sum_over_replicas(derivative)
+        name: -sum_over_replicas(derivative)
         for name, derivative in zip(
             names, outer.along(vector, *names), strict=True
         )
     }
-    if MIXUP in learned.learned:
+    if MIXUP in learned.by_gradient:
         (influence,) = outer.along(vector, outer_tape.FACTORS)
         through_loss[MIXUP] = training_loss.mixup_hypergradient(
-            influence, share, values[MIXUP], _sum_over_replicas
+            influence, share, values[MIXUP], sum_over_replicas
         )
     learned.update(direction, through_loss)
 
@@ -277,7 +188,7 @@ def search_gradient(model, batch):
     """Returns v, the search loss' gradient at the averaged weights."""
     weights = model.hyperparameters.averaged.value
     gradients = _search_gradients(model, batch, weights, [])
-    return _sum_over_replicas(model.weight_vector.join(gradients))
+    return sum_over_replicas(model.weight_vector.join(gradients))
 
 
 def _architecture_gradient(model, batch, outer, at, extent):
@@ -289,13 +200,13 @@ def _architecture_gradient(model, batch, outer, at, extent):
     derivative = tf.concat(gradients[count:], axis=0)
     if model.architecture.is_second_order:
         direction = model.weight_vector.join(gradients[:count])
-        direction = at.learning_rate * _sum_over_replicas(direction)
+        direction = at.learning_rate * sum_over_replicas(direction)
         (mixed,) = outer.along(
             model.rule.pullback(at, direction, extent),
             outer_tape.ARCHITECTURE,
         )
         derivative -= tf.concat(mixed, axis=0)
-    return _sum_over_replicas(derivative)
+    return sum_over_replicas(derivative)
 
 
 def _search_gradients(model, batch, weights, parameters):
@@ -303,11 +214,9 @@ def _search_gradients(model, batch, weights, parameters):
     images, labels = batch
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     values = model.weight_vector.split(weights)
-    mapping = list(zip(model.weight_vector.variables, values, strict=True))
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([*values, *parameters])
-        with _ReadOnly(state_mapping=mapping):
-            predictions = model.network(images, training=True)
+        predictions = inner_pass.predictions_at(model, images, values)
         # Outside of `own.given`: what judges has the defaults.
         losses = model.loss_object.call(labels, predictions)
         loss = tf.reduce_mean(losses) / replicas
@@ -316,28 +225,3 @@ def _search_gradients(model, batch, weights, parameters):
         [*values, *parameters],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-
-
-class _ReadOnly(keras.StatelessScope):
-    """Runs a model at given weights and lets nothing of it move.
-
-    Normalisation statistics and seeds keep their values: what the search
-    loss needs of them it computes from its own batch. Keras' own scope would
-    hand an update on to the next call of the layer; one made in the branch of
-    a choice cannot be read outside of it.
-    """
-
-    def add_update(self, update):
-        del update
-
-
-def _fold(seed, use, index):
-    """Returns the seed of one use of a step's seed."""
-    return tf.random.experimental.stateless_fold_in(
-        tf.random.experimental.stateless_fold_in(seed, use), index
-    )
-
-
-def _sum_over_replicas(tensor):
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)

@@ -2,6 +2,42 @@
 
 A method is a row of three parts; each can be replaced or switched off. There
 is no class for a combination: what is off is `None`.
+
+| method     | architecture        | augmentation       | hyperparameters      |
+|------------|---------------------|--------------------|----------------------|
+| auto       | DSNAS               | influence          | hypergradient        |
+| autohas    | Reinforce           |                    | AutoHAS              |
+| darts      | DARTS               |                    |                      |
+| dha        | ISTA                | pairs, DHA's loss  | one-step             |
+| diffautoml | DSNAS               | relaxed            | one-step             |
+| dsnas      | DSNAS               |                    |                      |
+| gdas       | GDAS                |                    |                      |
+
+Those of the papers do what the papers do, as far as one run that delivers its
+weights allows. What all of them have otherwise than published: step sizes of
+what is searched suit a run of some thousand steps, where published ones are
+for some hundred thousand (DHA: Adam at 3e-4 for codes, SGD at 1e-8 for the
+hyperparameters; DSNAS: Adam at 1e-3); learning rate and decay have the bounds
+that suit the optimizer, and the rate starts where a range test says and is a
+factor of the base schedule; the search split is disjoint from what trains the
+weights, which the code of DHA does not see to.
+
+`"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
+every step. The paper trains what it found anew; here training goes on.
+
+`"dha"`: Zhou et al., "DHA", TMLR 2022, and its code. Codes of 7 numbers,
+measured by uniform matrices, follow the training loss, and nothing is tried
+beside what is kept. A policy over the ordered pairs of 14 operations, at
+random magnitudes, moves by its loss; the sign is
+`keras_dha.augmentation.estimators.DHA(adversarial=...)`. Hyperparameters
+follow the one-step hypergradient at every step. Left out: the fixed Cutout
+behind the policy, and magnitudes that are weaker in the search.
+
+`"diffautoml"`: "DiffAutoML", ICLR 2021 submission. DSNAS as published, with
+a margin of 0.3 and a search of a third of the run (80 of 240 epochs), a
+relaxed policy, and the one-step hypergradient at every step. The relaxed
+policy follows the search loss after the step; the paper's follows the
+training loss, which would choose what is easy.
 """
 
 from typing import NamedTuple
@@ -12,9 +48,13 @@ from keras_dha.architecture import spaces
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import GDAS
+from keras_dha.architecture.strategies import ISTA
+from keras_dha.architecture.strategies import Reinforce
 from keras_dha.architecture.strategies import Strategy
+from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.hypergradient import DISCOUNTED
 from keras_dha.hyperparameters.hypergradient import HORIZONS
+from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.quantities import validated
 
@@ -24,21 +64,59 @@ class Parts(NamedTuple):
 
     Attributes:
         strategy: `Strategy` of the architecture search.
-        augmentation: `"auto"` or a `DifferentiableAugmentation`.
+        augmentation: `"auto"`, arguments of a `DifferentiableAugmentation`
+            as a dict, or the layer itself.
         hyperparameters: Dict from name to number or `Range`; `"auto"` for
-            what suits the optimizer.
+            what suits the optimizer; or an `AutoHAS` that holds these.
         horizon: `hypergradient.Horizon` by which they are learned.
+        outer_every: Integer, steps from one outer step to the next.
     """
 
     strategy: object
     augmentation: object
-    hyperparameters: dict | str | None
+    hyperparameters: object
     horizon: Horizon = DISCOUNTED
+    outer_every: int = 8
+
+    @property
+    def values(self):
+        """What is asked of the hyperparameters, whoever learns them."""
+        asked = self.hyperparameters
+        return asked.values if isinstance(asked, AutoHAS) else asked
+
+
+# The fourteen of the code of DHA. Not its magnitudes, which are not monotone.
+DHA_POLICY = {
+    "operations": (
+        *("AutoContrast", "Equalize", "Identity", "Rotate", "Posterize"),
+        *("Solarize", "Color", "Contrast", "Brightness", "Sharpness"),
+        *("ShearX", "ShearY", "TranslateX", "TranslateY"),
+    ),
+    "length": 2,
+    "shift": None,
+    "clean": 0.0,
+    "estimator": "dha",
+}
 
 
 METHODS = {
     "auto": lambda: Parts(DSNAS(), "auto", "auto"),
+    "autohas": lambda: Parts(Reinforce(), None, AutoHAS(), outer_every=1),
     "darts": lambda: Parts(DARTS(), None, None),
+    "dha": lambda: Parts(
+        ISTA(measurement="uniform", exploration=0.0),
+        DHA_POLICY,
+        "auto",
+        ONE_STEP,
+        outer_every=1,
+    ),
+    "diffautoml": lambda: Parts(
+        DSNAS(until=1 / 3),
+        {"estimator": "relaxed"},
+        "auto",
+        ONE_STEP,
+        outer_every=1,
+    ),
     "dsnas": lambda: Parts(DSNAS(), None, None),
     "gdas": lambda: Parts(GDAS(), None, None),
 }
@@ -54,12 +132,19 @@ SPACES = {
 }
 
 
-def parts(method, strategy, augmentation, hyperparameters, horizon="auto"):
+def parts(
+    method,
+    strategy,
+    augmentation,
+    hyperparameters,
+    horizon="auto",
+    outer_every="auto",
+):
     """Returns the `Parts` of a method with the given ones in their place.
 
     Args:
         method: Name of a method.
-        strategy, augmentation, hyperparameters, horizon: As
+        strategy, augmentation, hyperparameters, horizon, outer_every: As
             `keras_dha.AutoModel` takes them; `"auto"` keeps the method's.
     """
     if method not in METHODS:
@@ -72,17 +157,39 @@ def parts(method, strategy, augmentation, hyperparameters, horizon="auto"):
         row = row._replace(strategy=_checked_strategy(strategy))
     if not isinstance(augmentation, str) or augmentation != "auto":
         row = row._replace(augmentation=_checked_augmentation(augmentation))
-    if hyperparameters is None or isinstance(hyperparameters, dict):
-        values = validated(hyperparameters or {})
-        row = row._replace(hyperparameters=values or None)
-    elif hyperparameters != "auto":
-        raise ValueError(
-            "`hyperparameters` must be 'auto', None or a dict. "
-            f"Received: hyperparameters={hyperparameters!r}"
+    row = row._replace(
+        hyperparameters=_checked_hyperparameters(
+            row.hyperparameters, hyperparameters
         )
+    )
     if horizon != "auto":
+        if isinstance(row.hyperparameters, AutoHAS):
+            raise ValueError(
+                "AutoHAS learns by reward and has no horizon: leave "
+                "horizon='auto', or give `hyperparameters` as a dict to a "
+                f"method with hypergradients. Received: horizon={horizon!r}"
+            )
         row = row._replace(horizon=_checked_horizon(horizon))
+    if outer_every != "auto":
+        row = row._replace(outer_every=outer_every)
     return row
+
+
+def _checked_hyperparameters(of_method, given):
+    """Returns what is given; a method keeps its engine for other values."""
+    if isinstance(given, AutoHAS):
+        return given
+    if isinstance(given, str) and given == "auto":
+        return of_method
+    if given is not None and not isinstance(given, dict):
+        raise ValueError(
+            "`hyperparameters` must be 'auto', None, a dict or a "
+            f"`keras_dha.AutoHAS`. Received: hyperparameters={given!r}"
+        )
+    values = validated(given or {})
+    if values and isinstance(of_method, AutoHAS):
+        return of_method.with_values(values)
+    return values or None
 
 
 def _checked_horizon(horizon):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_dha.hyperparameters.learned import AUTO
-from keras_dha.hyperparameters.learned import DEFAULTS
+from keras_dha.hyperparameters.engine import AUTO
+from keras_dha.hyperparameters.engine import DEFAULTS
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW

@@ -232,6 +232,7 @@ class Run:
                     "learned": name in learned.learned,
                     "at_bounds": list(self.at_bounds.get(name, (0.0, 0.0))),
                     **self._rates.get(name, {}),
+                    **learned.described(name),
                 }
                 for name in learned.quantities
             },
@@ -388,9 +389,10 @@ class Run:
         return {k: float(v) for k, v in results.items() if k != "loss"}
 
     def _trajectory(self):
-        """Returns the current values of all that is learned by gradient."""
+        """Returns the current values of all that is learned."""
         learned = self.joint.hyperparameters
         logs = {key: float(learned.current(key)) for key in learned.learned}
+        logs |= learned.logs()
         if self.joint.policy.augmentation is not None:
             logs["policy_entropy"] = (
                 self.joint.policy.augmentation.policy().entropy

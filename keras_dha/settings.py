@@ -45,12 +45,14 @@ class Settings:
         Args:
             is_image: Whether the data are images, which can be augmented.
         """
-        values = optimizers.resolved(self.optimizer, self.parts.hyperparameters)
+        values = optimizers.resolved(self.optimizer, self.parts.values)
         policy = self.parts.augmentation is not None and is_image
         strategy = self.parts.strategy
-        bilevel = strategy is not None and strategy.is_bilevel
+        judged = strategy is not None and (
+            strategy.is_bilevel or strategy.is_rewarded
+        )
         ranges = any(q.is_learned for q in quantities.listed(values))
-        return policy or bilevel or ranges
+        return policy or judged or ranges
 
 
 def checked(
@@ -72,24 +74,28 @@ def checked(
             "`search_split` must be in (0, 0.5]. "
             f"Received: search_split={search_split}"
         )
-    if not isinstance(outer_every, int) or outer_every < 1:
+    if outer_every != "auto" and (
+        not isinstance(outer_every, int) or outer_every < 1
+    ):
         raise ValueError(
-            "`outer_every` must be an integer of at least 1. "
+            "`outer_every` must be 'auto' or an integer of at least 1. "
             f"Received: outer_every={outer_every}"
         )
     if seed is None:
         seed = np.random.default_rng().integers(2**31)
     else:
         arguments.check_integer("seed", seed)
+    parts = methods.parts(
+        *(method, strategy, augmentation, hyperparameters),
+        *(horizon, outer_every),
+    )
     return Settings(
         builder=methods.space_builder(search_space),
-        parts=methods.parts(
-            method, strategy, augmentation, hyperparameters, horizon
-        ),
+        parts=parts,
         base_schedule=schedules.checked(base_schedule),
         target=Target.of(target),
         search_split=search_split,
-        outer_every=outer_every,
+        outer_every=parts.outer_every,
         seed=int(seed),
         optimizer=optimizers.read("sgd"),
     )

@@ -2,8 +2,8 @@ import keras
 import pytest
 
 from keras_dha import optimizers
-from keras_dha.hyperparameters.learned import AUTO
-from keras_dha.hyperparameters.learned import DEFAULTS
+from keras_dha.hyperparameters.engine import AUTO
+from keras_dha.hyperparameters.engine import DEFAULTS
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW

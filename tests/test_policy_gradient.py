@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_dha import joint_step
+from keras_dha import inner_pass
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
@@ -81,7 +81,7 @@ def test_mean_over_choices_is_the_gradient_of_the_expected_search_loss(
             sub_policy=tf.constant(picked)
         )
         monkeypatch.setattr(
-            joint_step,
+            inner_pass,
             "_augment",
             lambda model, images, seed, c=choices: (
                 c,

@@ -50,7 +50,9 @@ def main():
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--outer-every", type=int)
-    parser.add_argument("--strategy", help="DSNAS, GDAS, DARTS or ISTA")
+    parser.add_argument(
+        "--strategy", help="name of a `keras_dha.strategies` class"
+    )
     parser.add_argument("--operation", choices=OPERATIONS)
     parser.add_argument("--clean", type=float)
     parser.add_argument(

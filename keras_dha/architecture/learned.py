@@ -61,6 +61,16 @@ class LearnedArchitecture(keras.layers.Layer):
         return self.is_searched and self.strategy.is_bilevel
 
     @property
+    def is_rewarded(self):
+        """Whether decisions follow the reward of temporary weights."""
+        return self.is_searched and self.strategy.is_rewarded
+
+    @property
+    def is_one_level(self):
+        """Whether decisions follow the training loss."""
+        return self.is_searched and not (self.is_bilevel or self.is_rewarded)
+
+    @property
     def is_second_order(self):
         """Whether the inner step is differentiated by the architecture."""
         return self.is_bilevel and self.strategy.order == 2
@@ -73,6 +83,12 @@ class LearnedArchitecture(keras.layers.Layer):
         """Ends the warm-up: from here on the architecture moves."""
         if not float(self.rate.numpy()):
             self.rate.assign(self.strategy.learning_rate)
+
+    def is_moving(self):
+        """Returns whether the warm-up is over, a boolean scalar."""
+        if not self.is_searched:
+            return False
+        return ops.convert_to_tensor(self.rate) > 0
 
     def advance_to(self, progress):
         """Tells the strategy how much of the search is done.
@@ -134,6 +150,17 @@ class LearnedArchitecture(keras.layers.Layer):
         for decision, size in zip(self.decisions, self.sizes, strict=True):
             decision.parameter.assign(moved[begin : begin + size])
             begin += size
+
+    def follow_reward(self, advantage):
+        """Moves the logits along the score of what is sampled.
+
+        Args:
+            advantage: Scalar, the reward of the sample less the baseline.
+        """
+        if self.is_rewarded:
+            scores = [self.strategy.score(d) for d in self.decisions]
+            advantage = ops.cast(advantage, "float32")
+            self.update(-advantage * ops.concatenate(scores))
 
     def harden(self):
         """Freezes the decisions that are made; returns those it froze.

@@ -31,6 +31,7 @@ OTHER = {
     "scale": 0.5,
     "exploration": 0.0,
     "tolerance": 1e-2,
+    "reward": "loss",
 }
 
 

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dha.hyperparameters.engine import DEFAULTS
 from keras_dha.hyperparameters.hypergradient import HORIZONS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
-from keras_dha.hyperparameters.learned import DEFAULTS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.inner_update import Extent

@@ -32,11 +32,14 @@ class Strategy:
         mixes: Whether all candidates run in training, weighted.
         is_bilevel: Whether decisions follow the search loss rather than the
             training loss.
+        is_rewarded: Whether decisions follow the reward of temporary weights
+            rather than a gradient; then it implements `score`.
         progress: Share of the search that is done, in [0, 1].
     """
 
     mixes = False
     is_bilevel = False
+    is_rewarded = False
     progress = 0.0
 
     def __init__(self, learning_rate, margin, warmup, until):
@@ -119,6 +122,16 @@ class Strategy:
         """
         raise NotImplementedError(
             f"`{type(self).__name__}` must implement `coefficients()`."
+        )
+
+    def score(self, decision):
+        """Returns the gradient of log p of what is sampled, `(K,)`.
+
+        Args:
+            decision: `keras_dha.Decision`.
+        """
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `score()`."
         )
 
     def harden(self, decisions):

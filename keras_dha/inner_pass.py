@@ -1,0 +1,214 @@
+"""The inner pass: what one training batch says of the weights.
+
+    x~         = augment(x_T; p), mixed              sampled for each image
+    g, g_a     = grad_{w,a} mean_i L_i(w, a, h; x~_i)         one backward
+
+and what an inner step is made from. The step that is taken and a temporary
+one, which is not, have it in common.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_dha import pairing
+from keras_dha.hyperparameters import own
+from keras_dha.hyperparameters import training_loss
+from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
+from keras_dha.hyperparameters.quantities import MIXUP
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
+
+# What the seed of a step is for; each use has draws of its own.
+PATHS, CHOICES, TRANSFORMS, MIXING, VALUES, TEMPORARY = range(6)
+
+
+class Pass(NamedTuple):
+    """The result of an inner pass on this replica's share of a batch.
+
+    Attributes:
+        choices: What was drawn for the images, or `None` without a policy.
+        inputs: The images as the network saw them.
+        share: How much of each label is its partner's, or `None`.
+        predictions: Of the network.
+        losses: L_i, shape `(n,)`.
+        loss: Scalar, this replica's part of the mean loss.
+        gradient: This replica's part of g, shape `(P,)`.
+        credit: This replica's part of g_a, shape `(A,)`.
+    """
+
+    choices: object
+    inputs: object
+    share: object
+    predictions: object
+    losses: object
+    loss: object
+    gradient: object
+    credit: object
+
+
+def sample(model, seed, explores):
+    """Draws a path, and values of the hyperparameters that are sampled.
+
+    Args:
+        model: `keras_dha.joint_model.JointModel`.
+        seed: int32 tensor of shape `(2,)`.
+        explores: Boolean scalar, whether values are sampled; else they are
+            what is expected of them.
+    """
+
+    def uniform(use, index, shape):
+        return tf.random.stateless_uniform(
+            shape, fold(seed, use, index), minval=1e-6
+        )
+
+    model.architecture.sample(lambda k, size: uniform(PATHS, k, [size]))
+    model.hyperparameters.sample(
+        lambda shape: uniform(VALUES, 0, shape), explores
+    )
+
+
+def run(model, batch, seed, values, factors=None):
+    """Returns the `Pass` of a batch, along the path that was sampled.
+
+    Args:
+        model: `keras_dha.joint_model.JointModel`.
+        batch: Pair (images, labels), this replica's share.
+        seed: int32 tensor of shape `(2,)`.
+        values: Dict of what acts through the training loss.
+        factors: `(n,)`, unit factors of the losses, or `None`.
+    """
+    images, labels = batch
+    if factors is None:
+        factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
+    choices, inputs, share = _augment(model, images, seed)
+    if MIXUP in values:
+        inputs, share = _mix_up(values[MIXUP], inputs, seed)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    parameters = model.architecture.parameters()
+    weights = model.weight_vector.tensors()
+    with tf.GradientTape() as tape:
+        with own.given(values) as used:
+            predictions = model.network(inputs, training=True)
+            losses = pairing.mixed_losses(
+                lambda truth: training_loss.smoothed(
+                    model.loss_object,
+                    truth,
+                    predictions,
+                    values.get(LABEL_SMOOTHING),
+                ),
+                labels,
+                share,
+            )
+            penalties = model.network.losses
+        losses = tf.cast(losses, factors.dtype)
+        loss = tf.reduce_sum(factors * losses)
+        loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
+        if penalties:
+            penalty = tf.add_n(penalties) / replicas
+            loss += tf.cast(penalty, loss.dtype)
+    model.hyperparameters.check_used(used)
+    gradients = tape.gradient(
+        loss,
+        weights + parameters,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    credit = gradients[len(weights) :] or [tf.zeros([0])]
+    gradient = model.weight_vector.join(gradients[: len(weights)])
+    return Pass(
+        *(choices, inputs, share, predictions, losses, loss),
+        gradient=gradient,
+        credit=tf.cast(tf.concat(credit, axis=0), gradient.dtype),
+    )
+
+
+def _augment(model, images, seed):
+    context = tf.distribute.get_replica_context()
+    return model.policy.augment(
+        images,
+        (fold(seed, CHOICES, 0), fold(seed, TRANSFORMS, 0)),
+        context.replica_id_in_sync_group,
+        context.num_replicas_in_sync,
+    )
+
+
+def _mix_up(strength, images, seed):
+    """Returns mixed images and the share of each one's partner."""
+    context = tf.distribute.get_replica_context()
+    share = training_loss.draw_shares(
+        strength,
+        images.shape[0] or tf.shape(images)[0],
+        fold(seed, MIXING, 0),
+        context.replica_id_in_sync_group,
+        context.num_replicas_in_sync,
+    )
+    return pairing.blended(images, share), share
+
+
+def step_from(model, gradient, schedule, count):
+    """Returns the rule's `Inputs` and `Extent` of a step from here.
+
+    Args:
+        model: `keras_dha.joint_model.JointModel`.
+        gradient: g of all replicas, shape `(P,)`.
+        schedule: Scalar, the base schedule's factor of the rate.
+        count: Scalar, number of the step, from 1.
+    """
+    hyperparameters, vector = model.hyperparameters, model.weight_vector
+    at = Inputs(
+        vector.read(),
+        # Tensors: a variable would be read after the step has changed it.
+        tuple(tf.convert_to_tensor(slot) for slot in model.slots),
+        gradient,
+        schedule * hyperparameters.value("learning_rate"),
+        hyperparameters.value("weight_decay"),
+        hyperparameters.value("momentum"),
+    )
+    decayed = tf.constant(vector.decayed)
+    extent = Extent(
+        tf.ones_like(decayed) if model.rule.decays_all else decayed,
+        vector.active(),
+        vector.sizes,
+        tf.convert_to_tensor(count),
+    )
+    return at, extent
+
+
+class ReadOnly(keras.StatelessScope):
+    """Runs a model at given weights and lets nothing of it move.
+
+    Normalisation statistics and seeds keep their values: what a loss needs
+    of them it computes from its own batch. Keras' own scope would hand an
+    update on to the next call of the layer; one made in the branch of a
+    choice cannot be read outside of it.
+    """
+
+    def add_update(self, update):
+        del update
+
+
+def predictions_at(model, images, values):
+    """Returns the network's predictions at weights other than its own.
+
+    Args:
+        model: `keras_dha.joint_model.JointModel`; nothing of it moves.
+        images: Tensor.
+        values: List of tensors, shaped as its weights.
+    """
+    mapping = list(zip(model.weight_vector.variables, values, strict=True))
+    with ReadOnly(state_mapping=mapping):
+        return model.network(images, training=True)
+
+
+def fold(seed, use, index):
+    """Returns the seed of one use of a step's seed."""
+    return tf.random.experimental.stateless_fold_in(
+        tf.random.experimental.stateless_fold_in(seed, use), index
+    )
+
+
+def sum_over_replicas(tensor):
+    """Returns the sum of a tensor over all replicas."""
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
