@@ -76,8 +76,9 @@ class Reward(keras.layers.Layer):
 
         0 for the first one, which has nothing to be compared with.
         """
-        count = ops.convert_to_tensor(self.count)
-        average = ops.convert_to_tensor(self.average)
+        # Not those of Keras, which would be read once they have moved.
+        count = tf.convert_to_tensor(self.count)
+        average = tf.convert_to_tensor(self.average)
         weight = 1.0 - ops.power(ops.cast(_MEMORY, count.dtype), count)
         baseline = average / ops.maximum(weight, 1e-6)
         self.average.assign(_MEMORY * average + (1.0 - _MEMORY) * reward)

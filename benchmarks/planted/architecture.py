@@ -62,8 +62,11 @@ def architecture(seeds=10, epochs=20, strategy="DSNAS"):
     for seed in range(seeds):
         model = keras_dha.AutoModel(
             space,
-            method="dsnas",
+            # The one row that looks at the search split at every step.
+            method="autohas" if strategy == "Reinforce" else "dsnas",
             strategy=getattr(keras_dha.strategies, strategy)(),
+            augmentation=None,
+            hyperparameters=None,
             seed=seed,
         )
         model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)

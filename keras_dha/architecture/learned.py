@@ -47,7 +47,11 @@ class LearnedArchitecture(keras.layers.Layer):
 
     def _zeros(self, name, shape=()):
         return self.add_weight(
-            name=name, shape=shape, initializer="zeros", trainable=False
+            name=name,
+            shape=shape,
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
         )
 
     @property
