@@ -18,6 +18,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
+from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 
@@ -59,6 +60,45 @@ def space(shape, num_classes):
     return keras.Model(
         inputs, layers.Dense(num_classes, activation="softmax")(x)
     )
+
+
+@pytest.mark.parametrize("reward", ["accuracy", "loss"])
+def test_two_replicas_get_the_reward_of_one_device(reward):
+    """Same samples, same reward, and so the same logits on every replica."""
+
+    def trained(distribution):
+        with distribution.scope():
+            model = AutoModel(
+                space,
+                seed=3,
+                method="autohas",
+                strategy=strategies.Reinforce(until=0.7, reward=reward),
+                hyperparameters=AutoHAS(
+                    {
+                        "learning_rate": Range(0.01, 1.0, start=0.2),
+                        "label_smoothing": Range(0.01, 0.4),
+                    },
+                    reward=reward,
+                ),
+            )
+        model.fit(X, Y, epochs=2, batch_size=BATCH, verbose=0)
+        return model
+
+    one, two = trained(one_device()), trained(two_replicas())
+    for name, values in one.result.history.items():
+        np.testing.assert_allclose(
+            two.result.history[name], values, rtol=1e-3, err_msg=name
+        )
+    for name in ("learning_rate", "label_smoothing"):
+        ours, theirs = (
+            m.result.hyperparameters[name]["probabilities"] for m in (one, two)
+        )
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+        assert np.ptp(np.diff(np.log(ours))) > 1e-2  # it went somewhere
+    for variable in two.joint.variables:
+        np.testing.assert_array_equal(
+            *variable.value.values, err_msg=variable.path
+        )
 
 
 @functools.cache

@@ -1,10 +1,18 @@
+import functools
+from unittest.mock import ANY
+
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_dha import methods
 from keras_dha.architecture import strategies
+from keras_dha.architecture.choice import Choice
+from keras_dha.augmentation import estimators
 from keras_dha.auto_model import AutoModel
+from keras_dha.hyperparameters.autohas import AutoHAS
+from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from tests.architecture.test_own_models import tabular
 
 
@@ -48,6 +56,95 @@ def test_a_two_level_method_holds_out_what_it_learns_from(name, held_out):
     genes = model.result.genotype.values()
     probabilities = [p for g in genes for p in g["probabilities"].values()]
     assert np.ptp(probabilities) > 1e-3  # the search went somewhere
+
+
+PAPERS = {
+    "autohas": (strategies.Reinforce, AutoHAS, False),
+    "dha": (strategies.ISTA, str, True),
+    "diffautoml": (strategies.DSNAS, str, True),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_methods_of_papers(name):
+    strategy, hyperparameters, augments = PAPERS[name]
+    row = methods.parts(name, "auto", "auto", "auto")
+    assert type(row.strategy) is strategy
+    assert type(row.hyperparameters) is hyperparameters
+    assert row.values == "auto"
+    assert (row.augmentation is not None) is augments
+    assert row.outer_every == 1
+    assert methods.parts(name, "auto", "auto", "auto", "auto", 4) == (
+        row._replace(outer_every=4, strategy=ANY, hyperparameters=ANY)
+    )
+    if augments:
+        assert row.horizon == ONE_STEP
+
+
+def test_the_policy_of_dha():
+    joint, _ = fitted("dha")
+    layer = joint.policy.augmentation
+    # Fourteen operations of the paper, less the one that needs colours.
+    assert len(layer.active_operations) == 13
+    assert layer.distribution.variables.sub_policy.shape == (13 * 13,)
+    assert (layer.clean, layer.shift, layer.flip) == (0.0, None, 0.5)
+    assert type(layer.estimator) is estimators.DHA
+    assert layer.estimator.adversarial
+    # Magnitudes are not learned.
+    assert np.ptp(layer.distribution.variables.magnitude.numpy()) == 0
+    assert np.any(layer.distribution.variables.sub_policy.numpy())
+    rgb = methods.METHODS["dha"]().augmentation
+    assert len(rgb["operations"]) == 14
+
+
+@functools.cache
+def fitted(name):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.uniform(0, 60, (60, 8, 8)) + 60.0 * y[:, None, None]
+
+    def space(shape, classes):
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input(shape)
+        x = layers.Rescaling(1 / 128, offset=-1)(x)
+        x = layers.Reshape((8, 8, 1))(x)
+        x = layers.BatchNormalization()(layers.Conv2D(4, 3)(x))
+        branch = Choice(
+            [layers.Conv2D(4, k, padding="same", name=f"c{k}") for k in (1, 3)],
+            name="branch",
+        )(x)
+        x = layers.BatchNormalization()(layers.Add()([x, branch]))
+        x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+        return keras.Model(inputs, layers.Dense(classes, "softmax")(x))
+
+    model = AutoModel(space, method=name, seed=0)
+    model.fit(x.astype("uint8"), y, epochs=3, batch_size=18, verbose=0)
+    return model.joint, model.result
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["autohas", "dha", pytest.param("diffautoml", marks=pytest.mark.slow)],
+)
+def test_methods_of_papers_run(name):
+    joint, result = fitted(name)
+    assert set(result.genotype) == {"branch"}
+    for key in ("learning_rate", "weight_decay"):
+        assert result.hyperparameters[key]["learned"]
+        path = [result.hyperparameters[key]["start"], *result.history[key]]
+        assert len(set(path)) > 2, key
+    assert (result.policy is not None) == PAPERS[name][2]
+    if result.policy:
+        assert len(set(result.history["policy_entropy"])) == 3
+    assert type(joint.network).__module__.startswith("keras.")
+
+
+def test_the_table_of_the_command_line_is_complete():
+    from keras_dha import cli
+
+    text = cli.COMMANDS["fit"].flags().help()
+    for name in methods.METHODS:
+        assert name in text
 
 
 class Steps(keras.callbacks.Callback):

@@ -24,6 +24,7 @@ ALL = [
     strategies.DSNAS,
     strategies.GDAS,
     strategies.ISTA,
+    strategies.Reinforce,
 ]
 
 

@@ -52,7 +52,7 @@ class Reinforce(SinglePath):
 
     def __init__(
         self,
-        learning_rate=0.1,
+        learning_rate=0.02,
         margin=0.5,
         warmup=0.1,
         until=0.5,
