@@ -185,6 +185,7 @@ class ReadOnly(keras.StatelessScope):
     """
 
     def add_update(self, update):
+        """Drops an update that a layer asks for."""
         del update
 
 

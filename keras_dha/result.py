@@ -21,7 +21,8 @@ class SearchResult:
             "at_bounds"}`, the last one the shares of updates that ended at
             the lower and the upper bound. A learning rate is the multiplier
             of the base schedule, and has `"steps"` and `"rates"` as well,
-            what the two came to in the course of the run.
+            what the two came to in the course of the run. What AutoHAS
+            learned has its `"basis"` and its `"probabilities"`.
         history: Dict from a quantity's name to its values, one an epoch; the
             values of "policy" are dicts from an operation to its
             `probability` and `magnitude`, its `share` of all that was done

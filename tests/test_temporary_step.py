@@ -138,6 +138,21 @@ def test_nothing_of_it_is_left():
         np.testing.assert_array_equal(b, a)
 
 
+def test_a_policy_is_learned_beside_it():
+    """By the search gradient, at weights that are averaged for it alone."""
+    joint = everything(augmented=True)
+    assert joint.learns_by_reward and joint.learns_through_average
+    layer = joint.policy.augmentation
+    before = layer.distribution.variables.sub_policy.numpy()
+    averaged = joint.hyperparameters.averaged.numpy()
+    joint.train_step(data(3, 12), 0.5, data(9, 6))
+    after = layer.distribution.variables.sub_policy.numpy()
+    assert np.all(np.abs(after - before) > 1e-3)
+    kept = 0.98 * averaged + 0.02 * joint.weight_vector.read().numpy()
+    np.testing.assert_allclose(joint.hyperparameters.averaged, kept, atol=1e-6)
+    assert float(joint.hyperparameters.count) == 1
+
+
 @pytest.mark.parametrize("reward", ["accuracy", "loss"])
 def test_mean_over_all_samples_is_the_gradient_of_the_expected_reward(
     float64,  # noqa: F811

@@ -1,1 +1,1 @@
-"""Hyperparameter search: ranges, hypergradients, range test."""
+"""Hyperparameter search: ranges, hypergradients, AutoHAS, range test."""

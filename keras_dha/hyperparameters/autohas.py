@@ -52,6 +52,10 @@ class AutoHAS:
     by the same samples and rewards) or without one. Each outer step takes a
     temporary step more than a plain one.
 
+    What a sample is worth is seen one step further only: that tells a ruinous
+    value from a sound one, but hardly a learning rate that is slow from one
+    that is fast. So leave its start to the range test, or give a good one.
+
     Args:
         values: `"auto"` for what suits the optimizer, or a dict as
             `keras_dha.AutoModel(hyperparameters=...)` takes it.
