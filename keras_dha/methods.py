@@ -31,7 +31,8 @@ beside what is kept. A policy over the ordered pairs of 14 operations, at
 random magnitudes, moves by its loss; the sign is
 `keras_dha.augmentation.estimators.DHA(adversarial=...)`. Hyperparameters
 follow the one-step hypergradient at every step. Left out: the fixed Cutout
-behind the policy, and magnitudes that are weaker in the search.
+behind the policy, magnitudes that are weaker in the search, the auxiliary
+head, and clipping, which an optimizer with `global_clipnorm` brings.
 
 `"diffautoml"`: "DiffAutoML", ICLR 2021 submission. DSNAS as published, with
 a margin of 0.3 and a search of a third of the run (80 of 240 epochs), a

@@ -9,7 +9,9 @@ from benchmarks.planted.architecture import architecture
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("strategy", ["DSNAS", "GDAS", "DARTS", "ISTA"])
+@pytest.mark.parametrize(
+    "strategy", ["DSNAS", "GDAS", "DARTS", "ISTA", "Reinforce"]
+)
 def test_the_useful_branch_is_found(strategy):
     seeds = 3 if strategy == "DSNAS" else 2
     found = architecture(seeds=seeds, epochs=20, strategy=strategy)

@@ -236,6 +236,25 @@ def test_mean_over_all_samples_is_the_gradient_of_the_expected_reward(
     assert np.abs(mean).max() > 1e-3
 
 
+def test_one_advantage_moves_architecture_and_values():
+    joint = joint_model(space=network(normalised=False))
+    joint.reward.average.assign(0.5)
+    joint.reward.count.assign(1e4)  # so that the baseline is this average
+    temporary_step.learn_from_reward(
+        joint, data(0, 24), 1.0, data(1, 48), tf.constant([0, 3])
+    )
+    reward = (joint.reward.average.numpy() - 0.45) / 0.1
+    assert abs(reward - 0.5) > 0.02
+    (decision,) = find_decisions(joint.network)
+    for first, onehot in (
+        (joint.architecture.first, np.eye(3)[int(decision.sampled)]),
+        (joint.hyperparameters.first, joint.hyperparameters.combination),
+    ):
+        np.testing.assert_allclose(
+            first, -0.1 * (reward - 0.5) * (onehot - 1 / 3), rtol=1e-3
+        )
+
+
 def test_the_baseline_is_the_mean_of_rewards_before():
     reward, seen = Reward(), [0.2, 0.7, 0.4, 0.9]
     found = [float(reward.advantage(tf.constant(r))) for r in seen]
