@@ -13,7 +13,7 @@
     python -m benchmarks.planted learning_rate --start 0.0333 30
         started at these factors of the middle of a grid of nine fixed rates
     python -m benchmarks.planted weight_decay
-        the same for weight decay, at a fixed rate
+        the same for weight decay, the rate being learned as by default
 
 The last two keep their record run by run, and go on with it.
 

@@ -6,6 +6,7 @@ import keras_dha
 from benchmarks import images
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
+from keras_dha.hyperparameters.learned import AUTO
 
 # Nine fixed values; learning starts at the middle one times a factor.
 GRIDS = {
@@ -13,6 +14,12 @@ GRIDS = {
     "weight_decay": [float(x) for x in np.geomspace(5e-6, 5e-2, 9)],
 }
 RANGES = {"learning_rate": (1e-4, 10.0), "weight_decay": (1e-6, 0.5)}
+# What else is learned, in all arms: with a learning rate that does not suit
+# it, decay has the work of the rate to do.
+BESIDE = {
+    "learning_rate": {},
+    "weight_decay": {"learning_rate": AUTO["learning_rate"]},
+}
 
 
 def planted_value(
@@ -77,7 +84,7 @@ def _run(name, value, loaded, epochs, seed):
     model = keras_dha.AutoModel(
         strategy=None,
         augmentation=None,
-        hyperparameters={name: value},
+        hyperparameters={name: value, **BESIDE[name]},
         seed=seed,
     )
     model.fit(loaded.x_train, loaded.y_train, epochs=epochs, verbose=0)
