@@ -4,7 +4,8 @@
 
 Each run has a process of its own, the same images and test set, and the same
 seconds from the moment its data are there. What a search holds out comes
-from the training images; the test images are seen once, at the end.
+from the training images; the test images are seen once, at the end. The
+record is kept run by run and gone on with.
 """
 
 import argparse
@@ -17,9 +18,8 @@ import time
 
 import numpy as np
 
-from benchmarks import machine
-
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
+from benchmarks.record import RESULTS
+from benchmarks.record import Record
 
 
 def run_one(options):
@@ -68,30 +68,25 @@ def run_apart(options, name, seed):
 def table(record):
     """Returns the record as rows of Markdown, the best first."""
     lines = [
-        "| contestant | test accuracy, % | seconds | parameters |",
-        "|---|---|---|---|",
+        "| contestant | test accuracy, % | seeds | seconds | parameters |",
+        "|---|---|---|---|---|",
     ]
-    for name, summary in ranked(record):
+    for name in ranked(record):
+        accuracy = 100 * np.array(record.values(name))
+        deviation = np.std(accuracy, ddof=min(1, len(accuracy) - 1))
         lines.append(
-            f"| {name} | {100 * summary['mean']:.2f} ± "
-            f"{100 * summary['deviation']:.2f} | {summary['seconds']:.0f} | "
-            f"{summary['parameters']:.0f} |"
+            f"| {name} | {np.mean(accuracy):.2f} ± {deviation:.2f} | "
+            f"{len(accuracy)} | {np.mean(record.values(name, 'seconds')):.0f} "
+            f"| {np.mean(record.values(name, 'parameters')):.0f} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def ranked(record):
-    """Returns (name, summary) pairs, the most accurate first."""
-    summaries = {}
-    for name, runs in record["contestants"].items():
-        accuracy = [r["accuracy"] for r in runs]
-        summaries[name] = {
-            "mean": np.mean(accuracy),
-            "deviation": np.std(accuracy, ddof=min(1, len(runs) - 1)),
-            "seconds": np.mean([r["seconds"] for r in runs]),
-            "parameters": np.mean([r["parameters"] for r in runs]),
-        }
-    return sorted(summaries.items(), key=lambda item: -item[1]["mean"])
+    """Returns the names of the contestants, the most accurate first."""
+    return sorted(
+        record.content["runs"], key=lambda name: -np.mean(record.values(name))
+    )
 
 
 def picture(record, path):
@@ -100,17 +95,18 @@ def picture(record, path):
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    names = [name for name, _ in ranked(record)][::-1]
+    names = ranked(record)[::-1]
     for height, name in enumerate(names):
-        values = [100 * r["accuracy"] for r in record["contestants"][name]]
+        values = 100 * np.array(record.values(name))
         colour = "tab:orange" if name == "keras_dha" else "tab:blue"
         axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.5)
         axes.plot(np.mean(values), height, "|", color=colour, markersize=20)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("test accuracy, %")
+    settings = record.content["settings"]
     axes.set_title(
-        f"{record['dataset']}, {record['train_images']} images, "
-        f"{record['budget']:g} s each"
+        f"{settings['dataset']}, {settings['train_images']} images, "
+        f"{settings['budget']:g} s each"
     )
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
@@ -127,6 +123,9 @@ def main():
     parser.add_argument("--limit", type=int)
     parser.add_argument("--data", help="folder of the packed image files")
     parser.add_argument("--contestants", help="comma-separated names")
+    parser.add_argument(
+        "--anew", nargs="+", default=(), help="contestants to run again"
+    )
     parser.add_argument("--output")
     # Of one run apart; `seeds` is then its seed.
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -141,24 +140,26 @@ def main():
     if unknown:
         parser.error(f"unknown contestants {unknown}")
     data = images.load(options.dataset, options.limit, options.data)
-    record = {
-        "benchmark": "peers",
-        "machine": machine.describe(),
-        "dataset": options.dataset,
-        "train_images": len(data.x_train),
-        "test_images": len(data.x_test),
-        "budget": options.budget,
-        "contestants": {name: [] for name in names},
-    }
     path = pathlib.Path(
-        options.output or RESULTS / f"peers_{options.dataset}.json"
+        options.output
+        or RESULTS / f"peers_{options.dataset}_{len(data.x_train)}.json"
+    )
+    record = Record(
+        path,
+        "peers",
+        {
+            "dataset": options.dataset,
+            "train_images": len(data.x_train),
+            "test_images": len(data.x_test),
+            "budget": options.budget,
+        },
+        options.anew,
     )
     # Seed by seed, so that what else the machine does meets all of them.
     for seed in range(options.seeds):
         for name in names:
-            runs = record["contestants"][name]
-            runs.append({"seed": seed, **run_apart(options, name, seed)})
-            path.write_text(json.dumps(record, indent=2) + "\n")
+            if not record.has(name, seed):
+                record.add(name, seed, run_apart(options, name, seed))
     path.with_suffix(".md").write_text(table(record))
     picture(record, path.with_suffix(".png"))
 

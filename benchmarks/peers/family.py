@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import base_schedule
 from keras_dha import pace
-from keras_dha.phases import base_schedule
 
 # The hand-made choice: ResNet-8.
 BY_HAND = {
@@ -135,8 +135,8 @@ class Cosine(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         position = min(self._pace.position(0), self._pace.total - 1)
-        self.model.optimizer.learning_rate = self._rate * base_schedule(
-            position, self._pace.total
+        self.model.optimizer.learning_rate = self._rate * base_schedule.factor(
+            "warmup_cosine", position, self._pace.total
         )
 
     def on_train_batch_end(self, batch, logs=None):

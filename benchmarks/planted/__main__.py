@@ -13,7 +13,9 @@
     python -m benchmarks.planted learning_rate --start 0.0333 30
         started at these factors of the middle of a grid of nine fixed rates
     python -m benchmarks.planted weight_decay
-        the same for weight decay, at a fixed rate
+        the same for weight decay, the rate being learned as by default
+
+The last two keep their record run by run, and go on with it.
 
 An option that an experiment does not know is refused by it.
 """
@@ -62,20 +64,28 @@ def main():
     parser.add_argument("--grid", type=float, nargs="+")
     parser.add_argument("--dataset", choices=images.NAMES)
     parser.add_argument("--data", help="folder of the packed image files")
+    parser.add_argument("--only", help="prefix of the arms to run")
+    parser.add_argument(
+        "--anew", nargs="+", help="prefixes of arms to run again"
+    )
     parser.add_argument("--output")
     options = vars(parser.parse_args())
-    experiment, output = options.pop("experiment"), options.pop("output")
+    experiment = EXPERIMENTS[options.pop("experiment")]
     given = {k: v for k, v in options.items() if v is not None}
+    if experiment in (values.learning_rate, values.weight_decay):
+        experiment(**given)
+        return
+    output = given.pop("output", None)
     variant = [
         str(given[k])
         for k in ("strategy", "operation", "estimator", "clean", "dataset")
         if k in given
     ]
-    name = "_".join(["planted", experiment, *variant]).lower()
+    name = "_".join(["planted", experiment.__name__, *variant]).lower()
     record = {
         "benchmark": name,
         "machine": machine.describe(),
-        **EXPERIMENTS[experiment](**given),
+        **experiment(**given),
     }
     path = pathlib.Path(output or RESULTS / f"{name}.json")
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -4,6 +4,9 @@ import numpy as np
 
 import keras_dha
 from benchmarks import images
+from benchmarks.record import RESULTS
+from benchmarks.record import Record
+from keras_dha.hyperparameters.learned import AUTO
 
 # Nine fixed values; learning starts at the middle one times a factor.
 GRIDS = {
@@ -11,6 +14,12 @@ GRIDS = {
     "weight_decay": [float(x) for x in np.geomspace(5e-6, 5e-2, 9)],
 }
 RANGES = {"learning_rate": (1e-4, 10.0), "weight_decay": (1e-6, 0.5)}
+# What else is learned, in all arms: with a learning rate that does not suit
+# it, decay has the work of the rate to do.
+BESIDE = {
+    "learning_rate": {},
+    "weight_decay": {"learning_rate": AUTO["learning_rate"]},
+}
 
 
 def planted_value(
@@ -22,6 +31,9 @@ def planted_value(
     data=None,
     start=(1 / 30, 30),
     grid=None,
+    only="",
+    anew=(),
+    output=None,
 ):
     """Starts off the mark; compares with a grid of fixed values.
 
@@ -33,56 +45,62 @@ def planted_value(
         data: Folder of its packed files.
         start: Factors of the grid's middle at which learning starts.
         grid: The fixed values.
+        only: Prefix of the arms to run.
+        anew: Prefixes of the arms to run again.
+        output: Where the record is kept.
     """
+    benchmark = f"planted_{name}_{dataset}"
+    record = Record(
+        output or RESULTS / f"{benchmark}.json",
+        benchmark,
+        {"dataset": dataset, "epochs": epochs, "train_images": limit},
+        anew,
+    )
     loaded = images.load(dataset, limit, data)
-    grid = grid or GRIDS[name]
     middle = GRIDS[name][len(GRIDS[name]) // 2]
-    arms = {f"fixed {value:.4g}": value for value in grid}
+    arms = {f"fixed {value:.4g}": value for value in grid or GRIDS[name]}
     for factor in start:
-        arms[f"learned from {factor:.4g}x"] = keras_dha.Range(
-            *RANGES[name], start=middle * factor
-        )
-    record = {
-        "dataset": loaded.name,
-        "seeds": seeds,
-        "epochs": epochs,
-        "train_images": len(loaded.x_train),
-        "middle": middle,
-        "accuracies": {arm: [] for arm in arms},
-        "trajectories": {},
-        "undone": {},
-    }
+        value = keras_dha.Range(*RANGES[name], start=middle * factor)
+        arms[f"learned from {middle * factor:.4g}"] = value
     for seed in range(seeds):
         for arm, value in arms.items():
-            model = keras_dha.AutoModel(
-                strategy=None,
-                augmentation=None,
-                hyperparameters={name: value},
-                seed=seed,
-            )
-            model.fit(loaded.x_train, loaded.y_train, epochs=epochs, verbose=0)
-            _, accuracy = model.evaluate(loaded.x_test, loaded.y_test)
-            record["accuracies"][arm].append(accuracy)
-            if isinstance(value, keras_dha.Range):
-                path = model.result.history[name]
-                record["trajectories"].setdefault(arm, []).append(path)
-                undone = model.result.cost["undone"]
-                record["undone"].setdefault(arm, []).append(undone)
-    means = {arm: float(np.mean(a)) for arm, a in record["accuracies"].items()}
-    best = max(v for arm, v in means.items() if arm.startswith("fixed"))
-    behind = {
-        arm: best - mean
-        for arm, mean in means.items()
-        if arm.startswith("learned")
+            if arm.startswith(only) and not record.has(arm, seed):
+                record.add(arm, seed, _run(name, value, loaded, epochs, seed))
+    means = {
+        arm: float(np.mean(record.values(arm)))
+        for arm in record.content["runs"]
     }
-    return {**record, "means": means, "behind_best_fixed": behind}
+    fixed = [v for arm, v in means.items() if arm.startswith("fixed")]
+    behind = {
+        arm: max(fixed) - mean
+        for arm, mean in means.items()
+        if arm.startswith("learned") and fixed
+    }
+    record.write(means=means, behind_best_fixed=behind)
+
+
+def _run(name, value, loaded, epochs, seed):
+    """Trains once; returns what is kept of it."""
+    model = keras_dha.AutoModel(
+        strategy=None,
+        augmentation=None,
+        hyperparameters={name: value, **BESIDE[name]},
+        seed=seed,
+    )
+    model.fit(loaded.x_train, loaded.y_train, epochs=epochs, verbose=0)
+    _, accuracy = model.evaluate(loaded.x_test, loaded.y_test)
+    kept = {"accuracy": accuracy}
+    if isinstance(value, keras_dha.Range):
+        kept["path"] = model.result.history[name]
+        kept["undone"] = model.result.cost["undone"]
+    return kept
 
 
 def learning_rate(**options):
     """Plants a learning rate that is too low or too high."""
-    return planted_value("learning_rate", **options)
+    planted_value("learning_rate", **options)
 
 
 def weight_decay(**options):
     """Plants a weight decay that is too low or too high."""
-    return planted_value("weight_decay", **options)
+    planted_value("weight_decay", **options)

@@ -1,0 +1,73 @@
+"""A record on disk that grows run by run.
+
+Long measurements are made in parts: what a record holds is not run again, so
+a benchmark that was stopped goes on where it was, and one arm can be measured
+anew without the others.
+"""
+
+import json
+import os
+import pathlib
+
+from benchmarks import machine
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+class Record:
+    """The runs of one benchmark, by arm and seed, in one JSON file.
+
+    Args:
+        path: Where it is kept; read if it exists.
+        benchmark: Name of the benchmark.
+        settings: Dict of what all runs have in common. A file with others is
+            refused, as its runs could not be compared.
+        anew: Sequence of prefixes of arms whose runs are forgotten.
+    """
+
+    def __init__(self, path, benchmark, settings, anew=()):
+        self.path = pathlib.Path(path)
+        settings = json.loads(json.dumps(settings))
+        self.content = {
+            "benchmark": benchmark,
+            "machine": machine.describe(),
+            "settings": settings,
+            "runs": {},
+            "summary": {},
+        }
+        if not self.path.exists():
+            return
+        found = json.loads(self.path.read_text())
+        if found.get("settings") != settings:
+            raise ValueError(
+                f"{self.path} holds runs with other settings; give another "
+                f"--output. Received: settings={settings}, while the file "
+                f"has {found.get('settings')}"
+            )
+        self.content["runs"] = {
+            arm: runs
+            for arm, runs in found["runs"].items()
+            if not arm.startswith(tuple(anew))
+        }
+
+    def has(self, arm, seed):
+        """Whether an arm was run with a seed."""
+        return str(seed) in self.content["runs"].get(arm, {})
+
+    def add(self, arm, seed, values):
+        """Keeps the values of one run, a dict, and writes the file."""
+        self.content["runs"].setdefault(arm, {})[str(seed)] = values
+        self.write()
+
+    def values(self, arm, name="accuracy"):
+        """Returns one value of all runs of an arm, a list in order of seeds."""
+        runs = self.content["runs"].get(arm, {})
+        return [runs[seed][name] for seed in sorted(runs, key=int)]
+
+    def write(self, **summary):
+        """Writes the file, with what is known of all runs together."""
+        self.content["summary"] |= summary
+        text = json.dumps(self.content, indent=2) + "\n"
+        part = self.path.with_suffix(".part")
+        part.write_text(text)
+        os.replace(part, self.path)

@@ -1,0 +1,51 @@
+"""The benchmarks: too long to run here, but they must fit the library."""
+
+import importlib
+import json
+import pkgutil
+
+import pytest
+
+import benchmarks
+from benchmarks.record import Record
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports(name):
+    importlib.import_module(name)
+
+
+def test_a_record_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "record.json"
+    record = Record(path, "some", {"epochs": 2})
+    record.add("one", 0, {"accuracy": 0.5})
+    record.add("other", 10, {"accuracy": 0.3})
+    record.add("other", 2, {"accuracy": 0.2})
+    again = Record(path, "some", {"epochs": 2})
+    assert again.has("one", 0)
+    assert not again.has("one", 1)
+    assert again.values("other") == [0.2, 0.3]
+    again.write(best=0.5)
+    assert json.loads(path.read_text())["summary"] == {"best": 0.5}
+
+
+def test_an_arm_is_measured_anew(tmp_path):
+    path = tmp_path / "record.json"
+    record = Record(path, "some", {})
+    record.add("fixed 1", 0, {"accuracy": 0.5})
+    record.add("learned", 0, {"accuracy": 0.3})
+    again = Record(path, "some", {}, anew=("learned",))
+    assert again.has("fixed 1", 0)
+    assert not again.has("learned", 0)
+
+
+def test_runs_of_other_settings_are_not_mixed(tmp_path):
+    path = tmp_path / "record.json"
+    Record(path, "some", {"epochs": 2}).add("one", 0, {"accuracy": 0.5})
+    with pytest.raises(ValueError, match="other settings"):
+        Record(path, "some", {"epochs": 3})
