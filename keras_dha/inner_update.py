@@ -134,6 +134,14 @@ class UpdateRule:
             for new, old in zip(slots, tangent.slots, strict=True)
         )
 
+    def shrinking(self, at):
+        """Returns by what share of itself decay shortens w, per lambda.
+
+        Args:
+            at: `Inputs` of the step, of which rate and momentum are used.
+        """
+        return at.learning_rate
+
     def pullback(self, at, vector, extent):
         """Returns the derivative of <vector, u> by g, shape `(P,)`.
 
@@ -149,7 +157,7 @@ class UpdateRule:
         """Sums over what a norm is taken of."""
         if self.clipnorm is None:
             return ops.sum(vector)
-        return _sums(vector, extent.sizes)
+        return ops.repeat(sums(vector, extent.sizes), extent.sizes)
 
     def _clip(self, gradient, extent):
         # g <- g min(1, c / |g|)
@@ -217,11 +225,15 @@ def _scale(norm, square):
     return ops.minimum(1.0, norm * ops.rsqrt(ops.maximum(square, 1e-30)))
 
 
-def _sums(vector, sizes):
-    """Sums over each variable, repeated over its elements: `(P,)`."""
+def sums(vector, sizes):
+    """Returns the sums over each variable of a vector, `(variables,)`.
+
+    Args:
+        vector: Shape `(P,)`.
+        sizes: List of the variables' sizes; they sum to P.
+    """
     edges = [sum(sizes[:k]) for k in range(1, len(sizes))]
-    sums = [ops.sum(part) for part in ops.split(vector, edges)]
-    return ops.repeat(ops.stack(sums), sizes)
+    return ops.stack([ops.sum(part) for part in ops.split(vector, edges)])
 
 
 class AdamState(NamedTuple):

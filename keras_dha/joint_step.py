@@ -181,7 +181,7 @@ def _update_hyperparameters(model, direction, outer, at, extent, values, share):
         through_loss[MIXUP] = training_loss.mixup_hypergradient(
             influence, share, values[MIXUP], sum_over_replicas
         )
-    learned.update(direction, through_loss)
+    learned.update(direction, at, through_loss)
 
 
 def search_gradient(model, batch):

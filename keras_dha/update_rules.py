@@ -76,6 +76,10 @@ class SGD(UpdateRule):
             direction = sum_of((1.0, direction), (1.0, decay))
         return direction, (moved,)
 
+    def shrinking(self, at):
+        rate = super().shrinking(at)
+        return rate if self.decoupled else rate / (1.0 - at.momentum)
+
     def get_config(self):
         return {
             **super().get_config(),

@@ -15,13 +15,15 @@ What tells horizons apart is how much of the past is kept (k), and what they
 take for dg = H Z, the answer of the training gradient (H its Hessian):
 
     one step       k = 0                    dg = 0
-    discounted     k = gamma                dg = 0
+    discounted     k = gamma                dg = -k c g, the part that is known
     forward mode   k = 1, or 0 every K      dg = H Z, exact
     implicit       k = 0, and in place of v the Neumann series (below)
 
 One step is the form of DHA; it sees only the next step and prefers small
 learning rates. The discounted one sees what a rate does to where training is
-going. Forward mode is exact within its K steps and costs a Hessian product
+going, and what decay does to weights in front of a normalisation: there the
+part c w of Z has a known answer (`keras_dha.hyperparameters.scale_invariance`).
+Forward mode is exact within its K steps and costs a Hessian product
 for each hyperparameter and step. The implicit one asks how the optimum moves,
 which only regularisers do:
 
@@ -91,11 +93,14 @@ class Tangents(NamedTuple):
         weights: Z, shape `(P,)`.
         slots: V, tuple of vectors, one for each slot of the update rule.
         averaged: Zbar, shape `(P,)`.
+        radial: c of Z's part c w along scale-invariant weights, repeated over
+            variables, shape `(P,)`; 0 elsewhere.
     """
 
     weights: object
     slots: tuple
     averaged: object
+    radial: object = 0.0
 
 
 def average(averaged, weights, horizon):
@@ -125,14 +130,20 @@ def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
     inward = Inputs(
         weights=weights,
         slots=tuple(keep * slot for slot in tangents.slots),
-        gradient=product(weights) if horizon.restart else 0.0,
+        gradient=(
+            product(weights)
+            if horizon.restart
+            else -keep * tangents.radial * at.gradient
+        ),
         learning_rate=0.0,
         weight_decay=0.0,
         momentum=0.0,
     )._replace(**{name: direct})
     weights, slots = rule.pushforward(at, inward, extent)
-    return Tangents(
-        weights, slots, average(tangents.averaged, weights, horizon)
+    return tangents._replace(
+        weights=weights,
+        slots=slots,
+        averaged=average(tangents.averaged, weights, horizon),
     )
 
 

@@ -10,12 +10,20 @@ from keras import ops
 
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import quantities
+from keras_dha.hyperparameters import scale_invariance
 from keras_dha.hyperparameters.engine import Engine
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import adam
 
 # Memory of the averages by which noisy hypergradients are judged.
 _MEMORY = 0.9
+# By what share of itself decay may shorten a weight in one step: a weight that
+# remembers fewer than a hundred steps learns nothing that lasts, which no
+# gradient at averaged weights sees.
+_MOST_SHRINKING = 0.01
+# Size of Adam's steps, beside a cosine of 1, for what has no cosine, and for
+# decay: its answer is small however far off it is.
+_ADAM, _ADAM_DECAY = 0.1, 0.2
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -76,6 +84,7 @@ class LearnedHyperparameters(Engine):
                 self._vector("tangent", np.zeros(size)),
                 tuple(self._vector(s, np.zeros(size)) for s in self.rule.slots),
                 self._vector("tangent_averaged", np.zeros(size)),
+                self._vector("tangent_radial", np.zeros(size)),
             )
             for key in self.learned
             if self.quantities[key].name in hypergradient.OPTIMIZER
@@ -118,6 +127,7 @@ class LearnedHyperparameters(Engine):
                 ops.convert_to_tensor(tangents.weights),
                 tuple(ops.convert_to_tensor(s) for s in tangents.slots),
                 ops.convert_to_tensor(tangents.averaged),
+                ops.convert_to_tensor(tangents.radial),
             )
             after = hypergradient.advance(
                 self.rule,
@@ -135,30 +145,48 @@ class LearnedHyperparameters(Engine):
                 slot.assign(value)
         super().advance(at, extent, step, schedule, product)
 
-    def update(self, search_gradient, through_loss=None):
+    def update(self, search_gradient, at, through_loss=None):
         """Moves what is learned against the search loss.
 
         Args:
             search_gradient: v, or the implicit horizon's vector for it.
+            at: The rule's `Inputs` of the inner step.
             through_loss: Dict from name to the hypergradient, a scalar of
                 any scale, of what has no tangents.
         """
         if not self.learned:
             return
-        gradient = ops.stack(
-            [
-                hypergradient.alignment(
-                    search_gradient, self.tangents[key], self._where(key)
-                )
-                if key in self.tangents
-                else ops.cast(through_loss[key], self.vector_dtype)
-                for key in self.learned
-            ]
+        averaged = ops.convert_to_tensor(self.averaged)
+        where = scale_invariance.invariant(
+            search_gradient, averaged, self.sizes
         )
-        change, state = self._change(gradient)
+        gradient = []
+        for key in self.learned:
+            if key not in self.tangents:
+                gradient.append(ops.cast(through_loss[key], self.vector_dtype))
+                continue
+            tangents = self.tangents[key]
+            tangents.radial.assign(
+                scale_invariance.radial(
+                    tangents.weights, at.weights, where, self.sizes
+                )
+            )
+            # What changes lengths alone has no part in the cosine.
+            turning = tangents._replace(
+                averaged=scale_invariance.turning(
+                    tangents.averaged, averaged, where, self.sizes
+                )
+            )
+            gradient.append(
+                hypergradient.alignment(
+                    search_gradient, turning, self._where(key)
+                )
+            )
+        change, state = self._change(ops.stack(gradient))
         position = ops.convert_to_tensor(self.position) - self.step_size * (
             self._span.astype(self.vector_dtype) * change
         )
+        position = ops.minimum(position, self._most(at))
         position = ops.clip(position, self.low, self.high)
         self.position.assign(position)
         self.first.assign(state.first)
@@ -172,11 +200,29 @@ class LearnedHyperparameters(Engine):
         moved, following = adam(ops.zeros_like(gradient), gradient, state, 1.0)
         if self.update_kind == "adam":
             return -moved, following
-        # A cosine's size says how far off a rate is. What has no tangents has
-        # no cosine, and keeps Adam's step at a tenth of a full cosine's.
+        # A cosine's size says how far off a rate is.
         mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
-        has_cosine = np.array([key in self.tangents for key in self.learned])
-        return ops.where(has_cosine, mean, -0.1 * moved), following
+        names = [self.quantities[key].name for key in self.learned]
+        by_cosine = np.isin(names, ("learning_rate", "momentum"))
+        is_decay = np.isin(names, ("weight_decay",))
+        by_adam = np.where(is_decay, _ADAM_DECAY, _ADAM)
+        by_adam = -by_adam.astype(self.vector_dtype) * moved
+        return ops.where(by_cosine, mean, by_adam), following
+
+    def _most(self, at):
+        """Returns where weight decay would shorten weights too fast, `(n,)`."""
+        fastest = ops.maximum(ops.max(self.rule.shrinking(at)), 1e-12)
+        most = _MOST_SHRINKING / fastest
+        return ops.stack(
+            [
+                self.high[index]
+                if self.quantities[key].name != "weight_decay"
+                else ops.log(most)
+                if self.quantities[key].value.scale == "log"
+                else most
+                for index, key in enumerate(self.learned)
+            ]
+        )
 
     def get_config(self):
         return {

@@ -23,6 +23,17 @@ VALUES = {
 }
 
 
+# The inner step that an update follows.
+AT = Inputs(
+    weights=keras.ops.ones(SIZE),
+    slots=(keras.ops.zeros(SIZE),),
+    gradient=keras.ops.zeros(SIZE),
+    learning_rate=0.1,
+    weight_decay=1e-3,
+    momentum=0.9,
+)
+
+
 def learned(values=None, **kwargs):
     layer = LearnedHyperparameters(values, **kwargs)
     layer.allocate(SGD(), SIZES, PATHS)
@@ -77,7 +88,7 @@ def test_one_update_moves_each_scale_by_adams_first_step(sign):
     layer = learned(VALUES, step_size=0.01, update="adam")
     gradient = push(layer, "learning_rate", sign)
     push(layer, "momentum", -sign)
-    layer.update(gradient)
+    layer.update(gradient, AT)
     assert value(layer, "learning_rate") == pytest.approx(
         0.1 * np.exp(-sign * 0.01), rel=1e-5
     )
@@ -92,7 +103,7 @@ def test_updates_stop_at_the_bounds_and_can_come_back():
         for sign, limit in zip((1.0, -1.0), limits, strict=True):
             gradient = push(layer, name, sign)
             for _ in range(130):
-                layer.update(gradient)
+                layer.update(gradient, AT)
                 now = value(layer, name)
                 assert limits[0] * 0.9999 <= now <= limits[1] * 1.0001
             assert now == pytest.approx(limit, rel=1e-5)
@@ -102,14 +113,14 @@ def test_what_is_fixed_stays_fixed():
     layer = learned(VALUES)
     gradient = push(layer, "learning_rate", 1.0)
     for _ in range(20):
-        layer.update(gradient)
+        layer.update(gradient, AT)
     assert value(layer, "weight_decay") == pytest.approx(1e-3)
     assert value(layer, "learning_rate") < 0.1
 
 
 def test_nothing_learned_nothing_updated():
     layer = learned({"learning_rate": 0.3})
-    layer.update(keras.ops.ones(SIZE))
+    layer.update(keras.ops.ones(SIZE), AT)
     assert value(layer, "learning_rate") == pytest.approx(0.3)
     assert float(layer.count) == 0.0
 
@@ -142,7 +153,7 @@ def test_set_value_moves_value_and_upper_bound():
     assert value(layer, "learning_rate") == pytest.approx(0.02)
     gradient = push(layer, "learning_rate", -1.0)
     for _ in range(200):
-        layer.update(gradient)
+        layer.update(gradient, AT)
     assert value(layer, "learning_rate") == pytest.approx(0.3, rel=1e-5)
 
 
@@ -194,7 +205,7 @@ def test_groups_are_learned_from_their_own_weights():
     np.testing.assert_allclose(stem, [*-u[:2], 0, 0, 0], rtol=1e-5)
     # The search loss falls with the stem's rate, and does not see the head.
     gradient = np.array([*u[:2], 0, 0, 0], "float32")
-    layer.update(keras.ops.convert_to_tensor(gradient))
+    layer.update(keras.ops.convert_to_tensor(gradient), AT)
     assert value(layer, "learning_rate[stem*]") == pytest.approx(
         0.02 * np.exp(0.1), rel=1e-4
     )
@@ -209,7 +220,7 @@ def test_a_groups_cosine_is_taken_over_its_own_weights():
     follow(layer, w, b, u, 1.0)
     # Much to say about the other layers does not make it less.
     gradient = np.array([*u[:2], 1e3, 1e3, 1e3], "float32")
-    layer.update(keras.ops.convert_to_tensor(gradient))
+    layer.update(keras.ops.convert_to_tensor(gradient), AT)
     assert value(layer, "learning_rate[stem*]") == pytest.approx(
         0.02 * np.exp(0.1), rel=1e-4
     )
@@ -229,7 +240,7 @@ def test_groups_without_a_layer():
 
 
 def through_loss(layer, value):
-    layer.update(keras.ops.zeros(SIZE), {"my_weight": value})
+    layer.update(keras.ops.zeros(SIZE), AT, {"my_weight": value})
 
 
 @pytest.mark.parametrize("update", ["adam", "cosine"])
@@ -254,7 +265,7 @@ def test_a_cosine_update_goes_as_far_as_the_cosine_says():
         along = np.array([cosine, np.sqrt(1 - cosine**2), 0, 0, 0], "float32")
         layer.tangents["learning_rate"].averaged.assign(along)
         layer.tangents["momentum"].averaged.assign(np.eye(5)[4])
-        layer.update(keras.ops.convert_to_tensor(np.eye(5, dtype="f")[0]))
+        layer.update(keras.ops.convert_to_tensor(np.eye(5, dtype="f")[0]), AT)
         assert value(layer, "learning_rate") == pytest.approx(
             0.1 * np.exp(-0.4 * cosine), rel=1e-5
         )
@@ -264,7 +275,7 @@ def test_bounds_are_counted():
     layer = learned(VALUES, step_size=0.05, update="adam")
     gradient = push(layer, "learning_rate", -1.0)
     for _ in range(100):
-        layer.update(gradient)
+        layer.update(gradient, AT)
     low, high = layer.at_bounds.numpy()
     assert 40 < high[0] < 60  # ln(10) / 0.05 updates away
     assert low[0] == low[1] == high[1] == 0
