@@ -103,7 +103,7 @@ def test_updates_stop_at_the_bounds_and_can_come_back():
     for name, limits in bounds.items():
         for sign, limit in zip((1.0, -1.0), limits, strict=True):
             gradient = push(layer, name, sign)
-            for _ in range(130):
+            for _ in range(30):
                 layer.update(gradient, AT)
                 now = value(layer, name)
                 assert limits[0] * 0.9999 <= now <= limits[1] * 1.0001
