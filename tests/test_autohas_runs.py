@@ -125,7 +125,6 @@ def test_weights_are_trained_by_samples_while_an_architecture_is_searched(
     [
         None,
         strategies.DSNAS(until=0.5),
-        strategies.GDAS(until=0.5),
         strategies.ISTA(until=0.5),
     ],
     ids=lambda s: type(s).__name__,

@@ -62,8 +62,7 @@ def space(shape, num_classes):
     )
 
 
-@pytest.mark.parametrize("reward", ["accuracy", "loss"])
-def test_two_replicas_get_the_reward_of_one_device(reward):
+def test_two_replicas_get_the_reward_of_one_device():
     """Same samples, same reward, and so the same logits on every replica."""
 
     def trained(distribution):
@@ -72,13 +71,12 @@ def test_two_replicas_get_the_reward_of_one_device(reward):
                 space,
                 seed=3,
                 method="autohas",
-                strategy=strategies.Reinforce(until=0.7, reward=reward),
+                strategy=strategies.Reinforce(until=0.7),
                 hyperparameters=AutoHAS(
                     {
                         "learning_rate": Range(0.01, 1.0, start=0.2),
                         "label_smoothing": Range(0.01, 0.4),
-                    },
-                    reward=reward,
+                    }
                 ),
             )
         model.fit(X, Y, epochs=2, batch_size=BATCH, verbose=0)
