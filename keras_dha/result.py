@@ -19,18 +19,27 @@ class SearchResult:
         policy: The learned `keras_dha.augmentation.policy.Policy`, or `None`.
         hyperparameters: Dict from name to `{"value", "start", "learned",
             "at_bounds"}`, the last one the shares of updates that ended at
-            the lower and the upper bound. A learning rate is the multiplier
-            of the base schedule, and has `"steps"` and `"rates"` as well,
-            what the two came to in the course of the run.
+            the lower and the upper bound. What is learned has its `"bounds"`
+            at the end, and `"advice"`, a sentence, if it spent most updates
+            at one of them. A learning rate is the multiplier of the base
+            schedule, and has `"steps"` and `"rates"` as well, what the two
+            came to in the course of the run.
         history: Dict from a quantity's name to its values, one an epoch; the
             values of "policy" are dicts from an operation to its
             `probability` and `magnitude`, its `share` of all that was done
             to images of outer steps, and their mean `influence`, how much
             more than other images they lowered the search loss, in standard
-            deviations.
+            deviations. "phase" has the phase of most steps of an epoch. If
+            there is an architecture to decide, "decisions" has dicts from a
+            decision to the probability of each of its options, and "cells",
+            for spaces of cells, from a kind of cell to `edges`, the
+            probability of each, `depth` and `width`
+            (`keras_dha.architecture.wiring`).
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
             and `steps`), `parameters` of the derived network, and with a
             target, `target`: for each limit `{"limit", "reached"}`.
+        versions: Dict from the name of what the run was made with to its
+            version.
 
     Example:
 
@@ -44,6 +53,7 @@ class SearchResult:
     hyperparameters: dict
     history: dict
     cost: dict
+    versions: dict = dataclasses.field(default_factory=dict)
 
     def to_json(self):
         """Returns the result as JSON text."""
@@ -140,7 +150,7 @@ class SearchResult:
         if self.policy is None:
             return "Augmentation: none"
         return "Augmentation policy learned\n" + _indented(
-            self.policy.summary(_mean_statistics(self.history))
+            self.policy.summary(mean_statistics(self.history))
         )
 
     def _hyperparameters(self):
@@ -173,8 +183,16 @@ class SearchResult:
         return "\n".join(lines)
 
 
-def _mean_statistics(history):
-    """Share and influence of each operation over the whole run."""
+def mean_statistics(history):
+    """Returns share and influence of each operation over a whole run.
+
+    Args:
+        history: That of a `SearchResult`.
+
+    Returns:
+        Dict from an operation to `"mean share"` and `"mean influence"`, or
+        `None` if no policy was learned.
+    """
     epochs = history.get("policy", [])
     if not epochs:
         return None

@@ -69,7 +69,7 @@ class Run:
         self.outer_every = outer_every
         self.verbose = verbose
         self.genotype = None
-        self.record = run_record.RunRecord(pace.total)
+        self.record = run_record.RunRecord(pace.total, time.monotonic())
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(pace.total, searched)
@@ -130,7 +130,6 @@ class Run:
             return self._fit(owner, callbacks, validate, is_new)
 
     def _fit(self, owner, callbacks, validate, is_new):
-        begun = time.monotonic()
         self._find_rate(is_new)
         self.record.begin(self.joint.hyperparameters)
         # One stream for all epochs: to end one costs as much as many batches.
@@ -159,13 +158,13 @@ class Run:
         for epoch in itertools.count():
             listeners.on_epoch_begin(epoch)
             logs = self.epoch(listeners)
-            self.record.look_at_policy(self.joint)
             last = self.pace.is_over(self._next_step)
             if last:
                 self._finish()
             owner.joint = self.joint
             if validate is not None:
                 logs |= validate()
+            self.record.end_epoch(self.joint, logs)
             listeners.on_epoch_end(epoch, logs)
             if last or owner.stop_training:
                 break
@@ -173,9 +172,7 @@ class Run:
             self._finish()
             owner.joint = self.joint
         listeners.on_train_end(logs)
-        self.record.end(
-            self.joint.hyperparameters, owner.history.history, begun
-        )
+        self.record.end(self.joint.hyperparameters, owner.history.history)
         self.pace.check(
             self._next_step,
             self.steps_per_epoch,
@@ -194,14 +191,15 @@ class Run:
             )
 
     def result(self, genotype_before):
-        """Returns the `SearchResult` of a run that was fitted.
+        """Returns the `SearchResult`, during `fit` as far as it is done.
 
         Args:
             genotype_before: Genotype of the run this one went on from.
         """
-        return self.record.result(
-            self.joint, self.genotype or genotype_before, self._guard.undone
-        )
+        found = self.genotype or genotype_before
+        if not self.is_derived:
+            found = genotype(self.joint.network)
+        return self.record.result(self.joint, found, self._guard.undone)
 
     def _find_rate(self, is_new):
         """Finds where the learning rate starts, if that is to be found."""
@@ -270,11 +268,10 @@ class Run:
         else:
             function = self._inner
             loss = function(batch, schedule)
-        if function not in self._traced:
-            # The first call compiles the step: that is no time of a phase.
+        is_first = function not in self._traced
+        if is_first:
             self._traced.append(function)
-            phase = run_record.TRACING
-        self.record.spend(phase, begun)
+        self.record.step(phase, begun, is_first)
         return loss
 
     def _settle(self):

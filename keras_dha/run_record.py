@@ -4,9 +4,16 @@ The loop in `keras_dha.run` says what happens; here it becomes logs, a history
 and in the end a `keras_dha.SearchResult`.
 """
 
+import collections
+import platform
 import time
+import warnings
+
+import keras
+import tensorflow as tf
 
 from keras_dha import trust
+from keras_dha._version import __version__
 from keras_dha.architecture import health
 from keras_dha.result import SearchResult
 
@@ -22,6 +29,7 @@ class RunRecord:
 
     Args:
         total: Integer, the position at which the run is over.
+        begun: Float, the reading of `time.monotonic()` at its beginning.
 
     Attributes:
         seconds: Dict from phase to seconds spent in it.
@@ -29,12 +37,16 @@ class RunRecord:
         history: Dict from a quantity's name to its values, one an epoch.
     """
 
-    def __init__(self, total):
+    def __init__(self, total, begun):
         self.seconds = {}
         self.steps = {}
         self.history = {}
-        self._policies = []
+        self._begun = begun
+        # What is no number: as in the history, a list of one item an epoch.
+        self._details = collections.defaultdict(list)
+        self._phases_of_epoch = collections.Counter()
         self._decisions = {}
+        self._architecture = {}
         self._rates = {}
         self._rates_every = max(1, total // _RATES_KEPT)
         self._next_kept = 0
@@ -52,6 +64,18 @@ class RunRecord:
             learned.at_bounds.numpy(),
             float(learned.count.numpy()),
         )
+
+    def step(self, phase, begun, is_first):
+        """Counts a step and its time.
+
+        Args:
+            phase: Name of the phase that it belongs to.
+            begun: Float, the reading of `time.monotonic()` before it.
+            is_first: Whether it was the first of its kind, which compiles:
+                that is no time of a phase.
+        """
+        self._phases_of_epoch[phase] += 1
+        self.spend(TRACING if is_first else phase, begun)
 
     def spend(self, phase, begun, steps=1):
         """Counts steps and their time as of a phase.
@@ -85,9 +109,19 @@ class RunRecord:
 
     def look_at_decisions(self, joint):
         """Notes how decided the architecture is; it must be in search yet."""
+        network = joint.network
+        cells = health.cells(network)
+        self._architecture = {"decisions": health.probabilities(network)}
+        if cells:
+            self._architecture["cells"] = cells
         self._decisions = health.trajectory(
-            joint.architecture.decisions, joint.network
-        )
+            joint.architecture.decisions, network
+        ) | {
+            f"{name}/{quantity}": cell[quantity]
+            for name, cell in cells.items()
+            for quantity in ("depth", "width")
+            if quantity in cell
+        }
 
     def trajectory(self, joint):
         """Returns the current values of all that is learned by gradient.
@@ -108,35 +142,54 @@ class RunRecord:
         logs |= self._decisions
         return {k: float(v) for k, v in logs.items()}
 
-    def look_at_policy(self, joint):
-        """Notes what the policy did in an epoch."""
-        self._policies.append(joint.policy.statistics())
+    def end_epoch(self, joint, logs):
+        """Writes down an epoch.
 
-    def end(self, learned, history, begun):
-        """Closes the record, and warns of bounds that were in the way.
+        Args:
+            joint: `JointModel`.
+            logs: Dict of floats.
+        """
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+        if self._phases_of_epoch:
+            # That of most of its steps.
+            ((phase, _),) = self._phases_of_epoch.most_common(1)
+            self._details["phase"].append(phase)
+            self._phases_of_epoch.clear()
+        details = {"policy": joint.policy.statistics(), **self._architecture}
+        for name, found in details.items():
+            if found:
+                self._details[name].append(found)
+
+    def end(self, learned, history):
+        """Takes over Keras' history; warns of bounds that were in the way.
 
         Args:
             learned: `LearnedHyperparameters`.
-            history: Dict, that of Keras' `History`.
-            begun: Float, the reading of `time.monotonic()` at the beginning.
+            history: Dict, that of Keras' `History`, where callbacks may
+                have added to the logs.
         """
-        self._at_bounds = trust.report_bounds(
-            learned,
-            learned.at_bounds.numpy() - self._bounds_before[0],
-            float(learned.count.numpy()) - self._bounds_before[1],
-        )
-        self._total_seconds = time.monotonic() - begun
         self.history = history
+        for advice in self._bounds(learned)[1].values():
+            warnings.warn(advice, stacklevel=2)
+
+    def _bounds(self, learned):
+        """Returns shares of updates at bounds, and advice, by key."""
+        updates = float(learned.count.numpy()) - self._bounds_before[1]
+        at_bounds = learned.at_bounds.numpy() - self._bounds_before[0]
+        shares = trust.bound_shares(learned, at_bounds, updates)
+        return shares, trust.bound_advice(learned, shares, updates)
 
     def result(self, joint, genotype, undone):
-        """Returns the `SearchResult` of a run that has ended.
+        """Returns the `SearchResult` of the run as far as it is done.
 
         Args:
-            joint: `JointModel`, derived.
+            joint: `JointModel`.
             genotype: The architecture found.
             undone: Integer, how many steps were undone.
         """
         learned, target = joint.hyperparameters, joint.target
+        shares, advice = self._bounds(learned)
         augmentation = joint.policy.augmentation
         return SearchResult(
             genotype=genotype,
@@ -146,24 +199,37 @@ class RunRecord:
                     "value": float(learned.current(name)),
                     "start": self._starts[name],
                     "learned": name in learned.learned,
-                    "at_bounds": list(self._at_bounds.get(name, (0.0, 0.0))),
+                    "at_bounds": list(shares.get(name, (0.0, 0.0))),
+                    **(
+                        {"bounds": list(learned.bounds(name))}
+                        if name in learned.learned
+                        else {}
+                    ),
+                    **({"advice": advice[name]} if name in advice else {}),
                     **self._rates.get(name, {}),
                 }
                 for name in learned.quantities
             },
-            history=self.history | self._policy_history(),
+            history=self.history | self._details,
             cost={
-                "seconds": self._total_seconds,
+                "seconds": time.monotonic() - self._begun,
                 "phases": {
                     name: {"seconds": seconds, "steps": self.steps[name]}
                     for name, seconds in self.seconds.items()
                 },
                 "parameters": joint.network.count_params(),
                 "undone": undone,
-                **({"target": target.record()} if target else {}),
+                # What is reached is known of a derived network.
+                **(
+                    {"target": target.record()}
+                    if target and target.reached
+                    else {}
+                ),
+            },
+            versions={
+                "keras_dha": __version__,
+                "keras": keras.__version__,
+                "tensorflow": tf.__version__,
+                "python": platform.python_version(),
             },
         )
-
-    def _policy_history(self):
-        found = self._policies
-        return {"policy": found} if found and found[0] else {}
