@@ -67,9 +67,7 @@ class SearchReport(keras.callbacks.Callback):
             write(self.model.result, self.filepath)
         except OSError as error:
             # A full disk is no reason to lose the run.
-            warnings.warn(
-                f"The report was not written: {error}", stacklevel=2
-            )
+            warnings.warn(f"The report was not written: {error}", stacklevel=2)
 
 
 def write(result, filepath):
@@ -114,7 +112,7 @@ def page(result):
     return environment.get_template(_TEMPLATE).render(
         result=result,
         epochs=max(map(len, result.history.values()), default=0),
-        scalars=_scalars(result),
+        scalars=figures.scalars(result),
         phases=figures.phase_spans(result),
         training=figures.training(result),
         hyperparameters=figures.hyperparameters(result),
@@ -150,15 +148,6 @@ def _image(panels, columns=2):
     """Returns panels as an address that holds the image itself."""
     data = base64.b64encode(figures.drawn(panels, columns)).decode("ascii")
     return f"data:image/svg+xml;base64,{data}"
-
-
-def _scalars(result):
-    """What has one number an epoch and is not of one decision alone."""
-    return {
-        name: values
-        for name, values in result.history.items()
-        if name not in figures.DETAILS and "/" not in name
-    }
 
 
 def _operations(result):

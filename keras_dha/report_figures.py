@@ -12,6 +12,7 @@ from typing import NamedTuple
 DETAILS = ("phase", "policy", "decisions", "cells")
 # Of so many lines each has its name; of more, those that end highest.
 _NAMED = 8
+_TIMES = ("epoch", "step")
 _PHASE_COLORS = {
     "warm-up": "#f3f1ea",
     "search": "#e4edf6",
@@ -77,14 +78,28 @@ def phase_spans(result):
 
 def metric_names(result):
     """Returns the names of losses and metrics, without `val_` before them."""
-    others = {*result.hyperparameters, *DETAILS}
-    others |= {"policy_entropy", "decision_margin", "depth"}
+    others = {"policy_entropy", "decision_margin", "depth"}
+    others |= set(result.hyperparameters)
     names = [
         name.removeprefix("val_")
-        for name in result.history
-        if name not in others and "/" not in name
+        for name in scalars(result)
+        if name not in others
     ]
     return list(dict.fromkeys(names))
+
+
+def scalars(result):
+    """Returns the history of what is not of one decision or cell alone.
+
+    Callbacks may add to the history what is no number; that is left out.
+    """
+    return {
+        name: values
+        for name, values in result.history.items()
+        if name not in DETAILS
+        and "/" not in name
+        and all(isinstance(v, (int, float)) for v in values)
+    }
 
 
 def training(result):
@@ -97,7 +112,7 @@ def training(result):
                 ("training", name),
                 ("validation", f"val_{name}"),
             )
-            if key in result.history
+            if key in scalars(result)
         }
         panels.append(Panel(name, lines, phases=phase_spans(result)))
     return panels
@@ -249,42 +264,66 @@ def drawn(panels, columns=2):
 
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(
-            figsize=(4.6 * columns, 2.3 * rows), layout="constrained"
-        )
+        size = 4.6 * columns, 2.3 * rows
+        figure = Figure(figsize=size, layout="constrained")
+        colors = {}
         for number, panel in enumerate(panels):
-            _draw(figure.add_subplot(rows, columns, number + 1), panel)
+            # The same lines have the same colours in all panels.
+            shown = colors.setdefault(tuple(panel.lines), _colors(panel))
+            axes = figure.add_subplot(rows, columns, number + 1)
+            _draw(axes, panel, shown)
         written = io.BytesIO()
         # Without the date, the same data are the same image.
         figure.savefig(written, format="svg", metadata={"Date": None})
     return written.getvalue()
 
 
-def _draw(axes, panel):
+def _colors(panel):
+    """Returns the colours of the lines that have one."""
+    names = list(panel.lines)
+    if len(names) > _NAMED:
+        ends = {name: y[-1] for name, (_, y) in panel.lines.items()}
+        names = sorted(ends, key=ends.get, reverse=True)[:_NAMED]
+    return {name: f"C{k}" for k, name in enumerate(names)}
+
+
+def _draw(axes, panel, colors):
     for name, begin, end in panel.phases:
         color = _PHASE_COLORS.get(name, _OTHER_PHASE)
         axes.axvspan(begin, end, color=color, linewidth=0, zorder=0)
-    ends = {name: y[-1] for name, (_, y) in panel.lines.items() if y}
-    named = sorted(ends, key=ends.get, reverse=True)[:_NAMED]
-    colors = [f"C{k}" for k in range(10)]
-    for name, (x, y) in panel.lines.items():
-        if name in named:
-            style = {"color": colors[named.index(name)], "label": _short(name)}
-        else:
-            style = {"color": "#bbbbbb", "linewidth": 0.7}
-        few = len(x) < 3
-        axes.plot(x, y, marker="o" if few else None, markersize=3, **style)
+    _draw_lines(axes, panel, colors)
     for bound in panel.bounds or ():
         axes.axhline(bound, color="#b03030", linewidth=0.8, linestyle="--")
     if panel.is_log:
-        axes.set_yscale("log")
+        _make_logarithmic(axes)
     axes.set_title(panel.title)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
-    if panel.x_label in ("epoch", "step"):
+    if panel.x_label in _TIMES:
         axes.xaxis.get_major_locator().set_params(integer=True)
     if len(panel.lines) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _draw_lines(axes, panel, colors):
+    for name, (x, y) in panel.lines.items():
+        style = {"color": "#bbbbbb", "linewidth": 0.7}
+        if name in colors:
+            style = {"color": colors[name], "label": _short(name)}
+        if panel.x_label not in _TIMES or len(x) < 2:
+            # The end of a way, and a point that makes no line.
+            style |= {"marker": "o", "markersize": 4, "markevery": [-1]}
+        axes.plot(x, y, **style)
+
+
+def _make_logarithmic(axes):
+    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_yscale("log")
+    # As matplotlib writes powers, they would need its mathematical text.
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(name, most=28):

@@ -5,6 +5,7 @@ import json
 
 import keras
 
+from keras_dha import result_format
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.augmentation.policy import Policy
 
@@ -93,8 +94,10 @@ class SearchResult:
                     f"`{name}` must be an object. "
                     f"Received: {name}={fields[name]!r}"
                 )
+        result_format.check(fields)
         if fields["policy"] is not None:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
+            _check_operations(fields["policy"], fields["history"])
         return cls(**fields)
 
     def learning_rate_schedule(self, name="learning_rate"):
@@ -207,6 +210,15 @@ def mean_statistics(history):
             "mean influence": sum(moved) / max(sum(shares), 1e-12),
         }
     return found
+
+
+def _check_operations(policy, history):
+    epochs = history.get("policy", [])
+    if epochs and not set(policy.usage()) <= set(epochs[0]):
+        raise ValueError(
+            "The history of a policy must be of its operations, "
+            f"{sorted(policy.usage())}. Received: {sorted(epochs[0])}"
+        )
 
 
 def _thinned(values, most=6):

@@ -210,7 +210,10 @@ class RunRecord:
                 }
                 for name in learned.quantities
             },
-            history=self.history | self._details,
+            history={
+                name: list(values)
+                for name, values in (self.history | self._details).items()
+            },
             cost={
                 "seconds": time.monotonic() - self._begun,
                 "phases": {
