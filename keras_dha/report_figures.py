@@ -6,6 +6,7 @@ Agg backend's figures and no window, as SVG.
 """
 
 import io
+import warnings
 from typing import NamedTuple
 
 # What history holds beside numbers.
@@ -273,8 +274,11 @@ def drawn(panels, columns=2):
             axes = figure.add_subplot(rows, columns, number + 1)
             _draw(axes, panel, shown)
         written = io.BytesIO()
-        # Without the date, the same data are the same image.
-        figure.savefig(written, format="svg", metadata={"Date": None})
+        with warnings.catch_warnings():
+            # Letters that its font lacks: they are in the page's tables.
+            warnings.filterwarnings("ignore", "Glyph")
+            # Without the date, the same data are the same image.
+            figure.savefig(written, format="svg", metadata={"Date": None})
     return written.getvalue()
 
 

@@ -252,7 +252,7 @@ def test_the_page_needs_nothing_else():
 
 
 # Without a slash, which stands between a decision and its quantity.
-HOSTILE = "<script>alert(1)<img src=x onerror='a()'>$\\frac{{x}}&"
+HOSTILE = "<script>alert(1)<img src=x onerror='a()'>$\\frac{x$&名"
 
 
 def renamed(value):

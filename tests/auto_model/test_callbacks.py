@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dha import saving
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
@@ -86,7 +87,11 @@ def test_validation_is_what_evaluate_says(observed):
 
 def test_result_holds_the_history(observed):
     model, history, _, _ = observed
-    assert model.result.history == history.history
+    found = model.result.history
+    assert set(found) == {*history.history, "phase", "decisions"}
+    for name, values in history.history.items():
+        assert found[name] == values
+    assert found["phase"][0] == "search" and found["phase"][-1] == "train"
     steps = [phase["steps"] for phase in model.result.cost["phases"].values()]
     assert sum(steps) == 18
     parameters = model.export_model().count_params()
@@ -118,6 +123,12 @@ def test_a_checkpoint_of_the_search_goes_on_searching(observed):
     fit(loaded, epochs=2)
     assert_plain(loaded.joint.network)
     assert set(loaded.result.genotype) == {"choice0", "choice1"}
+
+
+def test_a_checkpoint_has_no_result_yet(observed):
+    folder = observed[-1]
+    with pytest.raises(ValueError, match="before `fit` had ended.*1.keras"):
+        saving.read_result(folder / "1.keras")
 
 
 def test_early_stopping_leaves_a_plain_trained_model():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_dha import saving
 from keras_dha.auto_model import AutoModel
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
@@ -25,6 +26,13 @@ def test_load_gives_the_same_model(fitted, tmp_path):
     assert loaded.evaluate(X_NEW, Y_NEW) == fitted.evaluate(X_NEW, Y_NEW)
     assert loaded.result == fitted.result
     assert_plain(loaded.export_model())
+
+
+def test_the_result_of_a_saved_run_can_be_read_by_itself(fitted, tmp_path):
+    fitted.save(tmp_path / "run.keras")
+    (tmp_path / "result.json").write_text(fitted.result.to_json())
+    for name in ("run.keras", "result.json"):
+        assert saving.read_result(tmp_path / name) == fitted.result
 
 
 def test_a_loaded_run_goes_on_to_the_same_losses(tmp_path):
