@@ -14,7 +14,9 @@ import warnings
 import keras
 
 from keras_dha import export
+from keras_dha import report_drawing
 from keras_dha import report_figures as figures
+from keras_dha.architecture.genotype import chosen_names
 from keras_dha.result import mean_statistics
 
 _TEMPLATE = "report.html.jinja"
@@ -144,10 +146,10 @@ def _checked(filepath):
     return path
 
 
-def _image(panels, columns=2):
+def _image(panels):
     """Returns panels as an address that holds the image itself."""
-    data = base64.b64encode(figures.drawn(panels, columns)).decode("ascii")
-    return f"data:image/svg+xml;base64,{data}"
+    image = base64.b64encode(report_drawing.drawn(panels))
+    return f"data:image/svg+xml;base64,{image.decode('ascii')}"
 
 
 def _operations(result):
@@ -163,9 +165,10 @@ def _operations(result):
     )
 
 
-def _chosen(gene):
-    choice = gene["choice"]
-    return choice if isinstance(choice, str) else ", ".join(choice)
+def _chosen(gene, name):
+    """What a choice has kept, without its own name before each."""
+    kept = chosen_names({name: gene})
+    return ", ".join(part.removeprefix(f"{name}_") for part in kept)
 
 
 def _number(value):

@@ -15,6 +15,7 @@ import pytest
 
 import keras_dha
 from keras_dha import report
+from keras_dha import report_drawing
 from keras_dha import report_figures as figures
 from keras_dha.augmentation.policy import Policy
 from keras_dha.result import SearchResult
@@ -194,8 +195,8 @@ def test_what_the_page_says():
     for part in (
         "3 epochs, 61.2 s, 12,345 parameters",
         "warm-up, epochs 1 to 1 search, epochs 2 to 3",
-        "block block_conv5 2 yes",
-        "node node_a, node_b 2 no",
+        "block conv5 2 yes",
+        "node a, b 2 no",
         "learning_rate 0.4567 0.0321 0.00123 0.987 0 % 75 %",
         "momentum 0.875 fixed",
         "`learning_rate` spent 75% of its updates there.",
@@ -298,10 +299,10 @@ def test_hostile_names_are_shown_and_do_nothing():
 @pytest.mark.parametrize(
     "without, gone, kept",
     [
-        ({"policy": None}, "Augmentation None.", "block_conv5"),
+        ({"policy": None}, "Augmentation None.", "conv5"),
         ({"genotype": {}}, "nothing to choose", "Rotate"),
         ({"hyperparameters": {}}, "name start end", "Rotate"),
-        ({"history": {}}, "No epoch has ended yet.", "block_conv5"),
+        ({"history": {}}, "No epoch has ended yet.", "conv5"),
         ({"versions": {}}, "parameters What was found", "Rotate"),
     ],
 )
@@ -321,6 +322,19 @@ def test_parts_that_were_not_searched(without, gone, kept):
     }
     text = page(dataclasses.replace(RESULT, **{"history": history, **without}))
     assert gone in text.text and kept in text.text
+
+
+def test_the_highest_of_many_lines_have_a_colour():
+    lines = {f"a{k}": ([1, 2], [k / 20, 0.0]) for k in range(20)}
+    lines["winner"] = ([1, 2], [0.01, 1.0])
+    named = report_drawing.colors(figures.Panel("", lines))
+    assert list(named) == ["winner", *(f"a{k}" for k in range(19, 12, -1))]
+    few = dict(list(lines.items())[:3])
+    assert list(report_drawing.colors(figures.Panel("", few))) == [
+        "a0",
+        "a1",
+        "a2",
+    ]
 
 
 def test_one_epoch_and_many_lines():
