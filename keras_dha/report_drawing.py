@@ -36,6 +36,7 @@ _STYLE = {
     "svg.hashsalt": "keras_dha",
     # A name from the data is text, whatever it has of dollars.
     "text.parse_math": False,
+    "text.usetex": False,
     "xtick.color": "#555555",
     "ytick.color": "#555555",
 }

@@ -344,6 +344,14 @@ def test_one_epoch_and_many_lines():
     assert "option39" in found.text and "note" not in found.text
 
 
+def test_settings_of_the_users_plots_do_not_matter():
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": True}):
+        assert report_drawing.drawn(figures.training(RESULT))
+        assert matplotlib.rcParams["text.usetex"]
+
+
 def test_the_same_result_is_the_same_page():
     assert report.page(RESULT) == whole_page().source
 
