@@ -5,7 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.run_record import RunRecord
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import quick_auto_model
 
 JOINT = SimpleNamespace(policy=SimpleNamespace(statistics=dict))
 
@@ -59,3 +62,19 @@ def test_rates_are_kept_at_about_a_hundred_places(total, kept):
     assert len(found["steps"]) == len(found["rates"]) == kept
     assert found["steps"][:2] == [0, 2 * max(1, total // 100)]
     assert found["rates"][:3] == pytest.approx([0.05, 0.1, 0.2])
+
+
+def test_a_rate_at_its_bound_is_said_once_and_written_down():
+    rates = {"learning_rate": Range(1e-4, 1.1e-4, start=1e-4)}
+    model = quick_auto_model(
+        strategy=None, hyperparameters=rates, outer_every=1
+    )
+    with pytest.warns(UserWarning, match="of its updates") as warned:
+        fit(model, epochs=5)
+    found = model.result.hyperparameters["learning_rate"]
+    assert found["bounds"] == pytest.approx([1e-4, 1.1e-4])
+    assert max(found["at_bounds"]) > 0.5
+    said = [str(w.message) for w in warned if w.category is UserWarning]
+    assert said == [found["advice"]]
+    fixed = model.result.hyperparameters["momentum"]
+    assert not {"bounds", "advice"} & set(fixed)
