@@ -29,7 +29,7 @@ import numpy as np
 
 # A cell with more than so many wirings has weights of edges alone.
 MOST_WIRINGS = 100_000
-# What strength an edge has at least, so that any may be kept.
+# What strength an edge has where too few have any.
 _LEAST = 1e-9
 
 
@@ -103,7 +103,10 @@ def wirings(probabilities, keep, none=None, zeros=()):
     edges = len(table)
     # An edge is kept with its strongest operation, of which none is none.
     may_be_kept = [o for o in range(table.shape[1]) if o != none]
-    strength = np.maximum(table[:, may_be_kept].max(axis=1), _LEAST)
+    strength = table[:, may_be_kept].max(axis=1)
+    if np.count_nonzero(strength) < keep:
+        # A sparse code: what has no strength is as good as one another.
+        strength = strength + _LEAST
     total = np.maximum(table.sum(axis=1), _LEAST)
     empty = np.zeros(edges)
     for edge, operation in zeros:

@@ -44,13 +44,12 @@ def nodes(*sources):
 )
 def test_cells_of_darts_counted_by_hand(cell, depth, width):
     found = darts_cell(cell)
-    assert found["depth"] == pytest.approx(depth, abs=1e-6)
-    assert found["width"] == pytest.approx(width, abs=1e-6)
+    assert (found["depth"], found["width"]) == (depth, width)
     for node, kept in enumerate(cell):
         for source in range(node + 2):
             there = source in [s for _, s in kept]
             weight = found["edges"][f"{source}-{node + 2}"]
-            assert weight == pytest.approx(float(there), abs=1e-6)
+            assert weight == there
 
 
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
@@ -118,6 +117,12 @@ def test_kept_edges_are_drawn_by_the_product_of_their_strengths():
     np.testing.assert_allclose(found, expected)
 
 
+def test_edges_without_strength_are_kept_where_others_lack():
+    each = wiring.wirings([[1.0], [0.0], [0.0]], keep=2)
+    found = each.probabilities @ each.present
+    np.testing.assert_allclose(found, [1, 0.5, 0.5], atol=1e-8)
+
+
 def test_a_kept_edge_of_zeros_is_not_there():
     # Operation 0 gives zeros and, unlike above, may be kept.
     table = [[0.25, 0.75], [0.5, 0.5]]
@@ -147,8 +152,7 @@ def test_the_space_of_darts_before_and_after_it_is_decided():
         # On each of the two inputs the last operation.
         decision.freeze([operations - 1, 2 * operations - 1])
     for cell in health.cells(network).values():
-        assert cell["depth"] == pytest.approx(2)
-        assert cell["width"] == pytest.approx(4)
+        assert (cell["depth"], cell["width"]) == (2, 4)
     assert "depth" not in health.trajectory(find_decisions(network), network)
 
 
