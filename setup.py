@@ -13,6 +13,7 @@ VERSION = re.search(
 
 DATASETS = ["scikit-learn>=1.4", "tensorflow-datasets>=4.9.7", "pillow>=10"]
 LITERT = ["ai-edge-litert>=2.0"]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 TEST = [
     "import-linter>=2.0",
     "ipykernel>=6.29",
@@ -47,6 +48,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["keras_dha", "keras_dha.*"]),
+    package_data={"keras_dha": ["report.html.jinja"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "absl-py>=2.1",
@@ -60,7 +62,8 @@ setuptools.setup(
         "datasets": DATASETS,
         "litert": LITERT,
         "bench": [*BENCH, *DATASETS],
-        "test": [*TEST, *DATASETS, *LITERT],
+        "report": REPORT,
+        "test": [*TEST, *DATASETS, *LITERT, *REPORT],
     },
     entry_points={"console_scripts": ["keras-dha = keras_dha.cli:main"]},
     classifiers=[

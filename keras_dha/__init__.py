@@ -31,6 +31,7 @@ _NAMES = {
     "NodeChoice": "architecture.node_choice",
     "Policy": "augmentation.policy",
     "Range": "hyperparameters.ranges",
+    "SearchReport": "report",
     "SearchResult": "result",
     "hyperparameter": "hyperparameters.own",
 }

@@ -1,5 +1,6 @@
 """`AutoModel`: one `fit` that learns weights and everything around them."""
 
+import functools
 import time
 
 import keras
@@ -10,6 +11,7 @@ from keras_dha import arguments
 from keras_dha import data
 from keras_dha import export as exporting
 from keras_dha import optimizers
+from keras_dha import report
 from keras_dha import saving
 from keras_dha import settings
 from keras_dha.architecture.derive import derive
@@ -129,6 +131,7 @@ class AutoModel:
         self.joint = None
         self._spec = None
         self._result = None
+        self._so_far = None
 
     def compile(self, loss=None, metrics=None, optimizer=None, **unknown):
         """Sets loss, metrics, optimizer; not needed for classification.
@@ -255,6 +258,7 @@ class AutoModel:
         )
         found = self._result.genotype if self._result else {}
         self.stop_training = False
+        self._so_far = functools.partial(run.result, found)
         try:
             history = run.fit(self, callbacks, validate, is_new)
         except FloatingPointError:
@@ -262,6 +266,8 @@ class AutoModel:
                 # Nothing of it can be gone on with; the next fit is the first.
                 self.joint = None
             raise
+        finally:
+            self._so_far = None
         self.joint = run.joint
         self._result = run.result(found)
         return history
@@ -325,8 +331,13 @@ class AutoModel:
 
     @property
     def result(self):
-        """What the run found, a `keras_dha.SearchResult`."""
+        """What the run found, a `keras_dha.SearchResult`.
+
+        To a callback, during `fit`, what is found up to the last epoch.
+        """
         self._check_fitted("result")
+        if self._so_far is not None:
+            return self._so_far()
         if self._result is None:
             raise ValueError(
                 "`result` is there once `fit` has ended; this model was saved "
@@ -371,6 +382,17 @@ class AutoModel:
             representative_data=representative_data,
             overwrite=overwrite,
         )
+
+    def report(self, filepath):
+        """Writes what the run found as one page of HTML, readable offline.
+
+        It needs the extra `report`. `keras_dha.SearchReport` is a callback
+        that writes the page after each epoch.
+
+        Args:
+            filepath: Path that ends in `.html`; what is there is replaced.
+        """
+        report.write(self.result, filepath)
 
     def save(self, filepath, overwrite=True):
         """Saves the whole run, to be loaded and gone on with.

@@ -1,4 +1,4 @@
-"""The command line: `keras-dha fit`, `evaluate` and `export`.
+"""The command line: `keras-dha fit`, `evaluate`, `export` and `report`.
 
 TensorFlow is loaded after the flags are understood, and told to keep what it
 says about itself to itself.
@@ -154,6 +154,24 @@ def _export_flags():
     return flags
 
 
+def _report_flags():
+    flags = CommandFlags(
+        "report", "Show what a run found, as one page of HTML."
+    )
+    flags.argument(
+        "run",
+        "What a run left: its result.json, or a .keras file that "
+        "`AutoModel.save` wrote.",
+    )
+    flags.text(
+        "output",
+        "Where to write, a file such as report.html; what is there is "
+        "replaced.",
+        default="report.html",
+    )
+    return flags
+
+
 def _model_flag(flags):
     flags.text("model", "A trained model, a .keras file.", needed=True)
 
@@ -301,6 +319,15 @@ def _export(values, out):
     out.write(f"{path}\n")
 
 
+def _report(values, out):
+    from keras_dha import report
+    from keras_dha import saving
+
+    report.require_packages()
+    result = saving.read_result(values.run)
+    out.write(f"{report.write(result, values.output)}\n")
+
+
 def _loaded(path):
     """Returns the plain model in a `.keras` file."""
     path = pathlib.Path(path)
@@ -365,4 +392,5 @@ COMMANDS = {
     "fit": Command(_fit_flags, _fit),
     "evaluate": Command(_evaluate_flags, _evaluate),
     "export": Command(_export_flags, _export),
+    "report": Command(_report_flags, _report),
 }

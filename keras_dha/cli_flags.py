@@ -35,6 +35,19 @@ class CommandFlags:
         self._values = flags.FlagValues()
         self._helps = {}
         self._needed = []
+        self._argument = None
+
+    def argument(self, name, help):
+        """Adds a flag for a string that may be given without its name.
+
+        The command cannot do without it.
+
+        Args:
+            name: Name of the flag.
+            help: What it means.
+        """
+        self.text(name, help, needed=True)
+        self._argument = name
 
     def text(self, name, help, default=None, needed=False):
         """Adds a flag for a string.
@@ -110,6 +123,9 @@ class CommandFlags:
             rest = self._values([self.command, *arguments])[1:]
         except flags.Error as error:
             raise UsageError(f"{self.command}: {error}") from None
+        bare = self._argument
+        if bare and rest and self._values[bare].value is None:
+            self._values[bare].value = rest.pop(0)
         if rest:
             raise UsageError(f"{self.command}: unexpected argument {rest[0]!r}")
         for name in self._needed:
@@ -119,16 +135,12 @@ class CommandFlags:
 
     def help(self):
         """Returns the help of the command."""
-        lines = [f"usage: keras-dha {self.command} [--flag=value ...]", ""]
-        lines += [self.summary, ""]
+        bare = f" {self._argument.upper()}" if self._argument else ""
+        lines = [f"usage: keras-dha {self.command}{bare} [--flag=value ...]"]
+        lines += ["", self.summary, ""]
         for name, text in self._helps.items():
             lines.append(self._head(self._values[name]))
-            lines += textwrap.wrap(
-                text,
-                78,
-                initial_indent=" " * 6,
-                subsequent_indent=" " * 6,
-            )
+            lines += _wrapped(text)
         return "\n".join([*lines, ""])
 
     def _add(self, name, help, needed=False):
@@ -147,3 +159,10 @@ class CommandFlags:
         elif flag.default is not None:
             note = f"  (default {flag.default})"
         return f"  --{flag.name}={kind}{note}"
+
+
+def _wrapped(text):
+    indent = " " * 6
+    return textwrap.wrap(
+        text, 78, initial_indent=indent, subsequent_indent=indent
+    )

@@ -5,6 +5,7 @@ import json
 
 import keras
 
+from keras_dha import result_format
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.augmentation.policy import Policy
 
@@ -19,19 +20,29 @@ class SearchResult:
         policy: The learned `keras_dha.augmentation.policy.Policy`, or `None`.
         hyperparameters: Dict from name to `{"value", "start", "learned",
             "at_bounds"}`, the last one the shares of updates that ended at
-            the lower and the upper bound. A learning rate is the multiplier
-            of the base schedule, and has `"steps"` and `"rates"` as well,
-            what the two came to in the course of the run. What AutoHAS
-            learned has its `"basis"` and its `"probabilities"`.
+            the lower and the upper bound. What is learned has its `"bounds"`
+            at the end, and `"advice"`, a sentence, if it spent most updates
+            at one of them. A learning rate is the multiplier of the base
+            schedule, and has `"steps"` and `"rates"` as well, what the two
+            came to in the course of the run.
+            What AutoHAS learned has its `"basis"` and its
+            `"probabilities"`.
         history: Dict from a quantity's name to its values, one an epoch; the
             values of "policy" are dicts from an operation to its
             `probability` and `magnitude`, its `share` of all that was done
             to images of outer steps, and their mean `influence`, how much
             more than other images they lowered the search loss, in standard
-            deviations.
+            deviations. "phase" has the phase of most steps of an epoch. If
+            there is an architecture to decide, "decisions" has dicts from a
+            decision to the probability of each of its options, and "cells",
+            for spaces of cells, from a kind of cell to `edges`, the
+            probability of each, `depth` and `width`
+            (`keras_dha.architecture.wiring`).
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
             and `steps`), `parameters` of the derived network, and with a
             target, `target`: for each limit `{"limit", "reached"}`.
+        versions: Dict from the name of what the run was made with to its
+            version.
 
     Example:
 
@@ -45,6 +56,7 @@ class SearchResult:
     hyperparameters: dict
     history: dict
     cost: dict
+    versions: dict = dataclasses.field(default_factory=dict)
 
     def to_json(self):
         """Returns the result as JSON text."""
@@ -84,8 +96,10 @@ class SearchResult:
                     f"`{name}` must be an object. "
                     f"Received: {name}={fields[name]!r}"
                 )
+        result_format.check(fields)
         if fields["policy"] is not None:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
+            _check_operations(fields["policy"], fields["history"])
         return cls(**fields)
 
     def learning_rate_schedule(self, name="learning_rate"):
@@ -141,7 +155,7 @@ class SearchResult:
         if self.policy is None:
             return "Augmentation: none"
         return "Augmentation policy learned\n" + _indented(
-            self.policy.summary(_mean_statistics(self.history))
+            self.policy.summary(mean_statistics(self.history))
         )
 
     def _hyperparameters(self):
@@ -174,8 +188,16 @@ class SearchResult:
         return "\n".join(lines)
 
 
-def _mean_statistics(history):
-    """Share and influence of each operation over the whole run."""
+def mean_statistics(history):
+    """Returns share and influence of each operation over a whole run.
+
+    Args:
+        history: That of a `SearchResult`.
+
+    Returns:
+        Dict from an operation to `"mean share"` and `"mean influence"`, or
+        `None` if no policy was learned.
+    """
     epochs = history.get("policy", [])
     if not epochs:
         return None
@@ -190,6 +212,15 @@ def _mean_statistics(history):
             "mean influence": sum(moved) / max(sum(shares), 1e-12),
         }
     return found
+
+
+def _check_operations(policy, history):
+    epochs = history.get("policy", [])
+    if epochs and not set(policy.usage()) <= set(epochs[0]):
+        raise ValueError(
+            "The history of a policy must be of its operations, "
+            f"{sorted(policy.usage())}. Received: {sorted(epochs[0])}"
+        )
 
 
 def _thinned(values, most=6):

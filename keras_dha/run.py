@@ -20,17 +20,11 @@ from keras_dha import calibration
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
+from keras_dha import run_record
 from keras_dha import trust
 from keras_dha.architecture import health
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
-from keras_dha.result import SearchResult
-
-# The name under which the time of first calls is kept.
-TRACING = "tracing"
-RANGE_TEST = "range test"
-# At how many places of a run the learning rate is written down.
-_RATES_KEPT = 100
 
 
 class Run:
@@ -51,7 +45,7 @@ class Run:
     Attributes:
         joint: The joint model as it is now; another one once derived.
         genotype: The architecture found, fixed when the network is derived.
-        seconds: Dict from phase to seconds spent in it.
+        record: `keras_dha.run_record.RunRecord` of what happened.
     """
 
     def __init__(
@@ -75,19 +69,14 @@ class Run:
         self.outer_every = outer_every
         self.verbose = verbose
         self.genotype = None
-        self.seconds = {}
-        self.steps = {}
-        self.policy_statistics = []
+        self.record = run_record.RunRecord(pace.total, time.monotonic())
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(pace.total, searched)
         self._next_step = 0
         self._next_check = 0
-        self._rates = {}
-        self._next_kept = 0
         self._guard = None
         self._frozen = 0
-        self._decisions = {}
         self._search_options = contextlib.ExitStack()
         self._use(joint)
 
@@ -141,10 +130,8 @@ class Run:
             return self._fit(owner, callbacks, validate, is_new)
 
     def _fit(self, owner, callbacks, validate, is_new):
-        begun = time.monotonic()
         self._find_rate(is_new)
-        learned = self.joint.hyperparameters
-        bounds_before = learned.at_bounds.numpy(), float(learned.count.numpy())
+        self.record.begin(self.joint.hyperparameters)
         # One stream for all epochs: to end one costs as much as many batches.
         done = int(self.joint.step.numpy())
         self._stream = self._batches_from(self.batches, done)
@@ -153,7 +140,6 @@ class Run:
             self._search_stream = self._batches_from(
                 self.search_batches, done // self.outer_every
             )
-        self.starts = {k: float(learned.current(k)) for k in learned.quantities}
         shown = progress.Progress(
             self.pace,
             self.phase,
@@ -172,13 +158,13 @@ class Run:
         for epoch in itertools.count():
             listeners.on_epoch_begin(epoch)
             logs = self.epoch(listeners)
-            self.policy_statistics.append(self.joint.policy.statistics())
             last = self.pace.is_over(self._next_step)
             if last:
                 self._finish()
             owner.joint = self.joint
             if validate is not None:
                 logs |= validate()
+            self.record.end_epoch(self.joint, logs)
             listeners.on_epoch_end(epoch, logs)
             if last or owner.stop_training:
                 break
@@ -186,19 +172,12 @@ class Run:
             self._finish()
             owner.joint = self.joint
         listeners.on_train_end(logs)
-        learned = self.joint.hyperparameters
-        self.at_bounds = trust.report_bounds(
-            learned,
-            learned.at_bounds.numpy() - bounds_before[0],
-            float(learned.count.numpy()) - bounds_before[1],
-        )
-        self.total_seconds = time.monotonic() - begun
+        self.record.end(self.joint.hyperparameters, owner.history.history)
         self.pace.check(
             self._next_step,
             self.steps_per_epoch,
-            self.seconds.get(TRACING, 0.0),
+            self.record.seconds.get(run_record.TRACING, 0.0),
         )
-        self.history = owner.history
         return owner.history
 
     def _finish(self):
@@ -212,42 +191,15 @@ class Run:
             )
 
     def result(self, genotype_before):
-        """Returns the `SearchResult` of a run that was fitted.
+        """Returns the `SearchResult`, during `fit` as far as it is done.
 
         Args:
             genotype_before: Genotype of the run this one went on from.
         """
-        learned, augmentation = (
-            self.joint.hyperparameters,
-            self.joint.policy.augmentation,
-        )
-        target = self.joint.target
-        return SearchResult(
-            genotype=self.genotype or genotype_before,
-            policy=augmentation and augmentation.policy(),
-            hyperparameters={
-                name: {
-                    "value": float(learned.current(name)),
-                    "start": self.starts[name],
-                    "learned": name in learned.learned,
-                    "at_bounds": list(self.at_bounds.get(name, (0.0, 0.0))),
-                    **self._rates.get(name, {}),
-                    **learned.described(name),
-                }
-                for name in learned.quantities
-            },
-            history=self.history.history | self._policy_history(),
-            cost={
-                "seconds": self.total_seconds,
-                "phases": {
-                    name: {"seconds": seconds, "steps": self.steps[name]}
-                    for name, seconds in self.seconds.items()
-                },
-                "parameters": self.joint.network.count_params(),
-                "undone": self._guard.undone,
-                **({"target": target.record()} if target else {}),
-            },
-        )
+        found = self.genotype or genotype_before
+        if not self.is_derived:
+            found = genotype(self.joint.network)
+        return self.record.result(self.joint, found, self._guard.undone)
 
     def _find_rate(self, is_new):
         """Finds where the learning rate starts, if that is to be found."""
@@ -262,8 +214,7 @@ class Run:
         begun = time.monotonic()
         stream = self._batches_from(self.batches, 0)
         found = trust.test_range(self.joint, self._inner, stream)
-        self.seconds[RANGE_TEST] = time.monotonic() - begun
-        self.steps[RANGE_TEST] = trust.RANGE_TEST_STEPS
+        self.record.spend(run_record.RANGE_TEST, begun, trust.RANGE_TEST_STEPS)
         return found
 
     def epoch(self, callbacks):
@@ -291,7 +242,11 @@ class Run:
                 'hyperparameters={"learning_rate": keras_dha.Range(1e-3, '
                 f"0.1)}}. Received: loss={loss} at step {self._next_step}"
             )
-        return {"loss": loss, **self._metrics(), **self._trajectory()}
+        return {
+            "loss": loss,
+            **self._metrics(),
+            **self.record.trajectory(self.joint),
+        }
 
     def _step(self):
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
@@ -302,7 +257,8 @@ class Run:
         # A Keras schedule goes by steps, ours by the position in the run.
         at = position if isinstance(self.schedule, str) else step
         factor = base_schedule.factor(self.schedule, at, self.plan.total)
-        self._keep_rates(step, position, factor)
+        learned = self.joint.hyperparameters
+        self.record.keep_rates(learned, step, position, factor)
         schedule = tf.constant(factor, "float32")
         batch = next(self._stream)
         is_outer = self._search_stream and step % self.outer_every == 0
@@ -312,27 +268,11 @@ class Run:
         else:
             function = self._inner
             loss = function(batch, schedule)
-        if function not in self._traced:
-            # The first call compiles the step: that is no time of a phase.
+        is_first = function not in self._traced
+        if is_first:
             self._traced.append(function)
-            phase = TRACING
-        self.seconds[phase] = (
-            self.seconds.get(phase, 0.0) + time.monotonic() - begun
-        )
-        self.steps[phase] = self.steps.get(phase, 0) + 1
+        self.record.step(phase, begun, is_first)
         return loss
-
-    def _keep_rates(self, step, position, factor):
-        """Writes down the learning rate of some steps, to be replayed."""
-        learned = self.joint.hyperparameters
-        if position < self._next_kept:
-            return
-        self._next_kept = position + max(1, self.plan.total // _RATES_KEPT)
-        for key, quantity in learned.quantities.items():
-            if quantity.name == "learning_rate":
-                kept = self._rates.setdefault(key, {"steps": [], "rates": []})
-                kept["steps"].append(step)
-                kept["rates"].append(factor * float(learned.current(key)))
 
     def _settle(self):
         """Hardens decisions; derives the network when none is left."""
@@ -363,9 +303,7 @@ class Run:
         names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         self._guard.watch(self.joint)
-        self._decisions = health.trajectory(
-            searched.architecture.decisions, searched.network
-        )
+        self.record.look_at_decisions(searched)
         health.warn_of_collapse(searched.network)
         # The epoch's metrics go on where they were.
         for variable, value in zip(
@@ -387,27 +325,6 @@ class Run:
     def _metrics(self):
         results = self.joint.network.get_metrics_result()
         return {k: float(v) for k, v in results.items() if k != "loss"}
-
-    def _trajectory(self):
-        """Returns the current values of all that is learned."""
-        learned = self.joint.hyperparameters
-        logs = {key: float(learned.current(key)) for key in learned.learned}
-        logs |= learned.logs()
-        if self.joint.policy.augmentation is not None:
-            logs["policy_entropy"] = (
-                self.joint.policy.augmentation.policy().entropy
-            )
-        if not self.is_derived:
-            self._decisions = health.trajectory(
-                self.joint.architecture.decisions, self.joint.network
-            )
-        # Every epoch has the same quantities, as a table wants it.
-        logs |= self._decisions
-        return {k: float(v) for k, v in logs.items()}
-
-    def _policy_history(self):
-        found = self.policy_statistics
-        return {"policy": found} if found and found[0] else {}
 
     def _batches_from(self, batches, step):
         dataset = batches.dataset(step)

@@ -50,6 +50,30 @@ def write(filepath, overwrite, joint, arguments, spec, result):
         joint.save(half)
 
 
+def read_result(filepath):
+    """Returns the `SearchResult` in a file; runs no code from it.
+
+    Args:
+        filepath: Path of the JSON text of a result, or of a `.keras` file
+            that `write` wrote.
+    """
+    path = pathlib.Path(filepath)
+    if path.suffix not in (".json", ".keras") or not path.is_file():
+        raise FileNotFoundError(
+            "A result is in a file that ends in .json or .keras. "
+            f"Received: {str(path)!r}"
+        )
+    if path.suffix == ".json":
+        return SearchResult.from_json(path.read_text(encoding="utf-8"))
+    result = read(path)[-1]
+    if result is None:
+        raise ValueError(
+            "The run was saved before `fit` had ended, so there is no result "
+            f"yet. Received: {str(path)!r}"
+        )
+    return result
+
+
 def read(filepath):
     """Reads a run; runs no code from the file.
 

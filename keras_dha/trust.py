@@ -173,8 +173,8 @@ class Guard:
             learned.set_value(key, rate / 2, high=rate / 2)
 
 
-def report_bounds(learned, at_bounds, updates):
-    """Warns of what spent most of its updates at a given bound.
+def bound_shares(learned, at_bounds, updates):
+    """Returns for each key the shares of updates that ended at its bounds.
 
     Args:
         learned: `LearnedHyperparameters`.
@@ -185,10 +185,25 @@ def report_bounds(learned, at_bounds, updates):
     Returns:
         Dict from key to the pair of shares.
     """
-    shares = {}
-    for index, key in enumerate(learned.learned):
-        low, high = (float(n) / max(1, updates) for n in at_bounds[:, index])
-        shares[key] = (low, high)
+    return {
+        key: tuple(float(n) / max(1, updates) for n in at_bounds[:, index])
+        for index, key in enumerate(learned.learned)
+    }
+
+
+def bound_advice(learned, shares, updates):
+    """Returns what to say of those that spent most updates at a bound.
+
+    Args:
+        learned: `LearnedHyperparameters`.
+        shares: Dict, as `bound_shares` returns it.
+        updates: Integer, updates in all.
+
+    Returns:
+        Dict from key to a sentence; empty if there is nothing to say.
+    """
+    advice = {}
+    for key, (low, high) in shares.items():
         if updates < _REPORTED_UPDATES or max(low, high) <= _REPORTED_SHARE:
             continue
         side, share = ("lower", low) if low > high else ("upper", high)
@@ -197,14 +212,13 @@ def report_bounds(learned, at_bounds, updates):
             # Lowered by a range test or a divergence: nobody's to widen.
             continue
         bound = bound[side == "upper"]
-        warnings.warn(
+        advice[key] = (
             f"`{key}` spent {share:.0%} of its updates at its {side} bound "
             f"{bound:.3g}. If that is not where you want it, widen it with "
             f'hyperparameters={{"{learned.quantities[key].name}": '
-            "keras_dha.Range(...)}, or fix it with a number.",
-            stacklevel=2,
+            "keras_dha.Range(...)}, or fix it with a number."
         )
-    return shares
+    return advice
 
 
 def _loss_of_guessing(joint):

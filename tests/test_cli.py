@@ -298,3 +298,55 @@ def test_a_real_run(tmp_path, monkeypatch):
     ]
     assert np.all(stock)
     assert "Test accuracy" in out
+
+
+def test_report_of_what_a_run_left(fitted, tmp_path, monkeypatch):
+    folder, _ = fitted
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        (folder / "result.json",),
+        (f"--run={folder / 'result.json'}", "--output=other.html"),
+    ):
+        code, out = run("report", *arguments)
+        assert code == 0
+        page = (tmp_path / out.strip()).read_text()
+        assert "650 parameters" in page
+    assert (tmp_path / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        ([], 2, "report: --run is needed"),
+        (["a.json", "b"], 2, "unexpected argument 'b'"),
+        (["--run=a.json", "b.json"], 2, "unexpected argument 'b.json'"),
+        (["none.json"], 1, "ends in .json or .keras. Received: 'none.json'"),
+        (["junk.json"], 1, "A search result must have the fields"),
+        (["junk.json", "--output=x.txt"], 1, "must have the fields"),
+        (["plain.keras"], 1, "holds a plain Keras model"),
+    ],
+)
+def test_report_of_what_is_none(
+    arguments, code, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "junk.json").write_text("{}")
+    if arguments == ["plain.keras"]:
+        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        network.save("plain.keras")
+    before = sorted(tmp_path.iterdir())
+    assert run("report", *arguments) == (code, "")
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_report_without_its_extra(monkeypatch, tmp_path, capsys):
+    from keras_dha import report
+
+    monkeypatch.setattr(report, "_NEEDED", ("jinja2", "matplotlob"))
+    monkeypatch.chdir(tmp_path)
+    assert run("report", "result.json") == (1, "")
+    assert (
+        "keras-dha: A report needs matplotlob, which is not installed: run "
+        '`pip install "keras_dha[report]"`.'
+    ) in capsys.readouterr().err

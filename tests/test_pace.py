@@ -3,8 +3,8 @@ import types
 import pytest
 
 from keras_dha import pace
-from tests.test_auto_model import fit
-from tests.test_auto_model import joint_auto_model
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import joint_auto_model
 
 
 class Clock:

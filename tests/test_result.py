@@ -30,6 +30,7 @@ RESULT = SearchResult(
         "phases": {"search": {"seconds": 41.0, "steps": 120}},
         "parameters": 12345,
     },
+    versions={"keras_dha": "0.1.0"},
 )
 NOTHING = dataclasses.replace(RESULT, genotype={}, policy=None)
 
@@ -50,6 +51,12 @@ def test_json_is_plain_and_complete():
 def test_results_that_differ_in_one_field_differ(field):
     other = {} if field != "policy" else None
     assert dataclasses.replace(RESULT, **{field: other}) != RESULT
+
+
+STATISTICS = dict.fromkeys(
+    ("probability", "magnitude", "share", "influence"), 0.5
+)
+RATE = {"value": 0.0625, "start": 0.5, "learned": True}
 
 
 def changed(**fields):
@@ -77,6 +84,39 @@ def without(field):
         (changed(genotype=[]), "`genotype` must be an object"),
         (changed(history=3), "`history` must be an object"),
         (changed(cost=None), "`cost` must be an object"),
+        (changed(versions={"keras": 3}), r"`versions\['keras'\]`.*type str"),
+        (changed(genotype={"a": {"choice": "b"}}), "`genotype.*'frozen'"),
+        (
+            changed(hyperparameters={"lr": {**RATE, "value": "0.1"}}),
+            r"`hyperparameters\['lr'\]\['value'\]` must be of type int or",
+        ),
+        (
+            changed(hyperparameters={"lr": {**RATE, "learned": 1}}),
+            "'learned'.*of type bool",
+        ),
+        (
+            changed(hyperparameters={"lr": {**RATE, "bounds": [0, True]}}),
+            r"'bounds'.*\[1\]` must be of type int or float",
+        ),
+        (changed(history={"loss": 0.5}), "'loss'.*a list"),
+        (changed(history={"loss": []}), "'loss'.*not empty"),
+        (changed(history={"phase": [3]}), "'phase'.*type str"),
+        (
+            changed(history={"decisions": [{"a": {"b": 1.0}}, {"a": {}}]}),
+            "'decisions'.*equal names",
+        ),
+        (
+            changed(history={"policy": [{"Rotate": {"share": 0.5}}]}),
+            "'policy'.*'influence'",
+        ),
+        (
+            changed(history={"policy": [{"Rotate": STATISTICS}]}),
+            r"of its operations, \['Invert', 'Rotate'\].*\['Rotate'\]",
+        ),
+        (
+            changed(cost={"seconds": 1.0, "phases": {}}),
+            "`cost` must be an object with .*'parameters'",
+        ),
         (changed(policy={}), "policy"),
         (changed(policy=3), "policy"),
     ],
@@ -84,6 +124,12 @@ def without(field):
 def test_junk_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         SearchResult.from_json(text)
+
+
+def test_callbacks_may_write_anything_into_the_history():
+    history = {"loss": [0.5], "note": ["good"], "extra": [None]}
+    result = dataclasses.replace(RESULT, history=history)
+    assert SearchResult.from_json(result.to_json()) == result
 
 
 def test_summary_says_what_was_found():

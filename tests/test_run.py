@@ -6,8 +6,8 @@ import pytest
 
 from keras_dha import calibration
 from keras_dha.nested_layers import find_layers
-from tests.test_auto_model import fit
-from tests.test_auto_model import joint_auto_model
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import joint_auto_model
 
 
 def final_statistics():

@@ -158,19 +158,23 @@ def learned(high=None):
     return layer
 
 
+def advice(layer, counts, updates):
+    shares = trust.bound_shares(layer, np.array(counts)[:, None], updates)
+    return shares, trust.bound_advice(layer, shares, updates)
+
+
 def test_what_stays_at_a_bound_is_reported():
-    layer = learned()
-    with pytest.warns(UserWarning, match="90% .* upper bound 10"):
-        shares = trust.report_bounds(layer, np.array([[0.0], [27.0]]), 30)
+    shares, said = advice(learned(), (0.0, 27.0), 30)
     assert shares == {"learning_rate": (0.0, 0.9)}
-    with pytest.warns(UserWarning, match="80% .* lower bound 0.001"):
-        trust.report_bounds(layer, np.array([[24.0], [0.0]]), 30)
+    assert "90% of its updates at its upper bound 10" in said["learning_rate"]
+    _, said = advice(learned(), (24.0, 0.0), 30)
+    assert "80% of its updates at its lower bound 0.0" in said["learning_rate"]
 
 
 @pytest.mark.parametrize("counts, updates", [((0, 12), 30), ((0, 9), 10)])
 def test_what_was_there_now_and_then_is_not(counts, updates):
-    trust.report_bounds(learned(), np.array(counts)[:, None], updates)
+    assert advice(learned(), counts, updates)[1] == {}
 
 
 def test_a_bound_that_a_range_test_set_is_not():
-    trust.report_bounds(learned(high=0.5), np.array([[0.0], [29.0]]), 30)
+    assert advice(learned(high=0.5), (0.0, 29.0), 30)[1] == {}

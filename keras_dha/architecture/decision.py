@@ -20,6 +20,7 @@ from keras import ops
 from keras_dha.architecture.selection import margin
 from keras_dha.architecture.selection import select
 from keras_dha.architecture.sparse_code import SparseCode
+from keras_dha.architecture.wiring import checked_place
 from keras_dha.nested_layers import find_layers
 
 
@@ -43,6 +44,9 @@ class Decision(keras.layers.Layer):
         none: Optional integer: an operation that takes part in the search
             but is never kept.
         code: Optional configuration of a `SparseCode`, as it was saved.
+        place: Optional `keras_dha.architecture.wiring.Place`, or a dict of
+            its fields: where in a cell the edges are. The run then records
+            how deep and wide that cell is.
         **kwargs: Base layer arguments, such as `name`.
 
     Attributes:
@@ -73,6 +77,7 @@ class Decision(keras.layers.Layer):
         keep=1,
         none=None,
         code=None,
+        place=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -81,6 +86,7 @@ class Decision(keras.layers.Layer):
         self.edges = edges
         self.keep = keep
         self.none = none
+        self.place = checked_place(place, edges)
         self.strategy = None
         self.code = None if code is None else SparseCode(**code)
         self.logits = self.add_weight(
@@ -275,6 +281,7 @@ class Decision(keras.layers.Layer):
             "keep": self.keep,
             "none": self.none,
             "code": self.code and self.code.get_config(),
+            "place": self.place and self.place._asdict(),
         }
 
 

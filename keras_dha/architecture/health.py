@@ -4,6 +4,7 @@ Differentiable searches have one well-known disease: operations without
 weights, the identity and nothing at all, win everywhere because they are
 easiest to train. So the share of such operations is logged for each decision
 beside its entropy and margin, and a search that kept nothing else says so.
+What it does to the depth and width of a network is logged with it.
 """
 
 import warnings
@@ -11,8 +12,12 @@ import warnings
 import keras
 import numpy as np
 
+from keras_dha.architecture import wiring
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
+
+# Of probabilities that are written down every epoch.
+_DIGITS = 5
 
 
 def trajectory(decisions, network):
@@ -25,7 +30,9 @@ def trajectory(decisions, network):
     Returns:
         For each decision `<name>/entropy` (mean over its edges, 1 is even),
         `<name>/margin` and `<name>/idle` (the share of operations that pass
-        their input on or give zeros); and the mean margin, `decision_margin`.
+        their input on or give zeros); the mean margin, `decision_margin`;
+        and if there are choices outside of cells, `depth`, the number of
+        those that are not idle, in expectation.
     """
     idle = _idle_options(network)
     logs = {}
@@ -39,7 +46,77 @@ def trajectory(decisions, network):
     logs["decision_margin"] = float(
         np.mean([decision.margin() for decision in decisions])
     )
-    return logs
+    # A decision that several choices share counts for each of them.
+    active = [
+        1.0 - logs[f"{choice.decision.name}/idle"]
+        for choice in find_layers(network, SearchableLayer)
+        if choice.decision.place is None
+    ]
+    return logs | ({"depth": sum(active)} if active else {})
+
+
+def probabilities(network):
+    """Returns the probabilities of all options of each decision.
+
+    Args:
+        network: The searched `keras.Model`.
+
+    Returns:
+        A dict from each decision's name to a dict from option to
+        probability. Options have the names of the candidates of the first
+        choice that consults the decision, without the choice's own name.
+    """
+    found = {}
+    for choice in find_layers(network, SearchableLayer):
+        decision = choice.decision
+        if decision.name in found:
+            continue
+        names = [
+            layer.name.removeprefix(f"{choice.name}_")
+            for layer in choice.options
+        ]
+        if len(set(names)) < len(names):
+            names = [
+                f"edge{k // decision.operations}_{name}"
+                for k, name in enumerate(names)
+            ]
+        values = decision.probabilities()
+        found[decision.name] = {
+            name: round(float(p), _DIGITS)
+            for name, p in zip(names, values, strict=True)
+        }
+    return found
+
+
+def cells(network):
+    """Returns edges, depth and width of each kind of searched cell.
+
+    Args:
+        network: The searched `keras.Model`.
+
+    Returns:
+        A dict from the cell's name to its `wiring.statistics`.
+    """
+    places, zeros = {}, {}
+    for choice in find_layers(network, SearchableLayer):
+        decision = choice.decision
+        if decision.place is not None:
+            places[id(decision)] = decision
+            zeros[id(decision)] = {
+                (edge, operation)
+                for edge, candidates in enumerate(choice.edges)
+                for operation, layer in enumerate(candidates)
+                if gives_zeros(layer)
+            }
+    parts = {}
+    for key, decision in places.items():
+        table = decision.probabilities().reshape(decision.edges, -1)
+        wirings = wiring.wirings(
+            table, decision.keep, decision.none, zeros[key]
+        )
+        cell = parts.setdefault(decision.place.cell, [])
+        cell.append((decision.place, wirings))
+    return {name: wiring.statistics(part) for name, part in parts.items()}
 
 
 def warn_of_collapse(network):
@@ -66,11 +143,20 @@ def warn_of_collapse(network):
 
 def is_idle(layer):
     """Whether a layer gives its input or zeros, whatever it has learned."""
+    return gives_zeros(layer) or type(_last(layer)) is keras.layers.Identity
+
+
+def gives_zeros(layer):
+    """Whether a layer gives zeros, whatever its input."""
+    last = _last(layer)
+    is_scale = isinstance(last, keras.layers.Rescaling)
+    return is_scale and bool(np.all(np.equal(last.scale, 0)))
+
+
+def _last(layer):
     while isinstance(layer, keras.Sequential) and layer.layers:
         layer = layer.layers[-1]
-    if isinstance(layer, keras.layers.Rescaling):
-        return bool(np.all(np.equal(layer.scale, 0)))
-    return type(layer) is keras.layers.Identity
+    return layer
 
 
 def _idle_options(network):

@@ -17,6 +17,7 @@ from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.spaces import blocks
 from keras_dha.architecture.spaces import darts_operations as operations
+from keras_dha.architecture.wiring import Place
 from keras_dha.nested_layers import find_layers
 
 NODES = 4
@@ -97,6 +98,7 @@ def darts(
             edges=node + 2,
             keep=2,
             none=0 if none else None,
+            place=Place(kind, list(range(node + 2)), node + 2, joined=True),
             name=f"{kind}{node}",
         )
         for kind in ("normal", "reduce")

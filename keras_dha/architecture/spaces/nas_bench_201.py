@@ -15,6 +15,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.genotype import genotype
 from keras_dha.architecture.spaces import blocks
+from keras_dha.architecture.wiring import Place
 
 OPERATIONS = (
     "none",
@@ -100,7 +101,11 @@ def nas_bench_201(
         )
     operations = tuple(o for o in OPERATIONS if o in operations)
     edges = {
-        (node, past): Decision(len(operations), name=f"edge{node}_{past}")
+        (node, past): Decision(
+            len(operations),
+            place=Place("cell", [past], node, joined=False),
+            name=f"edge{node}_{past}",
+        )
         for node, past in EDGES
     }
     if architecture is not None:

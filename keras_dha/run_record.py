@@ -1,0 +1,240 @@
+"""The record of a run: what is written down while it goes on.
+
+The loop in `keras_dha.run` says what happens; here it becomes logs, a history
+and in the end a `keras_dha.SearchResult`.
+"""
+
+import collections
+import platform
+import time
+import warnings
+
+import keras
+import tensorflow as tf
+
+from keras_dha import trust
+from keras_dha._version import __version__
+from keras_dha.architecture import health
+from keras_dha.result import SearchResult
+
+# The name under which the time of first calls is kept.
+TRACING = "tracing"
+RANGE_TEST = "range test"
+# At how many places of a run the learning rate is written down.
+_RATES_KEPT = 100
+
+
+class RunRecord:
+    """What is written down of one run.
+
+    Args:
+        total: Integer, the position at which the run is over.
+        begun: Float, the reading of `time.monotonic()` at its beginning.
+
+    Attributes:
+        seconds: Dict from phase to seconds spent in it.
+        steps: Dict from phase to steps done in it.
+        history: Dict from a quantity's name to its values, one an epoch.
+    """
+
+    def __init__(self, total, begun):
+        self.seconds = {}
+        self.steps = {}
+        self.history = {}
+        self._begun = begun
+        # What is no number: as in the history, a list of one item an epoch.
+        self._details = collections.defaultdict(list)
+        self._phases_of_epoch = collections.Counter()
+        self._decisions = {}
+        self._architecture = {}
+        self._rates = {}
+        self._rates_every = max(1, total // _RATES_KEPT)
+        self._next_kept = 0
+
+    def begin(self, learned):
+        """Notes where the hyperparameters start.
+
+        Args:
+            learned: `hyperparameters.engine.Engine`.
+        """
+        self._starts = {
+            key: float(learned.current(key)) for key in learned.quantities
+        }
+        self._bounds_before = (
+            learned.at_bounds.numpy(),
+            float(learned.count.numpy()),
+        )
+
+    def step(self, phase, begun, is_first):
+        """Counts a step and its time.
+
+        Args:
+            phase: Name of the phase that it belongs to.
+            begun: Float, the reading of `time.monotonic()` before it.
+            is_first: Whether it was the first of its kind, which compiles:
+                that is no time of a phase.
+        """
+        self._phases_of_epoch[phase] += 1
+        self.spend(TRACING if is_first else phase, begun)
+
+    def spend(self, phase, begun, steps=1):
+        """Counts steps and their time as of a phase.
+
+        Args:
+            phase: Name.
+            begun: Float, the reading of `time.monotonic()` at the beginning.
+            steps: Integer.
+        """
+        spent = time.monotonic() - begun
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+        self.steps[phase] = self.steps.get(phase, 0) + steps
+
+    def keep_rates(self, learned, step, position, factor):
+        """Writes down the learning rate of some steps, to be replayed.
+
+        Args:
+            learned: `hyperparameters.engine.Engine`.
+            step: Integer, the step that is about to be done.
+            position: Integer, its position in the run.
+            factor: Float, the base schedule there.
+        """
+        if position < self._next_kept:
+            return
+        self._next_kept = position + self._rates_every
+        for key, quantity in learned.quantities.items():
+            if quantity.name == "learning_rate":
+                kept = self._rates.setdefault(key, {"steps": [], "rates": []})
+                kept["steps"].append(step)
+                kept["rates"].append(factor * float(learned.current(key)))
+
+    def look_at_decisions(self, joint):
+        """Notes how decided the architecture is; it must be in search yet."""
+        network = joint.network
+        cells = health.cells(network)
+        self._architecture = {"decisions": health.probabilities(network)}
+        if cells:
+            self._architecture["cells"] = cells
+        self._decisions = health.trajectory(
+            joint.architecture.decisions, network
+        ) | {
+            f"{name}/{quantity}": cell[quantity]
+            for name, cell in cells.items()
+            for quantity in ("depth", "width")
+            if quantity in cell
+        }
+
+    def trajectory(self, joint):
+        """Returns the current values of all that is learned.
+
+        Args:
+            joint: `JointModel`.
+
+        Returns:
+            Dict of floats, for the logs of an epoch.
+        """
+        learned = joint.hyperparameters
+        logs = {key: float(learned.current(key)) for key in learned.learned}
+        logs |= learned.logs()
+        if joint.policy.augmentation is not None:
+            logs["policy_entropy"] = joint.policy.augmentation.policy().entropy
+        if joint.architecture.is_searched:
+            self.look_at_decisions(joint)
+        # Every epoch has the same quantities, as a table wants it.
+        logs |= self._decisions
+        return {k: float(v) for k, v in logs.items()}
+
+    def end_epoch(self, joint, logs):
+        """Writes down an epoch.
+
+        Args:
+            joint: `JointModel`.
+            logs: Dict of floats.
+        """
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+        if self._phases_of_epoch:
+            # That of most of its steps.
+            ((phase, _),) = self._phases_of_epoch.most_common(1)
+            self._details["phase"].append(phase)
+            self._phases_of_epoch.clear()
+        details = {"policy": joint.policy.statistics(), **self._architecture}
+        for name, found in details.items():
+            if found:
+                self._details[name].append(found)
+
+    def end(self, learned, history):
+        """Takes over Keras' history; warns of bounds that were in the way.
+
+        Args:
+            learned: `hyperparameters.engine.Engine`.
+            history: Dict, that of Keras' `History`, where callbacks may
+                have added to the logs.
+        """
+        self.history = history
+        for advice in self._bounds(learned)[1].values():
+            warnings.warn(advice, stacklevel=2)
+
+    def _bounds(self, learned):
+        """Returns shares of updates at bounds, and advice, by key."""
+        updates = float(learned.count.numpy()) - self._bounds_before[1]
+        at_bounds = learned.at_bounds.numpy() - self._bounds_before[0]
+        shares = trust.bound_shares(learned, at_bounds, updates)
+        return shares, trust.bound_advice(learned, shares, updates)
+
+    def result(self, joint, genotype, undone):
+        """Returns the `SearchResult` of the run as far as it is done.
+
+        Args:
+            joint: `JointModel`.
+            genotype: The architecture found.
+            undone: Integer, how many steps were undone.
+        """
+        learned, target = joint.hyperparameters, joint.target
+        shares, advice = self._bounds(learned)
+        augmentation = joint.policy.augmentation
+        return SearchResult(
+            genotype=genotype,
+            policy=augmentation and augmentation.policy(),
+            hyperparameters={
+                name: {
+                    "value": float(learned.current(name)),
+                    "start": self._starts[name],
+                    "learned": name in learned.learned,
+                    "at_bounds": list(shares.get(name, (0.0, 0.0))),
+                    **(
+                        {"bounds": list(learned.bounds(name))}
+                        if name in learned.learned
+                        else {}
+                    ),
+                    **({"advice": advice[name]} if name in advice else {}),
+                    **self._rates.get(name, {}),
+                    **learned.described(name),
+                }
+                for name in learned.quantities
+            },
+            history={
+                name: list(values)
+                for name, values in (self.history | self._details).items()
+            },
+            cost={
+                "seconds": time.monotonic() - self._begun,
+                "phases": {
+                    name: {"seconds": seconds, "steps": self.steps[name]}
+                    for name, seconds in self.seconds.items()
+                },
+                "parameters": joint.network.count_params(),
+                "undone": undone,
+                # What is reached is known of a derived network.
+                **(
+                    {"target": target.record()}
+                    if target and target.reached
+                    else {}
+                ),
+            },
+            versions={
+                "keras_dha": __version__,
+                "keras": keras.__version__,
+                "tensorflow": tf.__version__,
+                "python": platform.python_version(),
+            },
+        )

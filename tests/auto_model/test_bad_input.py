@@ -1,0 +1,208 @@
+"""What is refused, before anything is done."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.auto_model import AutoModel
+from tests.auto_model.small_runs import CLASSES
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import quick_auto_model
+from tests.auto_model.small_runs import space
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"max_trials": 3}, TypeError, "`max_trials`.*no trials.*`epochs`"),
+        ({"tuner": "greedy"}, TypeError, "`tuner`.*no trials"),
+        ({"objective": "val_loss"}, TypeError, "`objective`.*search split"),
+        (
+            {"optimizer": "adam"},
+            TypeError,
+            "`optimizer`.*`compile.*`hyperparameters`",
+        ),
+        ({"spam": 1}, TypeError, "`AutoModel` does not take `spam`.*spam=1"),
+        ({"method": "magic"}, ValueError, "`method`.*'auto'.*'magic'"),
+        ({"search_space": "vit"}, ValueError, "`search_space`.*'vit'"),
+        ({"search_space": 3}, ValueError, "`search_space`.*3"),
+        ({"strategy": "dsnas"}, ValueError, "`strategy`.*'dsnas'"),
+        ({"strategy": DSNAS}, ValueError, "`strategy` must be.*object"),
+        ({"augmentation": "rand"}, ValueError, "`augmentation`.*'rand'"),
+        (
+            {"augmentation": layers.RandomFlip()},
+            ValueError,
+            "`augmentation`.*DifferentiableAugmentation",
+        ),
+        ({"hyperparameters": "best"}, ValueError, "`hyperparameters`.*'best'"),
+        ({"hyperparameters": {"lr": 0.1}}, ValueError, "one of.*'lr'"),
+        ({"target": {"size": 1}}, ValueError, "`target`.*size"),
+        ({"directory": "x"}, ValueError, "`directory`.*not available"),
+        ({"overwrite": True}, ValueError, "`overwrite`.*not available"),
+        ({"search_split": 0.0}, ValueError, "`search_split`.*0.0"),
+        ({"search_split": 0.6}, ValueError, "`search_split`.*0.6"),
+        ({"outer_every": 0}, ValueError, "`outer_every`.*0"),
+        ({"outer_every": 2.5}, ValueError, "`outer_every`.*2.5"),
+        ({"seed": "one"}, ValueError, "`seed`.*'one'"),
+    ],
+)
+def test_bad_constructor_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        AutoModel(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"max_trials": 3}, TypeError, "`fit` does not take `max_trials`"),
+        ({"validation_split": 0.1}, TypeError, "`validation_data`"),
+        ({"class_weight": {}}, TypeError, "`class_weight`.*resample"),
+        ({"epochs": 0}, ValueError, "`epochs` must be at least 1.*0"),
+        ({"epochs": -1}, ValueError, "`epochs` must be at least 1.*-1"),
+        ({"epochs": 1.5}, ValueError, "`epochs` must be an integer.*1.5"),
+        ({"epochs": "3"}, ValueError, "`epochs` must be an integer.*'3'"),
+        ({"epochs": True}, ValueError, "`epochs` must be an integer"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1"),
+        ({"batch_size": 2.5}, ValueError, "`batch_size` must be an integer"),
+        ({"steps_per_epoch": 0}, ValueError, "`steps_per_epoch`.*at least 1"),
+        ({"verbose": 3}, ValueError, "`verbose`.*3"),
+        ({"validation_data": X_NEW}, ValueError, r"pair \(x, y\)"),
+        ({"validation_data": (X_NEW, Y)}, ValueError, "same number"),
+        (
+            {"validation_data": (X_NEW, Y_NEW + 1)},
+            ValueError,
+            r"classes 0\.\.2.*up to 3",
+        ),
+        (
+            {"validation_data": (X_NEW[:, :4], Y_NEW)},
+            ValueError,
+            r"must look like.*\(4, 8, 1\)",
+        ),
+        ({"search_data": X_NEW}, ValueError, r"pair \(x, y\)"),
+        ({"y": None}, ValueError, "Expected arrays `x` and `y`"),
+        ({"x": None}, ValueError, "Expected arrays `x` and `y`"),
+        ({"x": X[:5]}, ValueError, "same number of examples"),
+        ({"x": X[:0], "y": Y[:0]}, ValueError, "no examples"),
+        ({"y": 0 * Y}, ValueError, "at least two classes"),
+        ({"y": Y - 1}, ValueError, "Labels must be integers from 0"),
+        ({"x": X * np.nan}, ValueError, "NaN"),
+        ({"x": X[:, 0, 0], "y": Y}, ValueError, "for images.*search_space"),
+    ],
+)
+def test_bad_fit_arguments_leave_the_model_as_it_was(arguments, error, message):
+    model = AutoModel(seed=0)
+    with pytest.raises(error, match=message):
+        fit(model, **{"epochs": 1, **arguments})
+    with pytest.raises(ValueError, match="call `fit` first"):
+        model.predict(X)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.evaluate(X, Y),
+        lambda model: model.predict(X),
+        lambda model: model.summary(),
+        lambda model: model.result,
+        lambda model: model.genotype,
+        lambda model: model.export_model(),
+        lambda model: model.export("nowhere"),
+        lambda model: model.save("nowhere.keras"),
+        lambda model: model.get_weights(),
+        lambda model: model.set_weights([]),
+    ],
+)
+def test_before_fit_there_is_nothing_to_use(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="call `fit` first"):
+        call(AutoModel())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"optimizer": "adam"}, "one of .*'adamw'.*optimizer='adam'"),
+        ({"run_eagerly": True}, "`loss`, `metrics` and .*'run_eagerly'"),
+    ],
+)
+def test_compile_refuses_what_it_cannot_honour(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AutoModel().compile(**arguments)
+
+
+def test_compile_after_fit(fitted):
+    with pytest.raises(ValueError, match="fixed by the first `fit`"):
+        fitted.compile(metrics=["accuracy"])
+
+
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        (X[:, :4], Y, r"must look like.*\(4, 8, 1\).*\(8, 8, 1\)"),
+        (X[..., 0], Y, r"must look like.*\(8, 8\)"),
+        (X, np.eye(CLASSES)[Y], "must look like.*one_hot=True"),
+        (X, Y + 1, r"classes 0\.\.2"),
+    ],
+)
+def test_a_further_fit_with_data_of_another_kind(fitted, x, y, message):
+    with pytest.raises(ValueError, match=message):
+        fit(fitted, x, y)
+
+
+def test_after_a_fit_that_was_refused_other_data_may_come():
+    model = quick_auto_model(search_space_for((8, 8, 1), CLASSES))
+    with pytest.raises(ValueError, match="must map examples of shape"):
+        fit(model, X[..., 0], epochs=1)
+    fit(model, epochs=1)
+    assert model.predict(X).shape == (len(X), CLASSES)
+
+
+def search_space_for(shape, num_classes):
+    return lambda *_: space(shape, num_classes)
+
+
+class Subclassed(keras.Model):
+    pass
+
+
+def two_outputs(shape, num_classes):
+    inputs = keras.Input(shape)
+    x = layers.Flatten()(inputs)
+    return keras.Model(inputs, [layers.Dense(num_classes)(x) for _ in "ab"])
+
+
+@pytest.mark.parametrize(
+    "search_space, message",
+    [
+        (search_space_for((8, 8, 1), 4), r"to 3 classes.*to \(4,\)"),
+        (search_space_for((6, 8, 1), 3), r"\(8, 8, 1\).*from \(6, 8, 1\)"),
+        (search_space_for((8, 8), 3), r"\(8, 8, 1\).*from \(8, 8\)"),
+        (two_outputs, "one input and one output.*2 outputs"),
+        (lambda *_: Subclassed(), "functional or Sequential.*Subclassed"),
+        (lambda *_: keras.Sequential(), "functional or Sequential"),
+        (lambda *_: None, "functional or Sequential.*NoneType"),
+        (space((6, 8, 1), 3), r"\(8, 8, 1\).*from \(6, 8, 1\)"),
+    ],
+)
+def test_a_search_space_that_does_not_fit(search_space, message):
+    with pytest.raises(ValueError, match=message):
+        fit(quick_auto_model(search_space), epochs=1)
+
+
+def test_a_loss_that_leaves_the_numbers_is_reported():
+    model = quick_auto_model(strategy=None, hyperparameters=None)
+    model.compile(loss=Infinite())
+    with pytest.raises(FloatingPointError, match="not finite.*at step"):
+        fit(model, epochs=1)
+
+
+class Infinite(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return float("inf") * keras.ops.sum(y_pred, axis=-1)

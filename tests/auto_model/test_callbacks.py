@@ -1,0 +1,212 @@
+"""Callbacks, validation and output during `fit`."""
+
+import csv
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_dha import saving
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.auto_model import AutoModel
+from keras_dha.nested_layers import find_layers
+from tests.auto_model.small_runs import CLASSES
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import as_dataset
+from tests.auto_model.small_runs import assert_plain
+from tests.auto_model.small_runs import cross_entropy
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import quick_auto_model
+
+
+class Recorder(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.events = []
+        self.logs = []
+
+    def on_train_begin(self, logs=None):
+        self.events.append("begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.events.append(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(dict(logs))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append(f"batch {batch}")
+
+    def on_train_end(self, logs=None):
+        self.events.append("end")
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory):
+    """One run with callbacks of several kinds and validation data."""
+    folder = tmp_path_factory.mktemp("run")
+    model, recorder = quick_auto_model(strategy=DSNAS(until=0.5)), Recorder()
+    history = fit(
+        model,
+        callbacks=[
+            recorder,
+            keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras"),
+            keras.callbacks.CSVLogger(folder / "log.csv"),
+        ],
+        validation_data=(X_NEW, Y_NEW),
+    )
+    return model, history, recorder, folder
+
+
+def test_callbacks_see_every_epoch_and_batch_once(observed):
+    model, history, recorder, _ = observed
+    epochs = [[k, *(f"batch {b}" for b in range(6))] for k in range(3)]
+    assert recorder.events == ["begin", *itertools.chain(*epochs), "end"]
+    assert recorder.model is model
+    assert history.epoch == [0, 1, 2]
+
+
+def test_history_is_what_callbacks_saw(observed):
+    _, history, recorder, _ = observed
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert history.history[name] == [logs[name] for logs in recorder.logs]
+        assert all(type(v) is float for v in history.history[name])
+
+
+def test_validation_is_what_evaluate_says(observed):
+    model, history, _, _ = observed
+    found = model.evaluate(X_NEW, Y_NEW, return_dict=True)
+    assert set(found) == {"loss", "accuracy"}
+    for name, value in found.items():
+        last = history.history[f"val_{name}"][-1]
+        assert last == pytest.approx(value, rel=1e-5)
+
+
+def test_result_holds_the_history(observed):
+    model, history, _, _ = observed
+    found = model.result.history
+    assert set(found) == {*history.history, "phase", "decisions"}
+    for name, values in history.history.items():
+        assert found[name] == values
+    assert found["phase"][0] == "search" and found["phase"][-1] == "train"
+    steps = [phase["steps"] for phase in model.result.cost["phases"].values()]
+    assert sum(steps) == 18
+    parameters = model.export_model().count_params()
+    assert model.result.cost["parameters"] == parameters
+
+
+def test_csv_log(observed):
+    _, history, _, folder = observed
+    with open(folder / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    for row, loss in zip(rows, history.history["loss"], strict=True):
+        assert float(row["loss"]) == pytest.approx(loss)
+
+
+def test_the_last_checkpoint_is_the_trained_model(observed):
+    model, _, _, folder = observed
+    loaded = AutoModel.load(folder / "3.keras")
+    np.testing.assert_allclose(
+        loaded.predict(X_NEW), model.predict(X_NEW), rtol=1e-5
+    )
+
+
+def test_a_checkpoint_of_the_search_goes_on_searching(observed):
+    *_, folder = observed
+    loaded = AutoModel.load(folder / "1.keras")
+    assert len(find_layers(loaded.joint.network, Choice)) == 2
+    assert loaded.predict(X_NEW).shape == (len(X_NEW), CLASSES)
+    fit(loaded, epochs=2)
+    assert_plain(loaded.joint.network)
+    assert set(loaded.result.genotype) == {"choice0", "choice1"}
+
+
+def test_a_checkpoint_has_no_result_yet(observed):
+    folder = observed[-1]
+    with pytest.raises(ValueError, match="before `fit` had ended.*1.keras"):
+        saving.read_result(folder / "1.keras")
+
+
+def test_early_stopping_leaves_a_plain_trained_model():
+    model = quick_auto_model(strategy=DSNAS(until=0.9))
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=99.0, patience=1)
+    history = fit(model, epochs=50, callbacks=stop)  # one needs no list
+    assert history.epoch == [0, 1]
+    assert_plain(model.export_model())
+    assert set(model.result.genotype) == {"choice0", "choice1"}
+    # The flag is the callback's word for that fit only.
+    assert fit(model, epochs=3).epoch == [0, 1, 2]
+
+
+def restoring_callback():
+    """Goes back to the epoch of the highest loss, which is the first."""
+    return keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=9, restore_best_weights=True
+    )
+
+
+def test_early_stopping_restores_the_weights_of_an_epoch():
+    model, seen = quick_auto_model(strategy=None), []
+
+    class Weights(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(self.model.get_weights())
+
+    restore = restoring_callback()
+    fit(model, callbacks=[Weights(), restore])
+    assert restore.best_epoch == 0
+    for ours, theirs in zip(model.get_weights(), seen[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "callback, message",
+    [
+        (restoring_callback(), "do not fit.*restore_best_weights=False"),
+        (keras.callbacks.ReduceLROnPlateau(), "learning rate is learned"),
+        (
+            keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate),
+            "learning rate is learned.*LearningRateScheduler",
+        ),
+        ("early stopping", "must be Keras callbacks.*str"),
+    ],
+)
+def test_callbacks_that_a_run_could_not_honour(callback, message):
+    model = quick_auto_model()
+    with pytest.raises(ValueError, match=message):
+        fit(model, callbacks=[callback])
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "batched"])
+def test_forms_of_validation_data(form):
+    given = (X_NEW, Y_NEW)
+    if form != "arrays":
+        given = as_dataset(X_NEW, Y_NEW, 7 if form == "batched" else None)[0]
+    model = quick_auto_model(strategy=None)
+    history = fit(model, epochs=1, validation_data=given).history
+    predicted = model.predict(X_NEW)
+    assert history["val_accuracy"] == [
+        pytest.approx(np.mean(predicted.argmax(1) == Y_NEW))
+    ]
+    assert history["val_loss"] == [
+        pytest.approx(cross_entropy(predicted, Y_NEW), rel=1e-4)
+    ]
+
+
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_verbose(verbose, capsys):
+    model = quick_auto_model(strategy=DSNAS(until=0.5))
+    fit(model, epochs=2, verbose=verbose)
+    captured = capsys.readouterr()
+    if verbose == 0:
+        assert (captured.out, captured.err) == ("", "")
+        return
+    assert "Epoch 1/2" in captured.out
+    assert "Epoch 2/2" in captured.out
+    assert captured.out.count("accuracy: ") == 2
+    for gene in model.result.genotype.values():
+        assert gene["choice"] in captured.out

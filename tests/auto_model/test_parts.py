@@ -1,0 +1,67 @@
+"""Any subset of the three searches, on one code path."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.auto_model.small_runs import RATES
+from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import assert_plain
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import joint_auto_model
+
+
+def assert_policy_was_learned(result):
+    uniform = [1 / 3] * 3
+    assert not np.allclose(result.policy.probabilities, uniform, rtol=1e-3)
+    statistics = result.history["policy"]
+    assert len(statistics) == 3
+    for name, (share, magnitude) in result.policy.usage().items():
+        assert statistics[-1][name]["probability"] == share
+        assert statistics[-1][name]["magnitude"] == magnitude
+    # Outer steps were taken in every epoch, and images counted.
+    for epoch in statistics:
+        assert sum(v["share"] for v in epoch.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "strategy, augmentation, hyperparameters",
+    list(itertools.product((True, False), repeat=3)),
+    ids=lambda on: "on" if on else "off",
+)
+def test_any_subset_of_the_searches(strategy, augmentation, hyperparameters):
+    off = {}
+    if not strategy:
+        off["strategy"] = None
+    if not augmentation:
+        off["augmentation"] = None
+    if not hyperparameters:
+        off["hyperparameters"] = None
+    model = joint_auto_model(**off)
+    history = fit(model).history
+    plain, result = model.export_model(), model.result
+    assert_plain(plain)
+    np.testing.assert_array_equal(
+        plain.predict(X, batch_size=256, verbose=0), model.predict(X)
+    )
+    assert set(result.genotype) == (
+        {"choice0", "choice1"} if strategy else set()
+    )
+    assert ("decision_margin" in history) == strategy
+    if not strategy:
+        names = {layer.name for layer in plain.layers}
+        assert {"three0", "three1"} <= names  # the first candidates
+    assert (result.policy is not None) == augmentation
+    if augmentation:
+        assert_policy_was_learned(result)
+    assert ("policy" in result.history) == augmentation
+    for name, found in result.hyperparameters.items():
+        is_learned = hyperparameters and name in RATES
+        assert found["learned"] == is_learned
+        moved = abs(found["value"] / found["start"] - 1) > 1e-3
+        assert moved == is_learned
+        if is_learned:
+            assert history[name][-1] == found["value"]
+        assert len(history.get(name, [])) == (3 if is_learned else 0)
+    assert len(history["loss"]) == len(history["accuracy"]) == 3

@@ -1,0 +1,176 @@
+"""Saving, loading, going on, and seeds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha import saving
+from keras_dha.auto_model import AutoModel
+from tests.auto_model.small_runs import CLASSES
+from tests.auto_model.small_runs import RATES
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import assert_plain
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import joint_auto_model
+from tests.auto_model.small_runs import quick_auto_model
+
+
+def test_load_gives_the_same_model(fitted, tmp_path):
+    fitted.save(tmp_path / "run.keras")
+    loaded = AutoModel.load(tmp_path / "run.keras")
+    np.testing.assert_array_equal(loaded.predict(X_NEW), fitted.predict(X_NEW))
+    assert loaded.evaluate(X_NEW, Y_NEW) == fitted.evaluate(X_NEW, Y_NEW)
+    assert loaded.result == fitted.result
+    assert_plain(loaded.export_model())
+
+
+def test_the_result_of_a_saved_run_can_be_read_by_itself(fitted, tmp_path):
+    fitted.save(tmp_path / "run.keras")
+    (tmp_path / "result.json").write_text(fitted.result.to_json())
+    for name in ("run.keras", "result.json"):
+        assert saving.read_result(tmp_path / name) == fitted.result
+
+
+def test_a_loaded_run_goes_on_to_the_same_losses(tmp_path):
+    """Dropout and augmentation included."""
+    model = joint_auto_model()
+    fit(model, epochs=2)
+    model.save(tmp_path / "run.keras")
+    loaded = AutoModel.load(tmp_path / "run.keras")
+    histories = []
+    for k, each in enumerate((model, loaded)):
+        tf.random.set_seed(k)  # as different as another process
+        np.random.seed(k)
+        histories.append(fit(each, epochs=2).history)
+    assert histories[0].keys() == histories[1].keys()
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(
+            histories[1][name], values, rtol=1e-6, err_msg=name
+        )
+    assert loaded.result.policy == model.result.policy
+    assert loaded.result.genotype == model.result.genotype
+    assert len(loaded.result.genotype) == 2
+
+
+def test_compiled_loss_and_metrics_are_used_and_saved(tmp_path):
+    model = quick_auto_model(strategy=None)
+    model.compile(
+        loss=keras.losses.CategoricalFocalCrossentropy(gamma=3.0),
+        metrics=[keras.metrics.TopKCategoricalAccuracy(2, name="top2")],
+    )
+    one_hot = np.eye(CLASSES)[Y]
+    history = fit(model, y=one_hot, epochs=1)
+    assert "top2" in history.history
+    predicted = model.predict(X)
+    p = np.clip(predicted, 1e-7, 1 - 1e-7)[np.arange(len(Y)), Y]
+    focal = np.mean(-0.25 * (1 - p) ** 3 * np.log(p))
+    top2 = np.mean(
+        [y in row.argsort()[-2:] for y, row in zip(Y, predicted, strict=True)]
+    )
+    model.save(tmp_path / "run.keras")
+    for each in (model, AutoModel.load(tmp_path / "run.keras")):
+        found = each.evaluate(X, one_hot, return_dict=True)
+        assert found["loss"] == pytest.approx(focal, rel=1e-4)
+        assert found["top2"] == pytest.approx(top2)
+
+
+def test_saving_replaces_a_file_unless_told_not_to(fitted, tmp_path):
+    path = tmp_path / "run.keras"
+    path.write_text("something of value")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        fitted.save(path, overwrite=False)
+    assert path.read_text() == "something of value"
+    fitted.save(path)
+    AutoModel.load(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.keras"]
+
+
+def test_a_save_that_fails_leaves_the_old_file(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "run.keras"
+    path.write_text("something of value")
+
+    def fail(path, *args, **kwargs):
+        with open(path, "w") as file:
+            file.write("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(fitted.joint, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        fitted.save(path)
+    assert path.read_text() == "something of value"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.keras"]
+
+
+def test_saving_needs_the_suffix_of_keras(fitted, tmp_path):
+    with pytest.raises(ValueError, match=r"\.keras.*run\.h5"):
+        fitted.save(tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda model, path: model.save(path.with_suffix(".keras")),
+        lambda model, path: model.export(path),
+        lambda model, path: model.export(
+            path.with_suffix(".tflite"), format="litert"
+        ),
+    ],
+    ids=["save", "export", "litert"],
+)
+def test_a_directory_that_cannot_be_written_to(fitted, tmp_path, write):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="Cannot write here.*file"):
+        write(fitted, tmp_path / "file" / "model")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_loading_a_plain_model(fitted, tmp_path):
+    fitted.export_model().save(tmp_path / "plain.keras")
+    with pytest.raises(ValueError, match="plain Keras model"):
+        AutoModel.load(tmp_path / "plain.keras")
+
+
+def test_same_seed_same_run(fitted):
+    again = joint_auto_model()
+    fit(again)
+    ours, theirs = again.result.history, fitted.result.history
+    assert ours["phase"] == theirs["phase"]
+    for name in set(theirs) - {"phase", "policy", "decisions"}:
+        np.testing.assert_allclose(
+            ours[name], theirs[name], rtol=1e-6, err_msg=name
+        )
+    # The two hold a dict of dicts for each epoch.
+    for name in ("policy", "decisions"):
+        for one, other in zip(ours[name], theirs[name], strict=True):
+            assert set(one) == set(other)
+            for key, values in one.items():
+                assert values == pytest.approx(other[key], rel=1e-4, abs=2e-5)
+    assert again.result.genotype == fitted.result.genotype
+
+
+def test_another_seed_another_run():
+    losses = [
+        fit(quick_auto_model(seed=seed), epochs=1).history["loss"]
+        for seed in (1, 2)
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_search_data_in_place_of_a_split():
+    """With it, all of the training data train the weights."""
+    seen = []
+
+    class Steps(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(self.params["steps"])
+
+    for kwargs in ({}, {"search_data": (X_NEW, Y_NEW)}):
+        model = quick_auto_model(
+            strategy=None, hyperparameters=RATES, search_split=0.1
+        )
+        fit(model, epochs=1, callbacks=[Steps()], **kwargs)
+    assert seen == [5, 6]

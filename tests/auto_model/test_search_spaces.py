@@ -1,0 +1,120 @@
+"""Search spaces of the user's own: vectors, plain models, any last layer."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.auto_model import AutoModel
+from tests.auto_model.small_runs import CLASSES
+from tests.auto_model.small_runs import RATES
+from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import assert_plain
+from tests.auto_model.small_runs import cross_entropy
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import quick_auto_model
+
+
+def test_vectors_with_a_choice_over_dense_layers():
+    def dense_space(shape, num_classes):
+        inputs = keras.Input(shape)
+        x = layers.Dense(8, activation="relu")(inputs)
+        branch = Choice(
+            [
+                layers.Dense(8, activation="relu", name="one_layer"),
+                keras.Sequential(
+                    [layers.Dense(4, activation="relu"), layers.Dense(8)],
+                    name="bottleneck",
+                ),
+            ],
+            name="head",
+        )(x)
+        x = layers.Add()([x, branch])
+        return keras.Model(inputs, layers.Dense(num_classes)(x))
+
+    model = AutoModel(dense_space, hyperparameters=RATES, seed=0)
+    x = X.reshape(len(X), -1) / 255
+    fit(model, x, epochs=4)
+    assert model.result.policy is None  # vectors are not augmented
+    assert model.result.genotype["head"]["choice"] in (
+        "one_layer",
+        "bottleneck",
+    )
+    assert_plain(model.export_model())
+    # The outputs are logits here, and the loss was told so.
+    logits = model.predict(x)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    expected = cross_entropy(shifted / shifted.sum(1, keepdims=True), Y)
+    assert model.evaluate(x, Y)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_plain_model_is_trained_itself():
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Flatten(),
+            layers.Dense(CLASSES, activation="softmax"),
+        ]
+    )
+    before = plain.get_weights()
+    model = AutoModel(
+        plain, augmentation=None, hyperparameters=RATES, outer_every=2, seed=0
+    )
+    history = fit(model, X / 255)
+    assert model.export_model() is plain
+    assert not np.allclose(plain.get_weights()[0], before[0], rtol=1e-3)
+    assert model.result.genotype == {}
+    assert "decision_margin" not in history.history
+
+
+def softmax_heads():
+    dense = functools.partial(layers.Dense, CLASSES)
+    return {
+        "activation": dense(activation="softmax"),
+        "layer": keras.Sequential([dense(), layers.Softmax()]),
+        "nested": keras.Sequential(
+            [keras.Sequential([dense(activation="softmax")])]
+        ),
+        "choice": Choice(
+            [
+                dense(activation="softmax", name="direct"),
+                keras.Sequential(
+                    [layers.Dense(4), dense(activation="softmax")], name="deep"
+                ),
+            ]
+        ),
+    }
+
+
+@pytest.mark.parametrize("head", softmax_heads())
+def test_the_loss_fits_outputs_that_are_probabilities(head):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), softmax_heads()[head]]
+    )
+    model = quick_auto_model(network)
+    fit(model, X / 255, epochs=1)
+    probabilities = model.predict(X / 255)
+    np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-5)
+    assert model.evaluate(X / 255, Y)[0] == pytest.approx(
+        cross_entropy(probabilities, Y), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_normalisation_describes_the_training_images_in_the_end(stopped):
+    """Its moving average, with a momentum of 0.99, would be far from it."""
+    model = quick_auto_model(strategy=None)
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=99.0, patience=1)
+    fit(model, epochs=50 if stopped else 2, callbacks=[stop] if stopped else [])
+    _, scale, convolution, norm, *_ = model.export_model().layers
+    assert isinstance(norm, layers.BatchNormalization)
+    values = np.asarray(convolution(scale(X)))
+    mean, deviation = values.mean((0, 1, 2)), values.std((0, 1, 2))
+    assert np.all(np.abs(norm.moving_mean - mean) < 0.1 * deviation)
+    np.testing.assert_allclose(norm.moving_variance, deviation**2, rtol=0.2)

@@ -1,0 +1,81 @@
+"""Evaluating, predicting and exporting, recomputed with NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import as_dataset
+from tests.auto_model.small_runs import cross_entropy
+
+
+def test_predictions_are_not_augmented(fitted):
+    first = fitted.predict(X_NEW)
+    np.testing.assert_array_equal(fitted.predict(X_NEW), first)
+    plain = fitted.export_model()
+    np.testing.assert_array_equal(plain.predict(X_NEW, verbose=0), first)
+    np.testing.assert_allclose(
+        fitted.predict(X_NEW, batch_size=7), first, rtol=1e-5
+    )
+    assert first.dtype == np.float32
+
+
+def test_predictions_for_datasets(fitted):
+    expected = fitted.predict(X_NEW)
+    for dataset in (
+        as_dataset(X_NEW, Y_NEW, 8)[0],
+        tf.data.Dataset.from_tensor_slices(X_NEW).batch(8),
+        tf.data.Dataset.from_tensor_slices(X_NEW),
+        as_dataset(X_NEW, Y_NEW)[0],
+    ):
+        np.testing.assert_allclose(fitted.predict(dataset), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "x, hint",
+    [
+        (X_NEW[0], r"x\[None\]"),
+        (X_NEW[:, :3], r"\(None, 8, 8, 1"),
+        (tf.data.Dataset.from_tensor_slices(X_NEW[:, :3]), r"\(None, 8, 8, 1"),
+    ],
+)
+def test_what_cannot_be_predicted_for_is_refused(fitted, x, hint):
+    with pytest.raises(ValueError, match=f"Expected examples.*{hint}"):
+        fitted.predict(x)
+
+
+def test_evaluation_is_that_of_the_predictions(fitted):
+    predicted = fitted.predict(X_NEW)
+    loss, accuracy = fitted.evaluate(X_NEW, Y_NEW)
+    assert loss == pytest.approx(cross_entropy(predicted, Y_NEW), rel=1e-5)
+    assert accuracy == pytest.approx(np.mean(predicted.argmax(1) == Y_NEW))
+    assert fitted.evaluate(X_NEW, Y_NEW) == [loss, accuracy]
+
+
+def test_saved_model_agrees_with_predict(fitted, tmp_path):
+    fitted.export(tmp_path / "model" / "1")
+    served = tf.saved_model.load(str(tmp_path / "model" / "1"))
+    np.testing.assert_allclose(
+        served.serve(X_NEW), fitted.predict(X_NEW), atol=1e-5
+    )
+
+
+def test_litert_agrees_with_predict(fitted, tmp_path):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    fitted.export(tmp_path / "model.tflite", format="litert")
+    net = interpreter.Interpreter(model_path=str(tmp_path / "model.tflite"))
+    run = net.get_signature_runner("serving_default")
+    (name,) = run.get_input_details()
+    served = [
+        next(iter(run(**{name: image[None]}).values()))[0]
+        for image in X_NEW[:8]
+    ]
+    np.testing.assert_allclose(served, fitted.predict(X_NEW[:8]), atol=1e-5)
+
+
+def test_summary_shows_the_network(fitted, capsys):
+    fitted.summary()
+    out = capsys.readouterr().out
+    for gene in fitted.result.genotype.values():
+        assert gene["choice"] in out
