@@ -24,9 +24,8 @@ class SearchResult:
             at the end, and `"advice"`, a sentence, if it spent most updates
             at one of them. A learning rate is the multiplier of the base
             schedule, and has `"steps"` and `"rates"` as well, what the two
-            came to in the course of the run.
-            What AutoHAS learned has its `"basis"` and its
-            `"probabilities"`.
+            came to in the course of the run. What AutoHAS learned has its
+            `"basis"` and its `"probabilities"`.
         history: Dict from a quantity's name to its values, one an epoch; the
             values of "policy" are dicts from an operation to its
             `probability` and `magnitude`, its `share` of all that was done
