@@ -2,7 +2,8 @@
 
 A short run from the initial weights with a rate that grows exponentially, to
 be rolled back afterwards. Where the loss falls fastest is a sound start;
-where it is lowest is already too high to stay at (Smith, "Cyclical learning
+where it is lowest is as high as a rate may be, and higher than most can stay
+at (Smith, "Cyclical learning
 rates for training neural networks", WACV 2017).
 """
 
@@ -16,7 +17,7 @@ class RangeTest(NamedTuple):
 
     Attributes:
         start: An eighth of the learning rate at which the loss was lowest.
-        high: Half of that rate, above which it must not go.
+        high: That rate, above which it must not go.
     """
 
     start: float
@@ -61,7 +62,7 @@ def evaluate(tried, losses):
     if len(losses) < 3:
         return RangeTest(float(tried[0]), float(tried[-1]))
     lowest = tried[int(np.argmin(_smoothed(losses)))]
-    return RangeTest(float(lowest / 8.0), float(lowest / 2.0))
+    return RangeTest(float(lowest / 8.0), float(lowest))
 
 
 def _smoothed(losses, keep=0.9):
