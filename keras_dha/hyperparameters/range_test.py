@@ -3,8 +3,7 @@
 A short run from the initial weights with a rate that grows exponentially, to
 be rolled back afterwards. Where the loss falls fastest is a sound start;
 where it is lowest is as high as a rate may be, and higher than most can stay
-at (Smith, "Cyclical learning
-rates for training neural networks", WACV 2017).
+at (Smith, "Cyclical learning rates for training neural networks", WACV 2017).
 """
 
 from typing import NamedTuple
