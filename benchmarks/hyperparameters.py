@@ -19,7 +19,7 @@ import keras_dha
 from benchmarks import images
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
-from keras_dha.hyperparameters.learned import AUTO
+from keras_dha.hyperparameters.engine import AUTO
 
 DRAWS = 20
 # What forward mode and the implicit horizon leave fixed.

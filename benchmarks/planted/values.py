@@ -6,7 +6,7 @@ import keras_dha
 from benchmarks import images
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
-from keras_dha.hyperparameters.learned import AUTO
+from keras_dha.hyperparameters.engine import AUTO
 
 # Nine fixed values; learning starts at the middle one times a factor.
 GRIDS = {
