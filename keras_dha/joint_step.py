@@ -102,7 +102,7 @@ def joint_step(model, batch, schedule, search_batch=None):
                 outer_tape.PATH,
             )
             model.policy.update(
-                *(choices, influence, losses, path),
+                *(choices, influence, labels, losses, path),
                 *(_fold(seed, _CHOICES, 0), _sum_over_replicas),
             )
     model.step.assign_add(1)
