@@ -392,16 +392,16 @@ class Remembering(estimators.Influence):
 def test_rewards_are_compared_within_their_class(form):
     estimator = Remembering()
     layer = built(estimator)
-    learned = LearnedPolicy(layer, 0.1, num_classes=3)
+    learned = LearnedPolicy(layer, 0.1, num_classes=4)
     generator = np.random.default_rng(5)
-    labels = generator.integers(0, 2, (4, 40))  # never the third class
+    labels = generator.integers(0, 3, (4, 40))
     # Images of the second class are worth more, whatever is done to them.
-    influence = generator.normal(size=(4, 40)) + 3.0 * labels
+    influence = generator.normal(size=(4, 40)) + 3.0 * (labels == 1)
     for k in range(4):
         given = {
             "integers": labels[k],
             "column": labels[k][:, None],
-            "one-hot": np.eye(3, dtype="float32")[labels[k]],
+            "one-hot": np.eye(4, dtype="float32")[labels[k]],
         }[form]
         learned.update(
             layer.sample(40, tf.constant([k, 0])),
