@@ -98,6 +98,7 @@ class JointModel(keras.Model):
             policy_rate,
             self.weight_vector.size,
             self.weight_vector.dtype,
+            network.output_shape[-1],
         )
         vector = self.weight_vector
         self.hyperparameters.allocate(

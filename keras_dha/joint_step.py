@@ -97,7 +97,7 @@ def joint_step(model, batch, schedule, search_batch=None):
                 outer_tape.PATH,
             )
             model.policy.update(
-                *(passed.choices, influence, passed.losses, path),
+                *(passed.choices, influence, labels, passed.losses, path),
                 inner_pass.fold(seed, inner_pass.CHOICES, 0),
                 sum_over_replicas,
             )

@@ -176,7 +176,9 @@ def test_path_is_the_derivative_of_the_search_loss_after_the_step(
     monkeypatch.setattr(
         joint.policy,
         "update",
-        lambda choices, influence, losses, path, *_: seen.update(path=path),
+        lambda choices, influence, labels, losses, path, *_: seen.update(
+            path=path
+        ),
     )
     weights = joint.weight_vector.read()
     start = np.array([0.2, -0.4, 0.1], "float32")

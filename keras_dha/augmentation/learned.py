@@ -7,9 +7,16 @@ average, hardly move between outer steps, so influences are taken along
     vbar_t = (1 - b) sum_k b^k v_{t-k} / (1 - b^t),      r_i = <vbar_t, g_i>
 
 which costs nothing and stands for a search batch ten times as large. Then the
-rewards get a baseline and a unit scale, (r_i - mean r) / std r: only which
-image helped more than others counts. What becomes of them is the estimator's
-(`keras_dha.augmentation.estimators`).
+rewards get a unit scale and a baseline,
+
+    z_i = (r_i - mean r) / std r,      z_i - b_c,      b_c = S_c / (N_c + 4)
+
+with c the class of image i, S_c and N_c the sum and the number of rewards of
+its class in earlier outer steps, each step counting b times the next one. How
+much there is to gain by an image depends on its class before it does on what
+was done to it. The baseline knows nothing of this step's choices, so what the
+rewards say of these stays unbiased, and is said with less noise. What becomes
+of them is the estimator's (`keras_dha.augmentation.estimators`).
 
 What is left of the noise moves the logits at random, over t steps of size a
 by a sqrt(t). So steps shrink, a_t = a / sqrt(1 + t / 100): signal adds up as
@@ -27,9 +34,11 @@ from keras_dha.augmentation.estimators.gumbel import Noise
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import adam
 
-# What the average of search gradients keeps from one outer step to the next.
+# What averages keep from one outer step to the next: the b above.
 SMOOTHING = 0.9
 
+# As many rewards of zero stand in for those of a class not seen yet.
+PRIOR_COUNT = 4.0
 
 # After so many outer steps the policy's steps are down to 0.7 of the first.
 STEADY = 100.0
@@ -44,11 +53,18 @@ class LearnedPolicy(keras.layers.Layer):
         rate: Float, first step size of Adam on the logits.
         size: Number P of the network's weights.
         weights_dtype: Name of their dtype.
+        num_classes: Number C of classes.
         **kwargs: Base layer arguments.
     """
 
     def __init__(
-        self, augmentation, rate, size=0, weights_dtype="float32", **kwargs
+        self,
+        augmentation,
+        rate,
+        size=0,
+        weights_dtype="float32",
+        num_classes=1,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.augmentation = augmentation
@@ -60,6 +76,10 @@ class LearnedPolicy(keras.layers.Layer):
         self.count = self._variable("count", np.zeros([]))
         self.direction = self._variable(
             "direction", np.zeros([size if learned else 0]), weights_dtype
+        )
+        # N_c and S_c.
+        self.credit = self._variable(
+            "credit", np.zeros([num_classes if learned else 0, 2])
         )
         self._estimator_state = {}
         operations = ()
@@ -96,7 +116,8 @@ class LearnedPolicy(keras.layers.Layer):
     def state_variables(self):
         """Returns the variables of the update rule."""
         return [
-            *(self.first, self.second, self.count, self.direction, self.seen),
+            *(self.first, self.second, self.count, self.direction),
+            *(self.credit, self.seen),
             *self._estimator_state.values(),
         ]
 
@@ -155,12 +176,13 @@ class LearnedPolicy(keras.layers.Layer):
         steps = tf.cast(self.count + 1.0, moved.dtype)
         return moved / (1.0 - tf.pow(tf.cast(SMOOTHING, moved.dtype), steps))
 
-    def update(self, choices, influence, losses, path, seed, total):
+    def update(self, choices, influence, labels, losses, path, seed, total):
         """Moves the logits towards choices that lowered the search loss.
 
         Args:
             choices: `Choices` of this replica's images.
             influence: Tensor `(n,)`, theirs.
+            labels: Their labels, integers `(n,)`, `(n, 1)` or one-hot rows.
             losses: Tensor `(n,)`, their training losses.
             path: Derivatives of this replica's summed influence by `path()`.
             seed: The seed that `augment` drew the choices by.
@@ -182,7 +204,9 @@ class LearnedPolicy(keras.layers.Layer):
         deviation = tf.sqrt(tf.maximum(second / count - mean**2, 0.0)) + 1e-12
         context = tf.distribute.get_replica_context()
         evidence = Evidence(
-            rewards=(influence - mean) / deviation,
+            rewards=self._compared(
+                (influence - mean) / deviation, labels, total
+            ),
             losses=tf.cast(losses, "float32"),
             path=[
                 tf.cast(tf.convert_to_tensor(p), "float32")
@@ -210,6 +234,19 @@ class LearnedPolicy(keras.layers.Layer):
         self._ascend(
             total(_flat(self.augmentation.distribution.used(gradient)))
         )
+
+    def _compared(self, rewards, labels, total):
+        """Returns rewards less what their classes' were, and counts them."""
+        if labels.shape.rank == 2 and labels.shape[1] > 1:
+            labels = tf.argmax(labels, axis=1)
+        labels = tf.cast(tf.reshape(labels, [-1]), "int32")
+        count, earned = tf.unstack(tf.convert_to_tensor(self.credit), axis=1)
+        baseline = earned / (count + PRIOR_COUNT)
+        values = tf.stack([tf.ones_like(rewards), rewards], axis=1)
+        classes = self.credit.shape[0]
+        new = tf.math.unsorted_segment_sum(values, labels, classes)
+        self.credit.assign(SMOOTHING * self.credit + total(new))
+        return rewards - tf.gather(baseline, labels)
 
     def _ascend(self, gradient):
         logits = self._logits()

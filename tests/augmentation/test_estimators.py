@@ -343,8 +343,8 @@ def test_update_finds_what_is_rewarded(name):
         choices = layer.sample(64, seed)
         good = (choices.sub_policy == 1) & (choices.level[:, 0] == 0)
         learned.update(
-            *(choices, tf.cast(good, tf.float32), tf.zeros([64]), []),
-            *(seed, lambda tensor: tensor),
+            *(choices, tf.cast(good, tf.float32), tf.zeros([64], tf.int32)),
+            *(tf.zeros([64]), [], seed, lambda tensor: tensor),
         )
 
     for k in tf.range(80):
@@ -375,3 +375,57 @@ def test_search_gradients_are_averaged():
         expected = weights @ np.array(seen) / weights.sum()
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
         learned.count.assign_add(1.0)
+
+
+class Remembering(estimators.Influence):
+    """Keeps the rewards that it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def gradient(self, layer, choices, evidence, state):
+        self.seen.append(evidence.rewards.numpy())
+        return super().gradient(layer, choices, evidence, state)
+
+
+@pytest.mark.parametrize("form", ["integers", "column", "one-hot"])
+def test_rewards_are_compared_within_their_class(form):
+    estimator = Remembering()
+    layer = built(estimator)
+    learned = LearnedPolicy(layer, 0.1, num_classes=4)
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 3, (4, 40))
+    # Images of the second class are worth more, whatever is done to them.
+    influence = generator.normal(size=(4, 40)) + 3.0 * (labels == 1)
+    for k in range(4):
+        given = {
+            "integers": labels[k],
+            "column": labels[k][:, None],
+            "one-hot": np.eye(4, dtype="float32")[labels[k]],
+        }[form]
+        learned.update(
+            layer.sample(40, tf.constant([k, 0])),
+            *(tf.constant(influence[k], tf.float32), tf.constant(given)),
+            *(tf.zeros([40]), [], tf.constant([k, 0]), lambda tensor: tensor),
+        )
+
+    # From first principles, image by image.
+    scores = (influence - influence.mean(1, keepdims=True)) / influence.std(
+        1, keepdims=True
+    )
+    for k in range(4):
+        for i in range(40):
+            earlier = [
+                (0.9 ** (k - 1 - j), scores[j, m])
+                for j in range(k)
+                for m in range(40)
+                if labels[j, m] == labels[k, i]
+            ]
+            baseline = sum(w * score for w, score in earlier) / (
+                sum(w for w, _ in earlier) + 4.0
+            )
+            assert estimator.seen[k][i] == pytest.approx(
+                scores[k, i] - baseline, abs=1e-4
+            )
+    # What they are compared with explains most of what differs here.
+    assert np.var(estimator.seen[3]) < 0.5 * np.var(estimator.seen[0])

@@ -1,0 +1,209 @@
+"""What a learned augmentation policy is worth.
+
+One network (the default space without a search: every block has its plain 3x3
+branch), one learning rate, weight decay and schedule, one number of steps;
+what differs is how images are augmented:
+
+    none                   not at all
+    flip_crop              Keras' random flips and shifts by an eighth
+    keras_rand_augment     the same, then keras.layers.RandAugment
+    keras_cv_rand_augment  the same, then keras_cv.layers.RandAugment
+    trivial_augment        our layer without a search: flips and shifts, and
+                           one operation an image, all equally likely
+    learned                the policy is learned in the run, from a tenth of
+                           the training images, which trains no weights
+
+All others train on every training image. RandAugment has its defaults.
+
+    python -m benchmarks.policies --dataset fashion_mnist --limit 10000
+
+The record is written after each run; what it holds is not run again.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_dha
+from benchmarks import images
+from benchmarks import machine
+from keras_dha.batches import fitting_batch_size
+
+FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
+LEARNED = "learned"
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def flip_crop(value_range):
+    """Returns Keras' layers for random flips and shifts."""
+    return [
+        keras.layers.RandomFlip("horizontal"),
+        keras.layers.RandomTranslation(
+            0.125, 0.125, fill_mode="constant", fill_value=value_range[0]
+        ),
+    ]
+
+
+def keras_rand_augment(value_range):
+    """Returns flips and shifts, then Keras' RandAugment."""
+    return [*flip_crop(value_range), keras.layers.RandAugment(value_range)]
+
+
+def keras_cv_rand_augment(value_range):
+    """Returns flips and shifts, then KerasCV's RandAugment."""
+    import keras_cv
+
+    layer = keras_cv.layers.RandAugment(value_range)
+
+    def in_colour(x, training):
+        del training  # It always augments.
+        # Some of its operations need three channels.
+        channels = x.shape[-1]
+        x = layer(tf.repeat(x, 3 // channels, axis=-1))
+        return x if channels == 3 else tf.reduce_mean(x, -1, keepdims=True)
+
+    return [*flip_crop(value_range), in_colour]
+
+
+def trivial_augment(value_range):
+    """Returns our layer with a fixed policy."""
+    return [
+        keras_dha.DifferentiableAugmentation.trivial_augment(
+            value_range=value_range, flip=0.5, shift=0.5
+        )
+    ]
+
+
+ARMS = {
+    "none": lambda value_range: [],
+    "flip_crop": flip_crop,
+    "keras_rand_augment": keras_rand_augment,
+    "keras_cv_rand_augment": keras_cv_rand_augment,
+    "trivial_augment": trivial_augment,
+    LEARNED: None,
+}
+
+
+def augmented(data, layers, batch_size, seed):
+    """Returns one pass over the training images as a dataset of batches."""
+
+    def augment(x, y):
+        x = tf.cast(x, "float32")
+        for layer in layers:
+            x = layer(x, training=True)
+        return x, y
+
+    made = tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train))
+    made = made.shuffle(len(data.x_train), seed=seed)
+    return made.batch(batch_size, drop_remainder=True).map(augment)
+
+
+def run(arm, data, epochs, seed):
+    """Trains the network as an arm says; returns what is kept of it."""
+    keras.utils.set_random_seed(seed)
+    batch_size = fitting_batch_size(data.x_train, len(data.x_train))
+    steps = len(data.x_train) // batch_size
+    model = keras_dha.AutoModel(
+        strategy=None,
+        augmentation="auto" if arm == LEARNED else None,
+        hyperparameters=FIXED,
+        seed=seed,
+    )
+    options = {"epochs": epochs, "steps_per_epoch": steps, "verbose": 0}
+    if arm == LEARNED:
+        model.fit(data.x_train, data.y_train, batch_size=batch_size, **options)
+    else:
+        layers = ARMS[arm](images.value_range(data))
+        model.fit(augmented(data, layers, batch_size, seed), **options)
+    loss, accuracy = model.evaluate(data.x_test, data.y_test)
+    cost = model.result.cost
+    record = {
+        "seed": seed,
+        "accuracy": accuracy,
+        "loss": loss,
+        "seconds": cost["seconds"],
+        "steps": steps * epochs,
+        "parameters": cost["parameters"],
+    }
+    if arm == LEARNED:
+        policy = model.result.policy
+        record["policy"] = policy.get_config()
+        record["policy_entropy"] = model.result.history["policy_entropy"]
+        record["leading"] = leading(policy)
+    return record
+
+
+def leading(policy, count=5):
+    """Returns the most used operations: name to (share, mean magnitude)."""
+    ranked = sorted(policy.usage().items(), key=lambda item: -item[1][0])
+    return {name: list(usage) for name, usage in ranked[:count]}
+
+
+def summary(runs):
+    """Returns mean and sample deviation of an arm's accuracies."""
+    accuracies = [r["accuracy"] for r in runs]
+    return {
+        "mean": float(np.mean(accuracies)),
+        "std": float(np.std(accuracies, ddof=min(1, len(runs) - 1))),
+        "runs": len(runs),
+        "seconds": float(np.mean([r["seconds"] for r in runs])),
+    }
+
+
+def opened(path, settings):
+    """Returns the record at `path`, a new one if there is none."""
+    if not path.exists():
+        return {**settings, "machine": machine.describe(), "arms": {}}
+    record = json.loads(path.read_text())
+    held = {key: record.get(key) for key in settings}
+    if held != settings:
+        raise ValueError(
+            "The record is of another benchmark; give another --output. "
+            f"Received: {settings}, recorded: {held}"
+        )
+    return record
+
+
+def main():
+    """Runs what the record does not hold yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=images.NAMES, required=True)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--data", help="folder of the packed image files")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--output", type=pathlib.Path)
+    options = parser.parse_args()
+    data = images.load(options.dataset, options.limit, options.data)
+    path = options.output or RESULTS / f"policies_{options.dataset}.json"
+    record = opened(
+        path,
+        {
+            "benchmark": "policies",
+            "dataset": options.dataset,
+            "train_images": len(data.x_train),
+            "test_images": len(data.x_test),
+            "epochs": options.epochs,
+            "fixed": FIXED,
+        },
+    )
+    for seed, arm in itertools.product(range(options.seeds), options.arms):
+        runs = record["arms"].setdefault(arm, [])
+        if any(r["seed"] == seed for r in runs):
+            continue
+        runs.append(run(arm, data, options.epochs, seed))
+        record["summary"] = {
+            name: summary(done) for name, done in record["arms"].items()
+        }
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        keras.utils.clear_session()
+
+
+if __name__ == "__main__":
+    main()
