@@ -83,7 +83,8 @@ class Guard:
 
     Attributes:
         undone: How often a state was gone back to.
-        loss: Mean of the last losses that were good.
+        loss: Mean of the last losses that were good; before there are any,
+            that of the state that was gone back to.
     """
 
     def __init__(self, joint, every=10, keep_every=100, limit=8, test=None):
@@ -164,6 +165,7 @@ class Guard:
                 stacklevel=2,
             )
         _restore(self._joint, self._saved)
+        self.loss = self.loss or self._reference
         self._looks = self._since_kept = 0
         test, self.test = self.test, None
         if self._is_beginning and test and "learning_rate" in rates:

@@ -99,7 +99,7 @@ def derivative_of_a_step(joint, name, monkeypatch):
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, through_loss: seen.update(through_loss),
+        lambda v, at, through_loss: seen.update(through_loss),
     )
     for k in range(2):  # so that there are slots to speak of
         joint.train_step(batch(k), 1.0)
@@ -294,7 +294,7 @@ def implicit_step(terms, monkeypatch):
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, through_loss: seen.update(vector=v.numpy()),
+        lambda v, at, through_loss: seen.update(vector=v.numpy()),
     )
     weights = joint.weight_vector.read()
     joint.train_step(batch(0), 1.0, batch(3))
@@ -494,7 +494,7 @@ def test_through_the_branches_of_a_choice(monkeypatch):
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, through_loss: seen.assign(through_loss["label_smoothing"]),
+        lambda v, at, through_loss: seen.assign(through_loss["label_smoothing"]),
     )
     step = tf.function(joint.train_step, autograph=False)
     step(batch(0, "float32"), tf.constant(1.0), batch(1, "float32"))

@@ -60,6 +60,13 @@ def test_a_divergence_is_undone(bad):
     assert guard.undone == 1
 
 
+def test_where_all_was_undone_the_loss_is_that_of_the_start():
+    guard = trust.Guard(joint_model(), every=2)
+    with pytest.warns(UserWarning, match="diverged"):
+        feed(guard, [4.0, float("nan"), float("nan"), float("nan")])
+    assert guard.loss == 4.0
+
+
 def test_a_later_good_state_is_gone_back_to():
     joint = joint_model()
     guard = trust.Guard(joint, every=5, keep_every=10)
