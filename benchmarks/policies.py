@@ -12,6 +12,8 @@ what differs is how images are augmented:
                            one operation an image, all equally likely
     learned                the policy is learned in the run, from a tenth of
                            the training images, which trains no weights
+    start                  the policy that `learned` starts from, fixed, on the
+                           images that it has
 
 All others train on every training image. RandAugment has its defaults.
 
@@ -32,10 +34,11 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks import machine
+from keras_dha.assembly import CLEAN_SHARE
 from keras_dha.batches import fitting_batch_size
 
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
-LEARNED = "learned"
+LEARNED, START = "learned", "start"
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -70,6 +73,13 @@ def keras_cv_rand_augment(value_range):
     return [*flip_crop(value_range), in_colour]
 
 
+def start(value_range):
+    """Returns the policy that a run begins with, not to be learned."""
+    return keras_dha.DifferentiableAugmentation(
+        value_range=value_range, clean=CLEAN_SHARE, trainable=False
+    )
+
+
 def trivial_augment(value_range):
     """Returns our layer with a fixed policy."""
     return [
@@ -85,7 +95,9 @@ ARMS = {
     "keras_rand_augment": keras_rand_augment,
     "keras_cv_rand_augment": keras_cv_rand_augment,
     "trivial_augment": trivial_augment,
-    LEARNED: None,
+    # These are part of the model, with a search split.
+    LEARNED: lambda value_range: "auto",
+    START: start,
 }
 
 
@@ -108,18 +120,19 @@ def run(arm, data, epochs, seed):
     keras.utils.set_random_seed(seed)
     batch_size = fitting_batch_size(data.x_train, len(data.x_train))
     steps = len(data.x_train) // batch_size
+    augmentation = ARMS[arm](images.value_range(data))
+    is_part = arm in (LEARNED, START)
     model = keras_dha.AutoModel(
         strategy=None,
-        augmentation="auto" if arm == LEARNED else None,
+        augmentation=augmentation if is_part else None,
         hyperparameters=FIXED,
         seed=seed,
     )
     options = {"epochs": epochs, "steps_per_epoch": steps, "verbose": 0}
-    if arm == LEARNED:
+    if is_part:
         model.fit(data.x_train, data.y_train, batch_size=batch_size, **options)
     else:
-        layers = ARMS[arm](images.value_range(data))
-        model.fit(augmented(data, layers, batch_size, seed), **options)
+        model.fit(augmented(data, augmentation, batch_size, seed), **options)
     loss, accuracy = model.evaluate(data.x_test, data.y_test)
     cost = model.result.cost
     record = {

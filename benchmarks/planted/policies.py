@@ -49,6 +49,13 @@ def posterized(images, seed):
     return np.floor(images / step) * step
 
 
+def solarized(images, seed):
+    """Images, in each of which values from a threshold on are inverted."""
+    threshold = _uniform(len(images), 48, 192, seed).reshape(-1, 1, 1, 1)
+    changed = np.where(images >= threshold, 255.0 - images, images)
+    return changed.astype("float32")
+
+
 def equalized(images, seed):
     """Images with a flat histogram, all of them."""
     del seed  # Nothing is drawn.
@@ -81,6 +88,7 @@ INVARIANCES = {
     "brightness": (dimmed, ("Brightness",)),
     "invert": (inverted, ("Invert",)),
     "posterize": (posterized, ("Posterize",)),
+    "solarize": (solarized, ("Solarize",)),
     "equalize": (equalized, ("Equalize",)),
 }
 
