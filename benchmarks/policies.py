@@ -12,10 +12,8 @@ what differs is how images are augmented:
                            one operation an image, all equally likely
     learned                the policy is learned in the run, from a tenth of
                            the training images, which trains no weights
-    start                  the policy that `learned` starts from, fixed, on the
-                           images that it has
 
-All others train on every training image. RandAugment has its defaults.
+The others train on every training image. RandAugment has its defaults.
 
     python -m benchmarks.policies --dataset fashion_mnist --limit 10000
 
@@ -34,11 +32,10 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks import machine
-from keras_dha.assembly import CLEAN_SHARE
 from keras_dha.batches import fitting_batch_size
 
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
-LEARNED, START = "learned", "start"
+LEARNED = "learned"
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -73,13 +70,6 @@ def keras_cv_rand_augment(value_range):
     return [*flip_crop(value_range), in_colour]
 
 
-def start(value_range):
-    """Returns the policy that a run begins with, not to be learned."""
-    return keras_dha.DifferentiableAugmentation(
-        value_range=value_range, clean=CLEAN_SHARE, trainable=False
-    )
-
-
 def trivial_augment(value_range):
     """Returns our layer with a fixed policy."""
     return [
@@ -95,9 +85,7 @@ ARMS = {
     "keras_rand_augment": keras_rand_augment,
     "keras_cv_rand_augment": keras_cv_rand_augment,
     "trivial_augment": trivial_augment,
-    # These are part of the model, with a search split.
     LEARNED: lambda value_range: "auto",
-    START: start,
 }
 
 
@@ -121,15 +109,14 @@ def run(arm, data, epochs, seed):
     batch_size = fitting_batch_size(data.x_train, len(data.x_train))
     steps = len(data.x_train) // batch_size
     augmentation = ARMS[arm](images.value_range(data))
-    is_part = arm in (LEARNED, START)
     model = keras_dha.AutoModel(
         strategy=None,
-        augmentation=augmentation if is_part else None,
+        augmentation=augmentation if arm == LEARNED else None,
         hyperparameters=FIXED,
         seed=seed,
     )
     options = {"epochs": epochs, "steps_per_epoch": steps, "verbose": 0}
-    if is_part:
+    if arm == LEARNED:
         model.fit(data.x_train, data.y_train, batch_size=batch_size, **options)
     else:
         model.fit(augmented(data, augmentation, batch_size, seed), **options)

@@ -46,7 +46,11 @@ class Settings:
             is_image: Whether the data are images, which can be augmented.
         """
         values = optimizers.resolved(self.optimizer, self.parts.values)
-        policy = self.parts.augmentation is not None and is_image
+        # A layer that is not trainable has a policy that is given.
+        augmentation = self.parts.augmentation
+        policy = is_image and (
+            augmentation == "auto" or getattr(augmentation, "trainable", False)
+        )
         strategy = self.parts.strategy
         judged = strategy is not None and (
             strategy.is_bilevel or strategy.is_rewarded

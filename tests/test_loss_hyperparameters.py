@@ -494,7 +494,9 @@ def test_through_the_branches_of_a_choice(monkeypatch):
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, at, through_loss: seen.assign(through_loss["label_smoothing"]),
+        lambda v, at, through_loss: seen.assign(
+            through_loss["label_smoothing"]
+        ),
     )
     step = tf.function(joint.train_step, autograph=False)
     step(batch(0, "float32"), tf.constant(1.0), batch(1, "float32"))

@@ -41,7 +41,10 @@ EXPERIMENTS = {
         values.weight_decay,
     )
 }
-OPERATIONS = sorted({*policies.INVARIANCES, *policies.DESTRUCTIONS})
+OPERATIONS = {
+    policies.invariance: sorted(policies.INVARIANCES),
+    policies.destruction: sorted(policies.DESTRUCTIONS),
+}
 
 
 def main():
@@ -55,7 +58,7 @@ def main():
     parser.add_argument(
         "--strategy", help="name of a `keras_dha.strategies` class"
     )
-    parser.add_argument("--operation", choices=OPERATIONS)
+    parser.add_argument("--operation", help="which one is planted")
     parser.add_argument("--clean", type=float)
     parser.add_argument(
         "--estimator", choices=("influence", "dha", "relaxed", "relax")
@@ -72,6 +75,9 @@ def main():
     options = vars(parser.parse_args())
     experiment = EXPERIMENTS[options.pop("experiment")]
     given = {k: v for k, v in options.items() if v is not None}
+    known = OPERATIONS.get(experiment, [])
+    if "operation" in given and given["operation"] not in known:
+        parser.error(f"expected one of {known}, got {given['operation']!r}")
     if experiment in (values.learning_rate, values.weight_decay):
         experiment(**given)
         return

@@ -1,0 +1,48 @@
+import pytest
+
+import keras_dha
+
+FIXED = {"strategy": None, "hyperparameters": None}
+
+
+def learns(is_image=True, **arguments):
+    model = keras_dha.AutoModel(**arguments)
+    return model.settings.learns_from_search_data(is_image)
+
+
+def policy(trainable):
+    return keras_dha.DifferentiableAugmentation(trainable=trainable)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {**FIXED, "augmentation": "auto"},
+        {**FIXED, "augmentation": policy(True)},
+        {"strategy": None, "augmentation": None},
+        {
+            **FIXED,
+            "augmentation": None,
+            "strategy": keras_dha.strategies.DARTS(),
+        },
+        {"method": "autohas", "hyperparameters": None},
+    ],
+)
+def test_what_is_judged_needs_a_search_split(arguments):
+    assert learns(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {**FIXED, "augmentation": None},
+        {**FIXED, "augmentation": policy(False)},
+        {"method": "dsnas"},
+    ],
+)
+def test_what_is_given_holds_nothing_out(arguments):
+    assert not learns(**arguments)
+
+
+def test_vectors_have_no_policy():
+    assert not learns(is_image=False, **FIXED, augmentation="auto")
