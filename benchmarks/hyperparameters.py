@@ -113,10 +113,7 @@ def engines(record, data, epochs, seeds):
             if not record.has(arm, seed):
                 record.add(arm, seed, run(data, epochs, seed, **options))
     record.write(
-        means={
-            arm: float(np.mean(record.values(arm)))
-            for arm in record.content["runs"]
-        }
+        means={arm: float(np.mean(record.values(arm))) for arm in record.arms}
     )
 
 

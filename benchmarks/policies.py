@@ -22,8 +22,6 @@ The record is written after each run; what it holds is not run again.
 
 import argparse
 import itertools
-import json
-import pathlib
 
 import keras
 import numpy as np
@@ -31,12 +29,12 @@ import tensorflow as tf
 
 import keras_dha
 from benchmarks import images
-from benchmarks import machine
+from benchmarks.record import RESULTS
+from benchmarks.record import Record
 from keras_dha.batches import fitting_batch_size
 
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
 LEARNED = "learned"
-RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def flip_crop(value_range):
@@ -122,20 +120,18 @@ def run(arm, data, epochs, seed):
         model.fit(augmented(data, augmentation, batch_size, seed), **options)
     loss, accuracy = model.evaluate(data.x_test, data.y_test)
     cost = model.result.cost
-    record = {
-        "seed": seed,
+    kept = {
         "accuracy": accuracy,
         "loss": loss,
-        "seconds": cost["seconds"],
         "steps": steps * epochs,
         "parameters": cost["parameters"],
     }
     if arm == LEARNED:
         policy = model.result.policy
-        record["policy"] = policy.get_config()
-        record["policy_entropy"] = model.result.history["policy_entropy"]
-        record["leading"] = leading(policy)
-    return record
+        kept["policy"] = policy.get_config()
+        kept["policy_entropy"] = model.result.history["policy_entropy"]
+        kept["leading"] = leading(policy)
+    return kept
 
 
 def leading(policy, count=5):
@@ -144,29 +140,14 @@ def leading(policy, count=5):
     return {name: list(usage) for name, usage in ranked[:count]}
 
 
-def summary(runs):
+def summary(record, arm):
     """Returns mean and sample deviation of an arm's accuracies."""
-    accuracies = [r["accuracy"] for r in runs]
+    accuracies = record.values(arm)
     return {
         "mean": float(np.mean(accuracies)),
-        "std": float(np.std(accuracies, ddof=min(1, len(runs) - 1))),
-        "runs": len(runs),
-        "seconds": float(np.mean([r["seconds"] for r in runs])),
+        "std": float(np.std(accuracies, ddof=min(1, len(accuracies) - 1))),
+        "runs": len(accuracies),
     }
-
-
-def opened(path, settings):
-    """Returns the record at `path`, a new one if there is none."""
-    if not path.exists():
-        return {**settings, "machine": machine.describe(), "arms": {}}
-    record = json.loads(path.read_text())
-    held = {key: record.get(key) for key in settings}
-    if held != settings:
-        raise ValueError(
-            "The record is of another benchmark; give another --output. "
-            f"Received: {settings}, recorded: {held}"
-        )
-    return record
 
 
 def main():
@@ -178,31 +159,29 @@ def main():
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument(
+        "--anew", nargs="+", default=(), help="prefixes of arms to run again"
+    )
+    parser.add_argument("--output")
     options = parser.parse_args()
     data = images.load(options.dataset, options.limit, options.data)
-    path = options.output or RESULTS / f"policies_{options.dataset}.json"
-    record = opened(
-        path,
+    record = Record(
+        options.output or RESULTS / f"policies_{options.dataset}.json",
+        "policies",
         {
-            "benchmark": "policies",
             "dataset": options.dataset,
             "train_images": len(data.x_train),
             "test_images": len(data.x_test),
             "epochs": options.epochs,
             "fixed": FIXED,
         },
+        options.anew,
     )
     for seed, arm in itertools.product(range(options.seeds), options.arms):
-        runs = record["arms"].setdefault(arm, [])
-        if any(r["seed"] == seed for r in runs):
-            continue
-        runs.append(run(arm, data, options.epochs, seed))
-        record["summary"] = {
-            name: summary(done) for name, done in record["arms"].items()
-        }
-        path.write_text(json.dumps(record, indent=2) + "\n")
-        keras.utils.clear_session()
+        if not record.has(arm, seed):
+            record.add(arm, seed, run(arm, data, options.epochs, seed))
+            keras.utils.clear_session()
+    record.write(**{arm: summary(record, arm) for arm in record.arms})
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class Record:
             if not arm.startswith(tuple(anew))
         }
 
+    @property
+    def arms(self):
+        """Names of the arms that were run, a list."""
+        return list(self.content["runs"])
+
     def has(self, arm, seed):
         """Whether an arm was run with a seed."""
         return str(seed) in self.content["runs"].get(arm, {})

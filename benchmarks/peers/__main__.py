@@ -84,9 +84,7 @@ def table(record):
 
 def ranked(record):
     """Returns the names of the contestants, the most accurate first."""
-    return sorted(
-        record.content["runs"], key=lambda name: -np.mean(record.values(name))
-    )
+    return sorted(record.arms, key=lambda name: -np.mean(record.values(name)))
 
 
 def picture(record, path):
