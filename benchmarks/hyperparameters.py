@@ -36,6 +36,7 @@ ENGINES = {
             "weight_decay": AUTO["weight_decay"],
         },
     },
+    "autohas": {"hyperparameters": keras_dha.AutoHAS()},
 }
 
 
@@ -62,16 +63,16 @@ def run(data, epochs, seed, **options):
         strategy=None, augmentation=None, seed=seed, **options
     )
     search = (data.x_train[held], data.y_train[held])
-    learns = options.get("hyperparameters", "auto")
-    learns = learns == "auto" or any(
-        isinstance(v, keras_dha.Range) for v in (learns or {}).values()
+    values = options.get("hyperparameters", "auto") or {}
+    is_fixed = isinstance(values, dict) and not any(
+        isinstance(v, keras_dha.Range) for v in values.values()
     )
     model.fit(
         data.x_train[train],
         data.y_train[train],
         epochs=epochs,
         verbose=0,
-        **({"search_data": search} if learns else {}),
+        **({} if is_fixed else {"search_data": search}),
     )
     cost, found = model.result.cost, model.result.hyperparameters
     return {
