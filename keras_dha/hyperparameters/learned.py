@@ -23,7 +23,7 @@ _MEMORY = 0.9
 _MOST_SHRINKING = 0.01
 # Size of Adam's steps, beside a cosine of 1, for what has no cosine, and for
 # decay: its answer is small however far off it is.
-_ADAM, _ADAM_DECAY = 0.1, 0.2
+_ADAM = 0.1
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -78,6 +78,8 @@ class LearnedHyperparameters(Engine):
         )
         self.first = self._vector("first", [0.0] * len(ranges))
         self.second = self._vector("second", [0.0] * len(ranges))
+        # By what share of itself, per lambda, decay shortened w the fastest.
+        self.fastest = self._vector("fastest", 0.0)
         size = sum(self.sizes)
         self.tangents = {
             key: hypergradient.Tangents(
@@ -204,15 +206,18 @@ class LearnedHyperparameters(Engine):
         mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
         names = [self.quantities[key].name for key in self.learned]
         by_cosine = np.isin(names, ("learning_rate", "momentum"))
-        is_decay = np.isin(names, ("weight_decay",))
-        by_adam = np.where(is_decay, _ADAM_DECAY, _ADAM)
-        by_adam = -by_adam.astype(self.vector_dtype) * moved
-        return ops.where(by_cosine, mean, by_adam), following
+        return ops.where(by_cosine, mean, -_ADAM * moved), following
 
     def _most(self, at):
         """Returns where weight decay would shorten weights too fast, `(n,)`."""
-        fastest = ops.maximum(ops.max(self.rule.shrinking(at)), 1e-12)
-        most = _MOST_SHRINKING / fastest
+        # The fastest so far: towards the end of a schedule, when rates fall,
+        # decay must not make up for it.
+        fastest = ops.maximum(
+            ops.convert_to_tensor(self.fastest),
+            ops.cast(ops.max(self.rule.shrinking(at)), self.vector_dtype),
+        )
+        self.fastest.assign(fastest)
+        most = _MOST_SHRINKING / ops.maximum(fastest, 1e-12)
         return ops.stack(
             [
                 self.high[index]

@@ -385,6 +385,20 @@ def test_decay_shortens_weights_by_a_hundredth_at_most(rule, most, scale):
     assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
 
 
+def test_decay_does_not_make_up_for_a_rate_that_falls():
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=0.4)})
+    for rate in (0.1, 0.2, 0.01):
+        layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=rate))
+    assert value(layer, "weight_decay") == pytest.approx(
+        0.01 * (1 - 0.9) / 0.2, rel=1e-5
+    )
+    layer.position.assign([0.0])
+    layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.01))
+    assert value(layer, "weight_decay") == pytest.approx(
+        0.01 * (1 - 0.9) / 0.2, rel=1e-5
+    )
+
+
 def test_decay_may_be_as_low_as_its_range():
     layer = learned({"weight_decay": Range(0.1, 0.5)})
     layer.update(keras.ops.zeros(SIZE), AT)
