@@ -84,6 +84,8 @@ def test_two_replicas_get_the_reward_of_one_device():
 
     one, two = trained(one_device()), trained(two_replicas())
     for name, values in one.result.history.items():
+        if not isinstance(values[0], float):
+            continue  # Phases and probabilities by name.
         np.testing.assert_allclose(
             two.result.history[name], values, rtol=1e-3, err_msg=name
         )
