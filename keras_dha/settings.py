@@ -46,11 +46,11 @@ class Settings:
             is_image: Whether the data are images, which can be augmented.
         """
         values = optimizers.resolved(self.optimizer, self.parts.values)
-        # A layer that is not trainable has a policy that is given.
+        # A layer that is not trainable has a policy that is given; a name or
+        # arguments stand for one that is learned.
         augmentation = self.parts.augmentation
-        policy = is_image and (
-            augmentation == "auto" or getattr(augmentation, "trainable", False)
-        )
+        policy = is_image and augmentation is not None
+        policy = policy and getattr(augmentation, "trainable", True)
         strategy = self.parts.strategy
         judged = strategy is not None and (
             strategy.is_bilevel or strategy.is_rewarded

@@ -19,6 +19,8 @@ def policy(trainable):
     [
         {**FIXED, "augmentation": "auto"},
         {**FIXED, "augmentation": policy(True)},
+        {"method": "dha", "hyperparameters": None},
+        {"method": "diffautoml", "hyperparameters": None},
         {"strategy": None, "augmentation": None},
         {
             **FIXED,
