@@ -225,15 +225,16 @@ def _scale(norm, square):
     return ops.minimum(1.0, norm * ops.rsqrt(ops.maximum(square, 1e-30)))
 
 
-def sums(vector, sizes):
-    """Returns the sums over each variable of a vector, `(variables,)`.
+def sums(vectors, sizes):
+    """Returns the sums over each variable of vectors, `(..., variables)`.
 
     Args:
-        vector: Shape `(P,)`.
+        vectors: Shape `(..., P)`.
         sizes: List of the variables' sizes; they sum to P.
     """
     edges = [sum(sizes[:k]) for k in range(1, len(sizes))]
-    return ops.stack([ops.sum(part) for part in ops.split(vector, edges)])
+    parts = ops.split(vectors, edges, axis=-1)
+    return ops.stack([ops.sum(part, axis=-1) for part in parts], axis=-1)
 
 
 class AdamState(NamedTuple):

@@ -73,6 +73,11 @@ class Horizon(NamedTuple):
         """Whether Hessian products are to be had."""
         return bool(self.restart or self.terms)
 
+    @property
+    def follows_lengths(self):
+        """Whether tangents need their parts along scale-invariant weights."""
+        return bool(self.discount and not self.restart)
+
 
 DISCOUNTED = Horizon()
 ONE_STEP = Horizon(discount=0.0, averaging=0.0)
@@ -127,14 +132,15 @@ def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
         begins = ops.equal(ops.mod(extent.count - 1.0, horizon.restart), 0.0)
         keep = keep * ops.cast(ops.logical_not(begins), at.weights.dtype)
     weights = keep * tangents.weights
+    gradient = 0.0
+    if horizon.restart:
+        gradient = product(weights)
+    elif horizon.follows_lengths:
+        gradient = -keep * tangents.radial * at.gradient
     inward = Inputs(
         weights=weights,
         slots=tuple(keep * slot for slot in tangents.slots),
-        gradient=(
-            product(weights)
-            if horizon.restart
-            else -keep * tangents.radial * at.gradient
-        ),
+        gradient=gradient,
         learning_rate=0.0,
         weight_decay=0.0,
         momentum=0.0,

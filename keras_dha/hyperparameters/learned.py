@@ -21,8 +21,7 @@ _MEMORY = 0.9
 # remembers fewer than a hundred steps learns nothing that lasts, which no
 # gradient at averaged weights sees.
 _MOST_SHRINKING = 0.01
-# Size of Adam's steps, beside a cosine of 1, for what has no cosine, and for
-# decay: its answer is small however far off it is.
+# Size of Adam's steps, beside a cosine of 1.
 _ADAM = 0.1
 
 
@@ -37,8 +36,10 @@ class LearnedHyperparameters(Engine):
             natural logarithms, or in parts of a linear range.
         update: `"cosine"`: `step_size` times the mean cosine between
             hypergradient and search gradient, so that large errors are
-            corrected fast and small ones slowly. `"adam"`: Adam on the
-            hypergradients, so that each update goes about `step_size`.
+            corrected fast and small ones slowly; for what has no cosine or,
+            as weight decay, a small one in any case, Adam at a tenth of it.
+            `"adam"`: Adam on the hypergradients, so that each update goes
+            about `step_size`.
         **kwargs: Base layer arguments.
 
     Raises:
@@ -158,32 +159,15 @@ class LearnedHyperparameters(Engine):
         """
         if not self.learned:
             return
-        averaged = ops.convert_to_tensor(self.averaged)
-        where = scale_invariance.invariant(
-            search_gradient, averaged, self.sizes
-        )
-        gradient = []
-        for key in self.learned:
-            if key not in self.tangents:
-                gradient.append(ops.cast(through_loss[key], self.vector_dtype))
-                continue
-            tangents = self.tangents[key]
-            tangents.radial.assign(
-                scale_invariance.radial(
-                    tangents.weights, at.weights, where, self.sizes
-                )
+        turning = self._follow_lengths(search_gradient, at.weights)
+        gradient = [
+            hypergradient.alignment(
+                search_gradient, turning[key], self._where(key)
             )
-            # What changes lengths alone has no part in the cosine.
-            turning = tangents._replace(
-                averaged=scale_invariance.turning(
-                    tangents.averaged, averaged, where, self.sizes
-                )
-            )
-            gradient.append(
-                hypergradient.alignment(
-                    search_gradient, turning, self._where(key)
-                )
-            )
+            if key in self.tangents
+            else ops.cast(through_loss[key], self.vector_dtype)
+            for key in self.learned
+        ]
         change, state = self._change(ops.stack(gradient))
         position = ops.convert_to_tensor(self.position) - self.step_size * (
             self._span.astype(self.vector_dtype) * change
@@ -196,13 +180,42 @@ class LearnedHyperparameters(Engine):
         self.count.assign(state.count)
         self._count_bounds(position <= self.low, position >= self.high)
 
+    def _follow_lengths(self, search_gradient, weights):
+        """Renews c of the tangents; returns them without their part c w.
+
+        What changes lengths alone has no part in a cosine.
+        """
+        if not self.tangents:
+            return {}
+        averaged = ops.convert_to_tensor(self.averaged)
+        where = scale_invariance.invariant(
+            search_gradient, averaged, self.sizes
+        )
+        every = self.tangents.values()
+        if self.horizon.follows_lengths:
+            shares = scale_invariance.radial(
+                ops.stack([t.weights.value for t in every]),
+                *(weights, where, self.sizes),
+            )
+            for k, tangents in enumerate(every):
+                tangents.radial.assign(shares[k])
+        turning = scale_invariance.turning(
+            ops.stack([t.averaged.value for t in every]),
+            *(averaged, where, self.sizes),
+        )
+        return {
+            key: tangents._replace(averaged=turning[k])
+            for k, (key, tangents) in enumerate(self.tangents.items())
+        }
+
     def _change(self, gradient):
         """Returns by how many step sizes to go down, and the new state."""
         state = AdamState(self.first.value, self.second.value, self.count.value)
         moved, following = adam(ops.zeros_like(gradient), gradient, state, 1.0)
         if self.update_kind == "adam":
             return -moved, following
-        # A cosine's size says how far off a rate is.
+        # A cosine's size says how far off a rate is; that of decay is small
+        # however far off it is.
         mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
         names = [self.quantities[key].name for key in self.learned]
         by_cosine = np.isin(names, ("learning_rate", "momentum"))

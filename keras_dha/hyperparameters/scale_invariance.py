@@ -33,31 +33,41 @@ def invariant(gradient, weights, sizes):
         gradient, weights: Vectors `(P,)`.
         sizes: List of the variables' sizes; they sum to P.
     """
-    along = ops.square(sums(gradient * weights, sizes))
-    scale = sums(gradient * gradient, sizes) * sums(weights * weights, sizes)
-    along = along * ops.convert_to_tensor(sizes, along.dtype)
+    along, gradients, lengths = ops.unstack(
+        sums(
+            ops.stack(
+                [
+                    gradient * weights,
+                    ops.square(gradient),
+                    ops.square(weights),
+                ]
+            ),
+            sizes,
+        )
+    )
+    along = ops.square(along) * ops.convert_to_tensor(sizes, along.dtype)
     # Strictly: without a gradient there is nothing to tell by.
-    return ops.cast(along < _TOLERANCE * scale, along.dtype)
+    return ops.cast(along < _TOLERANCE * gradients * lengths, along.dtype)
 
 
-def radial(tangent, weights, where, sizes):
-    """Returns c of a tangent's part c w, repeated over variables, `(P,)`.
+def radial(tangents, weights, where, sizes):
+    """Returns c of the part c w of tangents, repeated over variables.
 
     Args:
-        tangent, weights: Vectors `(P,)`.
+        tangents: `(..., P)`, as what is returned.
+        weights: Vector `(P,)`.
         where: What `invariant` returned; elsewhere c is 0.
         sizes: List of the variables' sizes.
     """
-    square = sums(weights * weights, sizes) + 1e-30
-    share = where * sums(tangent * weights, sizes) / square
-    return ops.repeat(share, sizes)
+    square = sums(ops.square(weights), sizes) + 1e-30
+    share = where * sums(tangents * weights, sizes) / square
+    return ops.repeat(share, sizes, axis=-1)
 
 
-def turning(tangent, weights, where, sizes):
-    """Returns a tangent without what changes only lengths, `(P,)`.
+def turning(tangents, weights, where, sizes):
+    """Returns tangents without what changes only lengths, `(..., P)`.
 
     Args:
-        tangent, weights, where, sizes: As for `radial`.
+        tangents, weights, where, sizes: As for `radial`.
     """
-    tangent = ops.convert_to_tensor(tangent)
-    return tangent - radial(tangent, weights, where, sizes) * weights
+    return tangents - radial(tangents, weights, where, sizes) * weights
