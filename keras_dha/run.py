@@ -233,7 +233,7 @@ class Run:
                 break
         losses = losses[: len(losses) - self._guard.look()]
         # Where all of an epoch was undone, the loss before it.
-        losses = losses or [self._guard.loss or loss]
+        losses = losses or [self._guard.loss]
         loss = float(np.mean([float(loss) for loss in losses]))
         if not np.isfinite(loss):
             raise FloatingPointError(
