@@ -16,6 +16,13 @@ PACKAGES = (
 )
 
 
+def cpus():
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def describe():
     """Returns a JSON-able dict of versions and machine."""
     versions = {}
@@ -27,6 +34,6 @@ def describe():
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpus": os.cpu_count(),
+        "cpus": cpus(),
         "versions": versions,
     }

@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
 
@@ -150,6 +151,7 @@ def main():
             "train_images": len(data.x_train),
             "test_images": len(data.x_test),
             "budget": options.budget,
+            "cpus": machine.cpus(),
         },
         options.anew,
     )
