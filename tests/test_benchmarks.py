@@ -4,10 +4,12 @@ import importlib
 import json
 import pkgutil
 
+import keras
 import pytest
 
 import benchmarks
 from benchmarks.record import Record
+from keras_dha import base_schedule
 
 MODULES = sorted(
     module.name
@@ -49,3 +51,22 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
     Record(path, "some", {"epochs": 2}).add("one", 0, {"accuracy": 0.5})
     with pytest.raises(ValueError, match="other settings"):
         Record(path, "some", {"epochs": 3})
+
+
+def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
+    from benchmarks.peers.contestants import _CosineOfSteps
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    cosine = _CosineOfSteps(rate=0.5, steps=10, until=float("inf"))
+    cosine.set_model(model)
+    rates = []
+    for step in range(12):
+        cosine.on_train_batch_begin(step)
+        rates.append(float(model.optimizer.learning_rate))
+    expected = [
+        0.5 * base_schedule.factor("warmup_cosine", min(step, 9), 10)
+        for step in range(12)
+    ]
+    assert rates == pytest.approx(expected)
+    assert max(rates) > 0.4 > 0.1 > rates[-1]

@@ -14,6 +14,7 @@ import numpy as np
 
 import keras_dha
 from benchmarks.peers import family
+from keras_dha import base_schedule
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 
@@ -151,8 +152,8 @@ class _CosineOfSteps(keras.callbacks.Callback):
         self._step = 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate = self._rate * family.base_schedule(
-            min(self._step, self._steps - 1), self._steps
+        self.model.optimizer.learning_rate = self._rate * base_schedule.factor(
+            "warmup_cosine", min(self._step, self._steps - 1), self._steps
         )
         self._step += 1
 
