@@ -41,6 +41,12 @@ class StepPace:
         """Returns an estimate of the seconds from a step to the end."""
         return seconds_per_step * (self.total - step)
 
+    def start(self):
+        """Nothing to do: what was before the first step was no step."""
+
+    def leave_out(self, seconds):
+        """Nothing to do: compiling takes no steps."""
+
     def reserve(self, seconds):
         """Nothing to do: the end may take the time it takes."""
 
@@ -66,6 +72,8 @@ class ClockPace:
     def __init__(self, seconds, begun):
         self._seconds = seconds
         self._begun = begun
+        self._started = begun
+        self._left_out = 0.0
         # What comes after the last step: statistics, mostly.
         self._reserved = 0.02 * seconds
         self._furthest = 0
@@ -73,9 +81,14 @@ class ClockPace:
     def position(self, step):
         """Returns the position now; it never goes back."""
         del step
-        passed = time.monotonic() - self._begun
-        share = passed / max(self._seconds - self._reserved, 1e-9)
-        self._furthest = max(self._furthest, int(_PARTS * min(share, 1.0)))
+        now = time.monotonic()
+        end = self._begun + self._seconds - self._reserved
+        share = 1.0
+        if now < end:
+            # Of the time in which there are steps.
+            nothing = self._started + self._left_out
+            share = (now - nothing) / (end - nothing)
+        self._furthest = max(self._furthest, int(_PARTS * share))
         return self._furthest
 
     def is_over(self, step):
@@ -86,6 +99,17 @@ class ClockPace:
         """Returns the seconds to the end."""
         del step, seconds_per_step
         return max(0.0, self._begun + self._seconds - time.monotonic())
+
+    def start(self):
+        """Begins with the positions: the first step comes now."""
+        self._started = time.monotonic()
+
+    def leave_out(self, seconds):
+        """Takes time that was spent on compiling out of the positions.
+
+        Else a short run would have compiled all through its warm-up.
+        """
+        self._left_out += seconds
 
     def reserve(self, seconds):
         """Keeps at least `seconds` for what comes after the last step."""

@@ -154,6 +154,7 @@ class Run:
             epochs=self.pace.epochs,
             steps=self.steps_per_epoch,
         )
+        self.pace.start()
         listeners.on_train_begin()
         for epoch in itertools.count():
             listeners.on_epoch_begin(epoch)
@@ -271,6 +272,7 @@ class Run:
         is_first = function not in self._traced
         if is_first:
             self._traced.append(function)
+            self.pace.leave_out(time.monotonic() - begun)
         self.record.step(phase, begun, is_first)
         return loss
 

@@ -60,6 +60,30 @@ def test_the_position_never_goes_back(clock):
     assert minute.position(0) == before
 
 
+def test_time_without_steps_has_no_positions(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.reserve(10.0)
+    # Ten seconds before the first step, and ten to compile it in.
+    clock.now = 60.0
+    minute.start()
+    clock.now = 70.0
+    minute.leave_out(10.0)
+    seen = []
+    for now in (70.0, 77.5, 92.5, 99.9, 100.0):
+        clock.now = now
+        seen.append(round(minute.position(0) / minute.total, 2))
+    assert seen == [0.0, 0.25, 0.75, 1.0, 1.0]
+    assert minute.is_over(0)
+
+
+def test_time_that_compiling_has_used_up_is_over(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.start()
+    clock.now = 115.0
+    minute.leave_out(65.0)
+    assert minute.is_over(0)
+
+
 def test_what_is_left_of_the_time(clock):
     minute = pace.ClockPace(60.0, begun=50.0)
     clock.now = 75.0
