@@ -37,7 +37,8 @@ class LearnedHyperparameters(Engine):
         update: `"cosine"`: `step_size` times the mean cosine between
             hypergradient and search gradient, so that large errors are
             corrected fast and small ones slowly; for what has no cosine or,
-            as weight decay, a small one in any case, Adam at a tenth of it.
+            as weight decay, a small one in any case, Adam at a tenth of it,
+            drawn to the middle of the range.
             `"adam"`: Adam on the hypergradients, so that each update goes
             about `step_size`.
         **kwargs: Base layer arguments.
@@ -219,7 +220,19 @@ class LearnedHyperparameters(Engine):
         mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
         names = [self.quantities[key].name for key in self.learned]
         by_cosine = np.isin(names, ("learning_rate", "momentum"))
-        return ops.where(by_cosine, mean, -_ADAM * moved), following
+        by_adam = _ADAM * (self._from_middle() - moved)
+        return ops.where(by_cosine, mean, by_adam), following
+
+    def _from_middle(self):
+        """Returns where values are in their ranges, from -1 to 1, `(n,)`.
+
+        Adam's direction has a size of 1 for what all hypergradients agree on.
+        Drawn to the middle as much as they are far from it, values get to the
+        bounds by such evidence alone, and by noise nowhere.
+        """
+        low, high = (ops.convert_to_tensor(v) for v in (self.low, self.high))
+        position = ops.convert_to_tensor(self.position)
+        return (2.0 * position - low - high) / (high - low)
 
     def _most(self, at):
         """Returns where weight decay would shorten weights too fast, `(n,)`."""
