@@ -22,6 +22,16 @@ What is left of the noise moves the logits at random, over t steps of size a
 by a sqrt(t). So steps shrink, a_t = a / sqrt(1 + t / 100): signal adds up as
 sqrt(t), noise as sqrt(log t), and a long run does not end in a policy that
 chance has made.
+
+Nor in one that has made its choice: influences see one step ahead, where an
+image that is hardly changed does best, and not what variety is worth in the
+long run. So logits are drawn back to where they began,
+
+    theta <- theta + a_t (u - lambda (theta - theta_0))
+
+with u Adam's direction, of size 1 for what all steps agree on and less for
+what they do not: logits settle u / lambda from their start, an operation's
+odds change by exp(1 / lambda) at the most.
 """
 
 import keras
@@ -36,6 +46,8 @@ from keras_dha.inner_update import adam
 
 # What averages keep from one outer step to the next: the b above.
 SMOOTHING = 0.9
+# How strongly logits are drawn to where they began, lambda above.
+TO_START = 0.3
 
 # As many rewards of zero stand in for those of a class not seen yet.
 PRIOR_COUNT = 4.0
@@ -70,7 +82,10 @@ class LearnedPolicy(keras.layers.Layer):
         self.augmentation = augmentation
         self.rate = rate
         learned = self.is_learned
-        count = sum(int(np.prod(v.shape)) for v in self._logits())
+        start = [np.ravel(v.numpy()) for v in self._logits()]
+        start = np.concatenate([np.zeros([0]), *start])
+        count = len(start)
+        self.start = self._variable("start", start)
         self.first = self._variable("first", np.zeros([count]))
         self.second = self._variable("second", np.zeros([count]))
         self.count = self._variable("count", np.zeros([]))
@@ -116,7 +131,8 @@ class LearnedPolicy(keras.layers.Layer):
     def state_variables(self):
         """Returns the variables of the update rule."""
         return [
-            *(self.first, self.second, self.count, self.direction),
+            *(self.start, self.first, self.second, self.count),
+            self.direction,
             *(self.credit, self.seen),
             *self._estimator_state.values(),
         ]
@@ -251,12 +267,15 @@ class LearnedPolicy(keras.layers.Layer):
     def _ascend(self, gradient):
         logits = self._logits()
         variables = (self.first, self.second, self.count)
+        rate = self.rate / tf.sqrt(1.0 + self.count / STEADY)
+        values = _flat(logits)
         moved, state = adam(
-            _flat(logits),
+            values,
             -gradient,
             AdamState(*(v.value for v in variables)),
-            self.rate / tf.sqrt(1.0 + self.count / STEADY),
+            rate,
         )
+        moved -= rate * TO_START * (values - self.start)
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
         parts = tf.split(moved, [int(np.prod(v.shape)) for v in logits])

@@ -1,0 +1,145 @@
+"""The policy of a run, fed with rewards of the test's own."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha.augmentation import estimators
+from keras_dha.augmentation import learned as module
+from keras_dha.augmentation.learned import LearnedPolicy
+from tests.augmentation.test_estimators import built
+
+
+@pytest.mark.parametrize("name", ["influence", "relax"])
+def test_update_finds_what_is_rewarded(name):
+    learned = LearnedPolicy(built(name), 0.1)
+    layer = learned.augmentation
+
+    @tf.function(autograph=False)
+    def step(k):
+        seed = tf.stack([1, k])
+        choices = layer.sample(64, seed)
+        good = (choices.sub_policy == 1) & (choices.level[:, 0] == 0)
+        learned.update(
+            *(choices, tf.cast(good, tf.float32), tf.zeros([64], tf.int32)),
+            *(tf.zeros([64]), [], seed, lambda tensor: tensor),
+        )
+
+    for k in tf.range(80):
+        step(k)
+    policy = layer.policy()
+    assert policy.probabilities[1] > 0.8
+    assert policy.level_probabilities[1][0] > 0.8
+    statistics = learned.statistics()
+    assert (
+        statistics["Invert"]["influence"]
+        > 0
+        > (statistics["Rotate"]["influence"])
+    )
+    assert sum(s["share"] for s in statistics.values()) == pytest.approx(1.0)
+    assert statistics["Invert"]["probability"] == policy.probabilities[1]
+    # Asked again, nothing has been seen since.
+    assert learned.statistics()["Invert"]["share"] == 0.0
+
+
+def test_search_gradients_are_averaged():
+    learned = LearnedPolicy(built("influence"), 0.1, size=2)
+    generator = np.random.default_rng(4)
+    seen = []
+    for _ in range(5):
+        seen.append(generator.normal(size=2))
+        ours = learned.smoothed(tf.constant(seen[-1], tf.float32))
+        weights = 0.9 ** np.arange(len(seen))[::-1]
+        expected = weights @ np.array(seen) / weights.sum()
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        learned.count.assign_add(1.0)
+
+
+class Remembering(estimators.Influence):
+    """Keeps the rewards that it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def gradient(self, layer, choices, evidence, state):
+        self.seen.append(evidence.rewards.numpy())
+        return super().gradient(layer, choices, evidence, state)
+
+
+@pytest.mark.parametrize("form", ["integers", "column", "one-hot"])
+def test_rewards_are_compared_within_their_class(form):
+    estimator = Remembering()
+    layer = built(estimator)
+    learned = LearnedPolicy(layer, 0.1, num_classes=4)
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 3, (4, 40))
+    # Images of the second class are worth more, whatever is done to them.
+    influence = generator.normal(size=(4, 40)) + 3.0 * (labels == 1)
+    for k in range(4):
+        given = {
+            "integers": labels[k],
+            "column": labels[k][:, None],
+            "one-hot": np.eye(4, dtype="float32")[labels[k]],
+        }[form]
+        learned.update(
+            layer.sample(40, tf.constant([k, 0])),
+            *(tf.constant(influence[k], tf.float32), tf.constant(given)),
+            *(tf.zeros([40]), [], tf.constant([k, 0]), lambda tensor: tensor),
+        )
+
+    # From first principles, image by image.
+    scores = (influence - influence.mean(1, keepdims=True)) / influence.std(
+        1, keepdims=True
+    )
+    for k in range(4):
+        for i in range(40):
+            earlier = [
+                (0.9 ** (k - 1 - j), scores[j, m])
+                for j in range(k)
+                for m in range(40)
+                if labels[j, m] == labels[k, i]
+            ]
+            baseline = sum(w * score for w, score in earlier) / (
+                sum(w for w, _ in earlier) + 4.0
+            )
+            assert estimator.seen[k][i] == pytest.approx(
+                scores[k, i] - baseline, abs=1e-4
+            )
+    # What they are compared with explains most of what differs here.
+    assert np.var(estimator.seen[3]) < 0.5 * np.var(estimator.seen[0])
+
+
+def after(gradients, learned):
+    """Logits of operations after Adam has seen these gradients, upwards."""
+    variable = learned.augmentation.distribution.variables.sub_policy
+    rest = learned.first.shape[0] - variable.shape[0]
+    for gradient in gradients:
+        both = np.concatenate([gradient, np.zeros(rest)])
+        learned._ascend(tf.constant(both, tf.float32))
+    return variable.numpy()
+
+
+def test_steady_evidence_moves_logits_so_far_and_no_further():
+    learned = LearnedPolicy(built("influence"), 0.06)
+    start = learned.augmentation.distribution.variables.sub_policy.numpy()
+    # Adam goes by signs here, so the size of the evidence is nothing.
+    reached = after([[2.0, -0.1, 0.0]] * 3000, learned) - start
+    np.testing.assert_allclose(
+        reached, np.array([1.0, -1.0, 0.0]) / module.TO_START, atol=0.05
+    )
+
+
+def test_without_evidence_logits_go_back_to_where_they_began():
+    learned = LearnedPolicy(built("influence"), 0.06)
+    start = learned.augmentation.distribution.variables.sub_policy.numpy()
+    away = after([[1.0, -1.0, 1.0]] * 100, learned) - start
+    assert np.abs(away).min() > 1.0
+    back = after([[0.0, 0.0, 0.0]] * 3000, learned) - start
+    assert np.abs(back).max() < 0.1
+
+
+def test_long_runs_of_noise_do_not_make_a_policy():
+    learned = LearnedPolicy(built("influence"), 0.06)
+    start = learned.augmentation.distribution.variables.sub_policy.numpy()
+    noise = np.random.default_rng(0).normal(size=(3000, 3))
+    assert np.abs(after(noise, learned) - start).max() < 0.3
