@@ -25,6 +25,7 @@ from keras_dha import trust
 from keras_dha.architecture import health
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
+from keras_dha.architecture.step_price import StepPrice
 
 
 class Run:
@@ -77,6 +78,9 @@ class Run:
         self._next_check = 0
         self._guard = None
         self._frozen = 0
+        self._price = None
+        if pace.epochs is None and architecture.can_be_priced:
+            self._price = StepPrice(architecture.decisions)
         self._search_options = contextlib.ExitStack()
         self._use(joint)
 
@@ -253,6 +257,7 @@ class Run:
         step, phase, begun = self._next_step, self.phase(), time.monotonic()
         position = min(self.pace.position(step), self.plan.total - 1)
         if phase in (phases.SEARCH, phases.SETTLE):
+            self._set_prices()
             self.joint.architecture.start()
             self.joint.architecture.advance_to(self.plan.progress(position))
         # A Keras schedule goes by steps, ours by the position in the run.
@@ -273,8 +278,18 @@ class Run:
         if is_first:
             self._traced.append(function)
             self.pace.leave_out(time.monotonic() - begun)
+        elif self._price and phase == phases.WARMUP and not is_outer:
+            # The loss is read: devices that work on their own are waited for.
+            value = float(loss)
+            self._price.note(time.monotonic() - begun, value)
         self.record.step(phase, begun, is_first)
         return loss
+
+    def _set_prices(self):
+        """Where time is what there is, candidates pay for theirs."""
+        if self._price:
+            self.joint.architecture.prices.assign(self._price.prices())
+            self._price = None
 
     def _settle(self):
         """Hardens decisions; derives the network when none is left."""

@@ -23,6 +23,8 @@ class LearnedArchitecture(keras.layers.Layer):
         **kwargs: Base layer arguments.
 
     Attributes:
+        prices: float32 variable `(A,)`, what candidates cost beside the loss
+            that they lead to, in its units; zeros unless assigned.
         progress: float32 scalar variable, the share of the search that is
             done. It stays at 0 during the warm-up.
         strategy: A copy of the strategy that reads the progress.
@@ -43,6 +45,7 @@ class LearnedArchitecture(keras.layers.Layer):
         self.first = self._zeros("first", (sum(self.sizes),))
         self.second = self._zeros("second", (sum(self.sizes),))
         self.count = self._zeros("count")
+        self.prices = self._zeros("prices", (sum(self.sizes),))
         self.built = True
 
     def _zeros(self, name, shape=()):
@@ -87,6 +90,19 @@ class LearnedArchitecture(keras.layers.Layer):
         """Ends the warm-up: from here on the architecture moves."""
         if not float(self.rate.numpy()):
             self.rate.assign(self.strategy.learning_rate)
+
+    @property
+    def can_be_priced(self):
+        """Whether each step runs one candidate of every decision.
+
+        And the architecture follows the training loss, in whose units
+        prices are.
+        """
+        return (
+            self.is_one_level
+            and not self.strategy.mixes
+            and all(d.edges == 1 and d.code is None for d in self.decisions)
+        )
 
     def is_moving(self):
         """Returns whether the warm-up is over, a boolean scalar."""
@@ -134,12 +150,14 @@ class LearnedArchitecture(keras.layers.Layer):
                 for d, size in zip(self.decisions, self.sizes, strict=True)
             ]
         )
+        credit = ops.cast(credit, "float32")
         if self.target is not None:
-            credit = ops.cast(credit, "float32")
             credit += self.target.gradient(values)
+        if self.can_be_priced:
+            credit += self._price_gradient(values)
         moved, state = adam(
             values,
-            ops.cast(credit, "float32"),
+            credit,
             AdamState(
                 ops.convert_to_tensor(self.first),
                 ops.convert_to_tensor(self.second),
@@ -154,6 +172,16 @@ class LearnedArchitecture(keras.layers.Layer):
         for decision, size in zip(self.decisions, self.sizes, strict=True):
             decision.parameter.assign(moved[begin : begin + size])
             begin += size
+
+    def _price_gradient(self, values):
+        """Returns the gradient of the expected price by all logits."""
+        gradient, begin = [], 0
+        for size in self.sizes:
+            share = ops.softmax(values[begin : begin + size])
+            prices = self.prices[begin : begin + size]
+            gradient.append(share * (prices - ops.sum(share * prices)))
+            begin += size
+        return ops.concatenate(gradient)
 
     def follow_reward(self, advantage):
         """Moves the logits along the score of what is sampled.
