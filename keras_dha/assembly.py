@@ -16,15 +16,16 @@ from keras_dha.joint_model import JointModel
 CLEAN_SHARE = 0.1
 
 
-def assemble(settings, spec):
+def assemble(settings, spec, scale):
     """Returns the joint model that a first `fit` starts from.
 
     Args:
         settings: `settings.Settings`.
         spec: `data.DataSpec` of the training data.
+        scale: Dict of arguments of a built-in space.
     """
     parts, optimizer = settings.parts, settings.optimizer
-    network = settings.builder(spec)
+    network = settings.builder(spec, **scale)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         # No search: every choice takes its first candidate.

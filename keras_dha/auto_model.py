@@ -13,6 +13,7 @@ from keras_dha import export as exporting
 from keras_dha import optimizers
 from keras_dha import report
 from keras_dha import saving
+from keras_dha import scale
 from keras_dha import settings
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
@@ -104,7 +105,7 @@ class AutoModel:
         horizon="auto",
         base_schedule="warmup_cosine",
         target=None,
-        search_split=0.1,
+        search_split=0.05,
         outer_every="auto",
         seed=None,
         directory=None,
@@ -205,7 +206,10 @@ class AutoModel:
                 `search_split`.
             time_limit: Float, seconds, in place of `epochs`: phases and
                 schedules are laid out over that time, all of `fit` included,
-                rather than cut off by it.
+                rather than cut off by it; candidates are judged by the time
+                they take as well; and the search space `"auto"`, unless
+                there is a `target`, gets the width that the time is enough
+                for.
 
         Returns:
             A `keras.callbacks.History`.
@@ -238,19 +242,30 @@ class AutoModel:
         if validation_data is not None:
             pair = data.evaluable(*arguments.pair(validation_data), self._spec)
             validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
+        steps = steps_per_epoch or training.steps
+        if time_limit is None:
+            pace = StepPace(epochs or 30, steps)
+        else:
+            pace = ClockPace(time_limit, begun)
         if is_new:
+            fitting = {}
+            if time_limit is not None and self.settings.fits_time:
+                fitting = scale.fitting(
+                    functools.partial(self.settings.builder, self._spec),
+                    training.batch_size,
+                    steps,
+                    pace.seconds_left(0, 0.0),
+                    verbose,
+                )
             keras.utils.set_random_seed(self.settings.seed)
             with self._distribution.scope():
-                self.joint = assemble(self.settings, self._spec)
-        steps = steps_per_epoch or training.steps
+                self.joint = assemble(self.settings, self._spec, fitting)
         run = Run(
             self.joint,
             training,
             search,
             self._distribution,
-            StepPace(epochs or 30, steps)
-            if time_limit is None
-            else ClockPace(time_limit, begun),
+            pace,
             steps,
             self.settings.outer_every,
             verbose,

@@ -41,6 +41,7 @@ policy follows the search loss after the step; the paper's follows the
 training loss, which would choose what is easy.
 """
 
+import functools
 from typing import NamedTuple
 
 import keras
@@ -230,11 +231,13 @@ def _checked_augmentation(augmentation):
 def space_builder(search_space):
     """Returns a function from a `DataSpec` to a network.
 
+    That of a built-in space takes arguments of the space as well.
+
     Args:
         search_space: As `keras_dha.AutoModel` takes it.
     """
     if isinstance(search_space, str) and search_space in SPACES:
-        return lambda spec: _built_in(SPACES[search_space], spec)
+        return functools.partial(_built_in, SPACES[search_space])
     if isinstance(search_space, keras.Model):
         return lambda spec: _checked(search_space, spec)
     if callable(search_space):
@@ -248,7 +251,7 @@ def space_builder(search_space):
     )
 
 
-def _built_in(space, spec):
+def _built_in(space, spec, **arguments):
     if not spec.is_image:
         raise ValueError(
             "The built-in search spaces are for images, (n, h, w) or "
@@ -256,7 +259,9 @@ def _built_in(space, spec):
             "`keras_dha.Choice` layers as `search_space`. "
             f"Received: examples of shape {spec.shape}"
         )
-    return space(spec.shape, spec.num_classes, value_range=spec.value_range)
+    return space(
+        spec.shape, spec.num_classes, value_range=spec.value_range, **arguments
+    )
 
 
 def _checked(network, spec):

@@ -17,7 +17,9 @@ class Settings:
     """The checked arguments of `AutoModel`'s constructor and `compile`.
 
     Attributes:
-        builder: Function from a `DataSpec` to a network.
+        builder: Function from a `DataSpec` to a network; it takes a `width`
+            if `fits_time`.
+        fits_time: Whether the width may be chosen by the time there is.
         parts: `methods.Parts`.
         base_schedule: As `base_schedule.checked` returns it.
         target: `Target` or `None`.
@@ -29,6 +31,7 @@ class Settings:
     """
 
     builder: object
+    fits_time: bool
     parts: methods.Parts
     base_schedule: object
     target: Target | None
@@ -95,6 +98,10 @@ def checked(
     )
     return Settings(
         builder=methods.space_builder(search_space),
+        # A target says how large a network is to be.
+        fits_time=isinstance(search_space, str)
+        and search_space == "auto"
+        and target is None,
         parts=parts,
         base_schedule=schedules.checked(base_schedule),
         target=Target.of(target),
