@@ -9,19 +9,20 @@ For each seed, on the same images and test set:
         each time, keeping what the stages before found
 
     python -m benchmarks.ablation --dataset fashion_mnist --limit 10000
+
+The record is kept run by run and gone on with.
 """
 
 import argparse
 import itertools
-import json
-import pathlib
 
 import keras
 import numpy as np
 
 import keras_dha
 from benchmarks import images
-from benchmarks import machine
+from benchmarks.record import RESULTS
+from benchmarks.record import Record
 
 PARTS = {"NAS": "strategy", "DA": "augmentation", "HPO": "hyperparameters"}
 # Without hyperparameter search: the usual values, as in `joint_run`.
@@ -75,7 +76,7 @@ def run_of(name, data, epochs, seed):
     return fitted(data, name.split("+"), epochs, seed)
 
 
-def record_of(model, data):
+def kept_of(model, data):
     """Returns what is kept of a run."""
     result = model.result
     return {
@@ -94,34 +95,34 @@ def main():
     parser.add_argument("--data", help="folder of the packed image files")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument(
+        "--anew", nargs="+", default=(), help="prefixes of arms to run again"
+    )
     parser.add_argument("--output")
     options = parser.parse_args()
     data = images.load(options.dataset, options.limit, options.data)
-    path = pathlib.Path(
-        options.output
-        or pathlib.Path(__file__).parent
-        / "results"
-        / f"ablation_{options.dataset}.json"
+    record = Record(
+        options.output or RESULTS / f"ablation_{options.dataset}.json",
+        "ablation",
+        {
+            "dataset": options.dataset,
+            "train_images": len(data.x_train),
+            "test_images": len(data.x_test),
+            "epochs": options.epochs,
+        },
+        options.anew,
     )
-    record = {
-        "benchmark": "ablation",
-        "machine": machine.describe(),
-        "dataset": options.dataset,
-        "train_images": len(data.x_train),
-        "test_images": len(data.x_test),
-        "epochs": options.epochs,
-        "arms": {},
-    }
-    for seed, name in itertools.product(range(options.seeds), ARMS):
-        model = run_of(name, data, options.epochs, seed)
-        runs = record["arms"].setdefault(name, [])
-        runs.append({"seed": seed, **record_of(model, data)})
-        record["mean_accuracy"] = {
-            arm: float(np.mean([r["accuracy"] for r in done]))
-            for arm, done in record["arms"].items()
+    for seed, name in itertools.product(range(options.seeds), options.arms):
+        if not record.has(name, seed):
+            model = run_of(name, data, options.epochs, seed)
+            record.add(name, seed, kept_of(model, data))
+            keras.utils.clear_session()
+    record.write(
+        mean_accuracy={
+            name: float(np.mean(record.values(name))) for name in record.arms
         }
-        path.write_text(json.dumps(record, indent=2) + "\n")
-        keras.utils.clear_session()
+    )
 
 
 if __name__ == "__main__":

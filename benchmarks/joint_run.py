@@ -8,7 +8,7 @@ For each seed, in one process and on the same images and test set:
     rand_augment   the same with keras.layers.RandAugment
     plain          the same without augmentation, for the time it takes
 
-The plain runs use every training image (the joint run holds out a tenth),
+The plain runs use every training image (the joint run holds out a twentieth),
 SGD with momentum 0.9, weight decay, and a cosine from the usual rate of 0.1.
 
     python -m benchmarks.joint_run --dataset fashion_mnist --limit 10000

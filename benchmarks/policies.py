@@ -10,7 +10,7 @@ what differs is how images are augmented:
     keras_cv_rand_augment  the same, then keras_cv.layers.RandAugment
     trivial_augment        our layer without a search: flips and shifts, and
                            one operation an image, all equally likely
-    learned                the policy is learned in the run, from a tenth of
+    learned                the policy is learned in the run, from a part of
                            the training images, which trains no weights
 
 The others train on every training image. RandAugment has its defaults.

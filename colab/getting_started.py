@@ -53,8 +53,8 @@ data.x_train.shape, data.x_test.shape
 # ## One fit
 #
 # `AutoModel` finds out about shapes, classes and value range by itself. It
-# sets a tenth of the training images aside, which train no weights but judge
-# policy and hyperparameters.
+# sets a twentieth of the training images aside, which train no weights but
+# judge policy and hyperparameters.
 
 # %%
 model = keras_dha.AutoModel(seed=1)
