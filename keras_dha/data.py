@@ -33,6 +33,18 @@ class DataSpec(NamedTuple):
         return len(self.shape) in (2, 3)
 
 
+def class_ids(labels):
+    """Returns the classes that labels name, int32 `(n,)`.
+
+    Args:
+        labels: Tensor of integers `(n,)` or `(n, 1)`, or of one-hot rows
+            `(n, classes)`.
+    """
+    if labels.shape.rank == 2 and labels.shape[1] > 1:
+        labels = tf.argmax(labels, axis=1)
+    return tf.cast(tf.reshape(labels, [-1]), "int32")
+
+
 def inspect(x, y=None, steps=None, num_classes=None):
     """Looks through training data once and returns its `DataSpec`.
 

@@ -14,6 +14,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_dha import data
+
 REWARDS = ("accuracy", "loss")
 # What the baseline keeps from one reward to the next.
 _MEMORY = 0.9
@@ -65,10 +67,8 @@ class Reward(keras.layers.Layer):
         if self.kind == "loss":
             each = -loss.call(labels, predictions)
         else:
-            if labels.shape.rank == 2 and labels.shape[1] > 1:
-                labels = tf.argmax(labels, axis=-1)
-            labels = tf.reshape(tf.cast(labels, "int64"), [-1])
-            each = tf.argmax(predictions, axis=-1) == labels
+            guessed = tf.argmax(predictions, axis=-1, output_type="int32")
+            each = guessed == data.class_ids(labels)
         return tf.cast(each, self.average.dtype)
 
     def advantage(self, reward):

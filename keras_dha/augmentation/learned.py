@@ -38,6 +38,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha import data
 from keras_dha.augmentation import mixing
 from keras_dha.augmentation.estimators import Evidence
 from keras_dha.augmentation.estimators.gumbel import Noise
@@ -253,9 +254,7 @@ class LearnedPolicy(keras.layers.Layer):
 
     def _compared(self, rewards, labels, total):
         """Returns rewards less what their classes' were, and counts them."""
-        if labels.shape.rank == 2 and labels.shape[1] > 1:
-            labels = tf.argmax(labels, axis=1)
-        labels = tf.cast(tf.reshape(labels, [-1]), "int32")
+        labels = data.class_ids(labels)
         count, earned = tf.unstack(tf.convert_to_tensor(self.credit), axis=1)
         baseline = earned / (count + PRIOR_COUNT)
         values = tf.stack([tf.ones_like(rewards), rewards], axis=1)
