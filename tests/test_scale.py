@@ -16,7 +16,7 @@ def build(width):
     return keras.Model(inputs, keras.layers.Dense(width)(inputs))
 
 
-def chosen(monkeypatch, seconds, per_unit=1e-3, passes=10):
+def chosen(monkeypatch, seconds, per_unit=1e-3, passes=10, fewest=20):
     """The width for so many seconds where time goes with the square."""
     monkeypatch.setattr(
         scale,
@@ -24,6 +24,7 @@ def chosen(monkeypatch, seconds, per_unit=1e-3, passes=10):
         lambda network, batch_size: per_unit * network.output_shape[1] ** 2,
     )
     monkeypatch.setattr(scale, "PASSES", passes)
+    monkeypatch.setattr(scale, "STEPS", fewest)
     return scale.fitting(build, 8, steps=5, seconds=seconds)["width"]
 
 
@@ -33,6 +34,9 @@ def test_the_widest_that_sees_all_images_often_enough(monkeypatch):
     assert chosen(monkeypatch, 102.0) == 24
     assert chosen(monkeypatch, 103.0) == 32
     assert chosen(monkeypatch, 206.0, passes=20) == 32
+    # However small the data, there are to be steps.
+    assert chosen(monkeypatch, 206.0, fewest=100) == 32
+    assert chosen(monkeypatch, 204.0, fewest=100) == 24
 
 
 def test_short_and_long_runs_have_the_ends_of_the_ladder(monkeypatch):
