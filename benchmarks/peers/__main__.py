@@ -74,9 +74,11 @@ def table(record):
     ]
     for name in ranked(record):
         accuracy = 100 * np.array(record.values(name))
-        deviation = np.std(accuracy, ddof=min(1, len(accuracy) - 1))
+        mean = f"{np.mean(accuracy):.2f}"
+        if len(accuracy) > 1:
+            mean += f" ± {np.std(accuracy, ddof=1):.2f}"
         lines.append(
-            f"| {name} | {np.mean(accuracy):.2f} ± {deviation:.2f} | "
+            f"| {name} | {mean} | "
             f"{len(accuracy)} | {np.mean(record.values(name, 'seconds')):.0f} "
             f"| {np.mean(record.values(name, 'parameters')):.0f} |"
         )
