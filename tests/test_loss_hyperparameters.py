@@ -323,59 +323,6 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
     )
 
 
-@pytest.mark.parametrize("strength", [0.02, 0.4, 1.0, 3.0])
-def test_mixup_draws_beta(strength):
-    from scipy import stats
-
-    from keras_dha.hyperparameters import training_loss
-
-    draw = lambda *args: training_loss.draw_shares(  # noqa: E731
-        tf.constant(strength), *args
-    ).numpy()
-    seed = tf.constant([3, 4])
-    shares = draw(4000, seed)
-    assert np.all(np.isfinite(shares))
-    # Underflow at small strengths ends at 0, 1/2 or 1 in place of nearby.
-    if strength > 0.1:
-        beta = stats.beta(strength, strength)
-        assert stats.kstest(shares, beta.cdf).pvalue > 1e-3
-    halves = [draw(2000, seed, replica, 2) for replica in range(2)]
-    np.testing.assert_array_equal(np.concatenate(halves), shares)
-
-
-def test_mixup_score_is_the_derivative_of_the_log_density():
-    from scipy import stats
-
-    from keras_dha.hyperparameters import training_loss
-
-    shares = np.array([0.03, 0.4, 0.97])
-    expected = central_difference(
-        lambda a: stats.beta(a, a).logpdf(shares), 0.6
-    )
-    ours = training_loss.mixup_score(
-        tf.constant(shares), tf.constant(0.6, "float64")
-    )
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
-
-
-def test_mixup_hypergradient_finds_what_helps():
-    """Influence that grows with the score: more of it lowers the loss."""
-    from keras_dha.hyperparameters import training_loss
-
-    strength = tf.constant(0.5)
-    shares = training_loss.draw_shares(strength, 64, tf.constant([5, 6]))
-    score = training_loss.mixup_score(shares, strength).numpy()
-    noise = np.random.default_rng(0).normal(size=64).astype("float32")
-    for sign in (1.0, -1.0):
-        influence = tf.constant(3e-4 * (sign * score + noise + 2.0))
-        ours = training_loss.mixup_hypergradient(
-            influence, shares, strength, lambda x: x
-        )
-        expected = -np.corrcoef(influence.numpy(), score)[0, 1]
-        np.testing.assert_allclose(ours, expected, rtol=1e-2)
-        assert np.sign(ours) == -sign
-
-
 def test_a_step_with_everything_learned():
     values = {
         "learning_rate": Range(1e-3, 1.0, start=0.1),
@@ -426,52 +373,6 @@ def test_the_derivative_by_the_dropout_rate(float64, rule, monkeypatch):  # noqa
     ours, expected = derivative_of_a_step(joint, "dropout_rate", monkeypatch)
     assert abs(expected) > 1e-6
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_the_relaxed_mask_keeps_what_dropout_keeps(rate):
-    from keras_dha.hyperparameters import own
-
-    layer = keras_dha.Dropout(0.3, seed=0)
-    x = tf.ones((200, 100))
-    with own.given({"dropout_rate": tf.constant(rate)}) as used:
-        y = layer(x, training=True).numpy() * (1 - rate)
-    assert used == {"dropout_rate"}
-    assert np.mean(y > 0.5) == pytest.approx(1 - rate, abs=0.01)
-    # Near to 0 or 1 for the most part.
-    assert np.mean((y < 0.1) | (y > 0.9)) > 0.75
-
-
-def test_dropout_is_keras_own_where_no_rate_is_learned():
-    from keras_dha.hyperparameters import own
-
-    ours, theirs = keras_dha.Dropout(0.3, seed=1), layers.Dropout(0.3, seed=1)
-    x = tf.ones((20, 10))
-    with own.given({}):
-        np.testing.assert_array_equal(
-            ours(x, training=True), theirs(x, training=True)
-        )
-    with own.given({"dropout_rate": tf.constant(0.9)}):
-        np.testing.assert_array_equal(ours(x, training=False), x)
-    with pytest.raises(ValueError, match="`rate` must be in"):
-        keras_dha.Dropout(0.0)
-
-
-def test_plain_dropout_takes_its_place():
-    from keras_dha.hyperparameters import dropout
-
-    inputs = keras.Input((6, 6, 2))
-    inner = keras.Sequential([layers.ReLU(), keras_dha.Dropout(0.2)])
-    x = keras_dha.Dropout(0.3, name="outer")(inner(inputs))
-    model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(x))
-    plain = dropout.plain(model, 0.44)
-    found = list(plain._flatten_layers(include_self=False))
-    rates = [lay.rate for lay in found if isinstance(lay, layers.Dropout)]
-    assert rates == [0.44, 0.44]
-    assert not any(isinstance(lay, keras_dha.Dropout) for lay in found)
-    assert plain.get_layer("conv") is model.get_layer("conv")
-    untouched = small_network()
-    assert dropout.plain(untouched, 0.4) is untouched
 
 
 def choosing(horizon):

@@ -1,0 +1,74 @@
+"""Weight decay that is learned: how far it goes, and what it answers to."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
+from tests.hyperparameters.test_learned import AT
+from tests.hyperparameters.test_learned import PATHS
+from tests.hyperparameters.test_learned import SIZE
+from tests.hyperparameters.test_learned import SIZES
+from tests.hyperparameters.test_learned import learned
+from tests.hyperparameters.test_learned import value
+
+
+@pytest.mark.parametrize(
+    "rule, most",
+    [
+        # 1 % a step: lambda eta / (1 - mu), and lambda eta if decoupled.
+        (SGD(), 0.01 * (1 - 0.9) / 0.1),
+        (SGD(decoupled=True), 0.01 / 0.1),
+        (AdamW(), 0.01 / 0.1),
+    ],
+)
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_decay_shortens_weights_by_a_hundredth_at_most(rule, most, scale):
+    values = {"weight_decay": Range(1e-6, 0.5, scale, start=0.4)}
+    layer = LearnedHyperparameters(values)
+    layer.allocate(rule, SIZES, PATHS)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
+
+
+def test_decay_does_not_make_up_for_a_rate_that_falls():
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=0.4)})
+    for rate in (0.1, 0.2, 0.01):
+        layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=rate))
+    # The range's middle draws it down a little.
+    assert value(layer, "weight_decay") == pytest.approx(
+        0.01 * (1 - 0.9) / 0.2, rel=0.02
+    )
+    layer.position.assign([0.0])
+    layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.01))
+    assert value(layer, "weight_decay") == pytest.approx(
+        0.01 * (1 - 0.9) / 0.2, rel=1e-5
+    )
+
+
+def test_decay_may_be_as_low_as_its_range():
+    layer = learned({"weight_decay": Range(0.1, 0.5)})
+    layer.update(keras.ops.zeros(SIZE), AT)
+    assert value(layer, "weight_decay") == pytest.approx(0.1)
+
+
+def test_a_change_of_length_has_no_part_in_the_cosine():
+    """The tangent of decay is mostly along weights that are normalised."""
+    rng = np.random.default_rng(4)
+    w = rng.normal(size=SIZE).astype("f")
+    g = rng.normal(size=SIZE).astype("f")
+    for part in (slice(0, 2), slice(2, 5)):
+        g[part] -= w[part] * (g[part] @ w[part]) / (w[part] @ w[part])
+    found = []
+    for along in (0.0, 100.0):
+        layer = learned({"weight_decay": Range(1e-6, 0.5, start=1e-3)})
+        layer.averaged.assign(w)
+        layer.tangents["weight_decay"].averaged.assign(0.5 * g - along * w)
+        layer.update(keras.ops.convert_to_tensor(g), AT)
+        found.append(float(layer.first[0]))
+    # A tenth of a cosine of 1 is in the mean after one update.
+    assert found[0] == pytest.approx(0.1, rel=1e-4)
+    assert found[1] == pytest.approx(0.1, rel=1e-3)
