@@ -195,7 +195,7 @@ def test_everything_that_can_have_a_range(tmp_path):
 def test_a_run_saved_in_its_search_goes_on_to_the_same_steps(tmp_path):
     model = fitted(hyperparameters=RANGES, epochs=2)
     path = tmp_path / "joint.keras"
-    joint = assemble(made(hyperparameters=RANGES).settings, model._spec)
+    joint = assemble(made(hyperparameters=RANGES).settings, model._spec, {})
     joint.architecture.start()
     batch, search = (
         (tf.constant(X[k : k + 20]), tf.constant(Y[k : k + 20]))

@@ -93,7 +93,9 @@ def test_a_run_of_seconds_takes_what_is_cheap(monkeypatch, dear):
     prices = np.zeros(2)
     prices[dear] = 100.0
     monkeypatch.setattr(StepPrice, "prices", lambda self: np.tile(prices, 2))
-    model = joint_auto_model(augmentation=None, hyperparameters=None)
+    model = joint_auto_model(
+        augmentation=None, hyperparameters={"learning_rate": 0.01}
+    )
     fit(model, epochs=None, time_limit=300.0)
     chosen = {gene["choice"] for gene in model.result.genotype.values()}
     assert chosen == {f"{('one', 'three')[dear]}{k}" for k in range(2)}
