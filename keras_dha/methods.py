@@ -19,8 +19,9 @@ what is searched suit a run of some thousand steps, where published ones are
 for some hundred thousand (DHA: Adam at 3e-4 for codes, SGD at 1e-8 for the
 hyperparameters; DSNAS: Adam at 1e-3); learning rate and decay have the bounds
 that suit the optimizer, and the rate starts where a range test says and is a
-factor of the base schedule; the search split is disjoint from what trains the
-weights, which the code of DHA does not see to.
+factor of the base schedule; policies are drawn back to where they began, and
+weight decay to the middle of its range; the search split is disjoint from what
+trains the weights, which the code of DHA does not see to.
 
 `"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
 every step. The paper trains what it found anew; here training goes on.
