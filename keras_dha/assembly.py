@@ -5,7 +5,7 @@ import keras
 from keras_dha import optimizers
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.derive import derive
+from keras_dha.architecture.derive import derive_first
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
@@ -28,10 +28,7 @@ def assemble(settings, spec, scale):
     network = settings.builder(spec, **scale)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
-        # No search: every choice takes its first candidate.
-        for decision in decisions:
-            decision.freeze(0)
-        network = derive(network)
+        network = derive_first(network)
     hyperparameters = _engine(
         parts, optimizers.resolved(optimizer, parts.values)
     )

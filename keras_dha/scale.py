@@ -12,14 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import progress
-from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.derive import derive
+from keras_dha.architecture.derive import derive_first
 
 # Widths of the first stage, each about twice as slow as the one before.
 WIDTHS = (16, 24, 32, 48, 64, 96)
-# How often each image is to be seen, and how many steps there are to be: on
-# CIFAR-10, 10,000 images, widths 16 and 32 end level at 110 and 50 passes, and
-# on the 1,400 digits a width of 96 was no better than 16 in as much time.
+# How often each image is to be seen, and how many steps there are to be. In
+# single trials on CIFAR-10, 10,000 images, widths 16 and 32 ended level at 110
+# and 50 passes, and on digits 96 was no better than 16 in as much time.
 PASSES = 100
 STEPS = 8000
 # What a run takes over steps of its first candidates alone: other candidates,
@@ -48,7 +47,7 @@ def fitting(build, batch_size, steps, seconds, verbose=0):
     needed = max(PASSES * steps, STEPS)
     chosen = WIDTHS[0]
     for width in WIDTHS[1:]:
-        each = seconds_per_step(_plain(build(width=width)), batch_size)
+        each = seconds_per_step(derive_first(build(width=width)), batch_size)
         spent = time.monotonic() - begun
         if _OVERHEAD * each * needed > seconds - spent:
             break
@@ -83,10 +82,3 @@ def seconds_per_step(network, batch_size):
         compiled()[-1].numpy()
         spent.append(time.monotonic() - begun)
     return float(np.median(spent))
-
-
-def _plain(network):
-    """Returns a network whose choices have all taken their first candidate."""
-    for decision in find_decisions(network):
-        decision.freeze(0)
-    return derive(network)

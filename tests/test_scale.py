@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_dha import scale
+from keras_dha.architecture.derive import derive_first
 from keras_dha.auto_model import AutoModel
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
@@ -59,7 +60,7 @@ def test_finding_out_takes_its_share_and_no_more(monkeypatch):
 def test_a_step_is_timed_without_changing_anything():
     network = space((8, 8, 1), 3)
     before = [np.copy(v) for v in network.trainable_variables]
-    plain = scale._plain(network)
+    plain = derive_first(network)
     assert 0 < scale.seconds_per_step(plain, 16) < 60
     for variable, value in zip(
         network.trainable_variables, before, strict=True

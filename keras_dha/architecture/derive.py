@@ -9,6 +9,7 @@ optimizer state are inherited, not copied.
 import keras
 
 from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
@@ -66,6 +67,17 @@ def derive(model):
             f"Received: {[choice.name for choice in left]}"
         )
     return derived
+
+
+def derive_first(model):
+    """Returns the plain model in which each choice took its first candidate.
+
+    Args:
+        model: As for `derive`; its decisions are frozen.
+    """
+    for decision in find_decisions(model):
+        decision.freeze(0)
+    return derive(model)
 
 
 def _derived_graph(model, names):
