@@ -13,16 +13,13 @@ For each seed, on the same images and test set:
 The record is kept run by run and gone on with.
 """
 
-import argparse
 import itertools
 
 import keras
 import numpy as np
 
 import keras_dha
-from benchmarks import images
-from benchmarks.record import RESULTS
-from benchmarks.record import Record
+from benchmarks.arms import compare
 
 PARTS = {"NAS": "strategy", "DA": "augmentation", "HPO": "hyperparameters"}
 # Without hyperparameter search: the usual values, as in `joint_run`.
@@ -69,15 +66,12 @@ def in_sequence(data, epochs, seed):
     return fitted(data, ("DA",), each, seed, renewed(model), found)
 
 
-def run_of(name, data, epochs, seed):
-    """Returns the model that an arm ends with."""
-    if name == SEQUENCE:
-        return in_sequence(data, epochs, seed)
-    return fitted(data, name.split("+"), epochs, seed)
-
-
-def kept_of(model, data):
-    """Returns what is kept of a run."""
+def run(arm, data, epochs, seed):
+    """Trains as an arm says; returns what is kept of it, a dict."""
+    if arm == SEQUENCE:
+        model = in_sequence(data, epochs, seed)
+    else:
+        model = fitted(data, arm.split("+"), epochs, seed)
     result = model.result
     return {
         "accuracy": model.evaluate(data.x_test, data.y_test)[1],
@@ -89,35 +83,7 @@ def kept_of(model, data):
 
 def main():
     """Runs all arms for all seeds and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", choices=images.NAMES, required=True)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--data", help="folder of the packed image files")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument(
-        "--anew", nargs="+", default=(), help="prefixes of arms to run again"
-    )
-    parser.add_argument("--output")
-    options = parser.parse_args()
-    data = images.load(options.dataset, options.limit, options.data)
-    record = Record(
-        options.output or RESULTS / f"ablation_{options.dataset}.json",
-        "ablation",
-        {
-            "dataset": options.dataset,
-            "train_images": len(data.x_train),
-            "test_images": len(data.x_test),
-            "epochs": options.epochs,
-        },
-        options.anew,
-    )
-    for seed, name in itertools.product(range(options.seeds), options.arms):
-        if not record.has(name, seed):
-            model = run_of(name, data, options.epochs, seed)
-            record.add(name, seed, kept_of(model, data))
-            keras.utils.clear_session()
+    record = compare("ablation", __doc__, ARMS, 30, run)
     record.write(
         mean_accuracy={
             name: float(np.mean(record.values(name))) for name in record.arms

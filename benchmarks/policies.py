@@ -20,17 +20,13 @@ The others train on every training image. RandAugment has its defaults.
 The record is written after each run; what it holds is not run again.
 """
 
-import argparse
-import itertools
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_dha
 from benchmarks import images
-from benchmarks.record import RESULTS
-from benchmarks.record import Record
+from benchmarks.arms import compare
 from keras_dha.batches import fitting_batch_size
 
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
@@ -152,35 +148,7 @@ def summary(record, arm):
 
 def main():
     """Runs what the record does not hold yet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", choices=images.NAMES, required=True)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--data", help="folder of the packed image files")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument(
-        "--anew", nargs="+", default=(), help="prefixes of arms to run again"
-    )
-    parser.add_argument("--output")
-    options = parser.parse_args()
-    data = images.load(options.dataset, options.limit, options.data)
-    record = Record(
-        options.output or RESULTS / f"policies_{options.dataset}.json",
-        "policies",
-        {
-            "dataset": options.dataset,
-            "train_images": len(data.x_train),
-            "test_images": len(data.x_test),
-            "epochs": options.epochs,
-            "fixed": FIXED,
-        },
-        options.anew,
-    )
-    for seed, arm in itertools.product(range(options.seeds), options.arms):
-        if not record.has(arm, seed):
-            record.add(arm, seed, run(arm, data, options.epochs, seed))
-            keras.utils.clear_session()
+    record = compare("policies", __doc__, list(ARMS), 20, run, fixed=FIXED)
     record.write(**{arm: summary(record, arm) for arm in record.arms})
 
 
