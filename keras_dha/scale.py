@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_dha import progress
 from keras_dha.architecture.derive import derive_first
 
-# Widths of the first stage, each with about twice the weights of the one before.
+# Widths of the first stage; from one to the next, weights about double.
 WIDTHS = (16, 24, 32, 48, 64, 96)
 # How often each image is to be seen, and how many steps there are to be. In
 # single trials on CIFAR-10, 10,000 images, widths 16 and 32 ended level at 110
