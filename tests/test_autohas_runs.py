@@ -17,6 +17,8 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.autohas import SampledHyperparameters
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from tests.test_pace import Clock
+from tests.test_pace import set_clock
 
 CLASSES = 3
 _RNG = np.random.default_rng(0)
@@ -235,12 +237,14 @@ def test_a_run_that_diverges_ends_well():
     assert model.result.hyperparameters["learning_rate"]["value"] < 5.0
 
 
-# A slow machine may need all of the time to compile.
-@pytest.mark.filterwarnings("ignore:.time_limit. was not enough")
-def test_a_time_limit():
+def test_a_time_limit(monkeypatch):
+    # Each look at the clock takes a second.
+    set_clock(monkeypatch, Clock(each=1.0))
     model = made(hyperparameters={"learning_rate": RATE})
-    model.fit(X, Y, time_limit=8, batch_size=20, verbose=0)
+    model.fit(X, Y, time_limit=100, batch_size=20, verbose=0)
     assert model.result.genotype["branch"]["choice"]
+    phases = model.result.cost["phases"]
+    assert 100 / 8 < sum(p["steps"] for p in phases.values()) < 100
 
 
 def test_the_engine_is_the_methods_unless_another_is_given():

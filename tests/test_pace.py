@@ -18,11 +18,17 @@ class Clock:
         return self.now
 
 
+def set_clock(monkeypatch, made):
+    """Lets runs read their time from `made`, which is returned."""
+    time = types.SimpleNamespace(monotonic=made)
+    monkeypatch.setattr(pace, "time", time)
+    monkeypatch.setattr("keras_dha.auto_model.time", time)
+    return made
+
+
 @pytest.fixture
 def clock(monkeypatch):
-    made = Clock()
-    monkeypatch.setattr(pace, "time", types.SimpleNamespace(monotonic=made))
-    return made
+    return set_clock(monkeypatch, Clock())
 
 
 def test_a_run_of_epochs_is_counted_in_steps():
@@ -95,11 +101,7 @@ def test_what_is_left_of_the_time(clock):
 def test_a_fit_fills_its_time_with_whole_phases(monkeypatch, capsys):
     # Each look at the clock takes a second: the phases must still be laid
     # out over the time, whatever the number of steps.
-    clock = Clock(each=1.0)
-    monkeypatch.setattr(pace, "time", types.SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(
-        "keras_dha.auto_model.time", types.SimpleNamespace(monotonic=clock)
-    )
+    set_clock(monkeypatch, Clock(each=1.0))
     model = joint_auto_model(hyperparameters={"learning_rate": 0.05})
     fit(model, epochs=None, time_limit=400.0, verbose=2)
     phases = model.result.cost["phases"]

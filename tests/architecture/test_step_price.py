@@ -1,11 +1,8 @@
-import types
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
 
-from keras_dha import pace
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.step_price import StepPrice
@@ -14,6 +11,7 @@ from keras_dha.architecture.strategies import DSNAS
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 from tests.test_pace import Clock
+from tests.test_pace import set_clock
 
 
 def noted(decisions, seconds_of, steps=400, loss=1.5):
@@ -85,11 +83,7 @@ def test_what_runs_all_candidates_has_no_prices():
 
 @pytest.mark.parametrize("dear", [0, 1])
 def test_a_run_of_seconds_takes_what_is_cheap(monkeypatch, dear):
-    clock = Clock(each=1.0)
-    monkeypatch.setattr(pace, "time", types.SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(
-        "keras_dha.auto_model.time", types.SimpleNamespace(monotonic=clock)
-    )
+    set_clock(monkeypatch, Clock(each=1.0))
     prices = np.zeros(2)
     prices[dear] = 100.0
     monkeypatch.setattr(StepPrice, "prices", lambda self: np.tile(prices, 2))
