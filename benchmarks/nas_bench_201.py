@@ -86,6 +86,8 @@ def search(images, labels, space, strategy, options, seed):
         strategy=strategy,
         augmentation=None,
         hyperparameters=None,
+        search_split=options.search_split,
+        outer_every=options.outer_every,
         seed=seed,
     )
     trajectory = Trajectory()
@@ -183,12 +185,14 @@ def parser():
     )
     made.add_argument("--seeds", type=int, default=5)
     made.add_argument("--random", type=int, default=5, help="k of best of k")
-    made.add_argument("--images", type=int, default=10_000)
+    made.add_argument("--images", type=int, default=20_000)
     made.add_argument("--size", type=int, default=16)
     made.add_argument("--channels", type=int, default=8)
     made.add_argument("--cells", type=int, default=1)
-    made.add_argument("--epochs", type=int, default=16)
+    made.add_argument("--epochs", type=int, default=10)
     made.add_argument("--batch_size", type=int, default=64)
+    made.add_argument("--search_split", type=float, default=0.5)
+    made.add_argument("--outer_every", type=int, default=2)
     made.add_argument("--affine", type=int, choices=(0, 1), default=0)
     made.add_argument("--operations", nargs="+", default=list(OPERATIONS))
     made.add_argument("--output", type=pathlib.Path)
@@ -236,6 +240,8 @@ def main():
                 "cells",
                 "epochs",
                 "batch_size",
+                "search_split",
+                "outer_every",
                 "affine",
                 "operations",
             )

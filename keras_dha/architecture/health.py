@@ -135,8 +135,9 @@ def warn_of_collapse(network):
             "The architecture search has collapsed: every choice kept an "
             "operation that passes its input on or gives zeros. Give the "
             "weights more time with a longer `warmup` of the strategy, lower "
-            "its `learning_rate`, raise its `margin`, or leave such "
-            f"candidates out. Kept: {sorted(layer.name for layer in kept)}",
+            "its `learning_rate`, raise its `margin`, give DARTS a "
+            "`beta_decay`, or leave such candidates out. "
+            f"Kept: {sorted(layer.name for layer in kept)}",
             stacklevel=2,
         )
 

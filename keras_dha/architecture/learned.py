@@ -153,6 +153,10 @@ class LearnedArchitecture(keras.layers.Layer):
         credit = ops.cast(credit, "float32")
         if self.target is not None:
             credit += self.target.gradient(values)
+        if self.strategy.is_penalized:
+            credit += ops.concatenate(
+                [self.strategy.penalty_gradient(d) for d in self.decisions]
+            )
         if self.can_be_priced:
             credit += self._price_gradient(values)
         moved, state = adam(

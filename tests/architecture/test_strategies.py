@@ -25,6 +25,7 @@ OTHER = {
     "until": 0.75,
     "temperatures": [5.0, 0.5],
     "order": 2,
+    "beta_decay": 0.25,
     "size": 3,
     "measurement": "uniform",
     "penalty": 1e-3,
@@ -79,6 +80,8 @@ def test_bad_arguments_of_all(kind, arguments):
         ("GDAS", {"temperatures": (1.0, 0.0)}),
         ("DARTS", {"margin": -1.0}),
         ("DARTS", {"order": 3}),
+        ("DARTS", {"beta_decay": -1.0}),
+        ("DARTS", {"beta_decay": float("nan")}),
         ("ISTA", {"size": 0}),
         ("ISTA", {"size": 2.0}),
         ("ISTA", {"measurement": "bernoulli"}),
@@ -154,6 +157,7 @@ def test_the_progress_is_kept_within_its_bounds(progress, expected):
         ("sample", (None, None)),
         ("factors", (None,)),
         ("coefficients", (None,)),
+        ("penalty_gradient", (None,)),
     ],
 )
 def test_a_strategy_must_implement_its_verbs(verb, arguments):

@@ -6,6 +6,15 @@
 
 (Liu et al., ICLR 2019, eq. 2, 5 and 6.) The derivative is taken in
 `keras_dha.architecture.bilevel`; the step that asks for it is the joint one.
+
+Mixed with others, an operation without weights trains the weights around it
+best, so the logits run after skip connections, and what is derived is nothing
+but these. Beta decay adds to L_S
+
+    beta t sum_e log sum_o exp(logits_eo),    t from 0 to 1 over the search
+
+whose gradient beta t softmax(logits) holds back what leads and leaves alone
+what trails (Ye et al., CVPR 2022, eq. 8: the mean over edges e, and t to 50).
 """
 
 import keras
@@ -36,6 +45,10 @@ class DARTS(Strategy):
         warmup: Float in [0, 1), share of all steps before logits move.
         until: Float in (warmup, 1], share of all steps by which every
             decision is frozen.
+        beta_decay: Float of at least 0, what beta decay is weighted by at the
+            end of the search, in units of the loss. 0, as in the paper of
+            DARTS, goes without; where the search ends in skip connections,
+            try 0.5.
 
     Example:
 
@@ -43,8 +56,10 @@ class DARTS(Strategy):
     ...     strategy=keras_dha.strategies.DARTS(order=2), outer_every=1
     ... )
 
-    Reference:
-        Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019.
+    References:
+        - Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019.
+        - Ye et al., "beta-DARTS: Beta-Decay Regularization for Differentiable
+          Architecture Search", CVPR 2022.
     """
 
     mixes = True
@@ -57,11 +72,22 @@ class DARTS(Strategy):
         margin=None,
         warmup=0.05,
         until=0.5,
+        beta_decay=0.0,
     ):
         super().__init__(learning_rate, margin, warmup, until)
         if order not in (1, 2):
             raise ValueError(f"`order` must be 1 or 2. Received: order={order}")
+        if not beta_decay >= 0:
+            raise ValueError(
+                "`beta_decay` must be at least 0. "
+                f"Received: beta_decay={beta_decay}"
+            )
         self.order = order
+        self.beta_decay = beta_decay
+
+    @property
+    def is_penalized(self):
+        return self.beta_decay > 0
 
     def check(self, network):
         if self.order == 2:
@@ -75,5 +101,14 @@ class DARTS(Strategy):
     def coefficients(self, logits):
         return ops.softmax(logits)
 
+    def penalty_gradient(self, decision):
+        progress = ops.convert_to_tensor(self.progress, "float32")
+        shares = ops.softmax(decision.table(decision.logits))
+        return self.beta_decay * progress * ops.reshape(shares, (-1,))
+
     def get_config(self):
-        return {**super().get_config(), "order": self.order}
+        return {
+            **super().get_config(),
+            "order": self.order,
+            "beta_decay": self.beta_decay,
+        }

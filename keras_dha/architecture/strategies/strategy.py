@@ -34,12 +34,15 @@ class Strategy:
             training loss.
         is_rewarded: Whether decisions follow the reward of temporary weights
             rather than a gradient; then it implements `score`.
+        is_penalized: Whether something is added to the loss that decisions
+            follow; then it implements `penalty_gradient`.
         progress: Share of the search that is done, in [0, 1].
     """
 
     mixes = False
     is_bilevel = False
     is_rewarded = False
+    is_penalized = False
     progress = 0.0
 
     def __init__(self, learning_rate, margin, warmup, until):
@@ -132,6 +135,16 @@ class Strategy:
         """
         raise NotImplementedError(
             f"`{type(self).__name__}` must implement `score()`."
+        )
+
+    def penalty_gradient(self, decision):
+        """Returns the gradient of what is added to the loss, `(K,)`.
+
+        Args:
+            decision: `keras_dha.Decision`.
+        """
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `penalty_gradient()`."
         )
 
     def harden(self, decisions):
