@@ -8,17 +8,22 @@ what differs is how images are augmented:
     flip_crop              Keras' random flips and shifts by an eighth
     keras_rand_augment     the same, then keras.layers.RandAugment
     keras_cv_rand_augment  the same, then keras_cv.layers.RandAugment
+    mild_keras_rand_augment, mild_keras_cv_rand_augment
+                           with one operation an image, of 0.3 of its strength
     trivial_augment        our layer without a search: flips and shifts, and
                            one operation an image, all equally likely
     learned                the policy is learned in the run, from a part of
                            the training images, which trains no weights
 
-The others train on every training image. RandAugment has its defaults.
+The others train on every training image. RandAugment has its defaults (two or
+three operations an image, of half their strength), unless it is mild.
 
     python -m benchmarks.policies --dataset fashion_mnist --limit 10000
 
 The record is written after each run; what it holds is not run again.
 """
+
+import functools
 
 import keras
 import numpy as np
@@ -43,16 +48,17 @@ def flip_crop(value_range):
     ]
 
 
-def keras_rand_augment(value_range):
+def keras_rand_augment(value_range, **options):
     """Returns flips and shifts, then Keras' RandAugment."""
-    return [*flip_crop(value_range), keras.layers.RandAugment(value_range)]
+    layer = keras.layers.RandAugment(value_range, **options)
+    return [*flip_crop(value_range), layer]
 
 
-def keras_cv_rand_augment(value_range):
+def keras_cv_rand_augment(value_range, **options):
     """Returns flips and shifts, then KerasCV's RandAugment."""
     import keras_cv
 
-    layer = keras_cv.layers.RandAugment(value_range)
+    layer = keras_cv.layers.RandAugment(value_range, **options)
 
     def in_colour(x, training):
         del training  # It always augments.
@@ -78,6 +84,12 @@ ARMS = {
     "flip_crop": flip_crop,
     "keras_rand_augment": keras_rand_augment,
     "keras_cv_rand_augment": keras_cv_rand_augment,
+    "mild_keras_rand_augment": functools.partial(
+        keras_rand_augment, num_ops=1, factor=0.3
+    ),
+    "mild_keras_cv_rand_augment": functools.partial(
+        keras_cv_rand_augment, augmentations_per_image=1, magnitude=0.3
+    ),
     "trivial_augment": trivial_augment,
     LEARNED: lambda value_range: "auto",
 }

@@ -25,13 +25,15 @@ chance has made.
 
 Nor in one that has made its choice: influences see one step ahead, where an
 image that is hardly changed does best, and not what variety is worth in the
-long run. So logits are drawn back to where they began,
+long run. So logits are drawn back to where they began, hardly at first and
+more the longer the run goes on,
 
-    theta <- theta + a_t (u - lambda (theta - theta_0))
+    theta <- theta + a_t (u - lambda_t (theta - theta_0))
+    lambda_t = lambda t / (t + 500)
 
 with u Adam's direction, of size 1 for what all steps agree on and less for
-what they do not: logits settle u / lambda from their start, an operation's
-odds change by exp(1 / lambda) at the most.
+what they do not: in the end logits settle u / lambda from their start, an
+operation's odds change by exp(1 / lambda) at the most.
 """
 
 import keras
@@ -47,8 +49,10 @@ from keras_dha.inner_update import adam
 
 # What averages keep from one outer step to the next: the b above.
 SMOOTHING = 0.9
-# How strongly logits are drawn to where they began, lambda above.
-TO_START = 0.3
+# How strongly logits are drawn to where they began in the long run, lambda
+# above, and after how many outer steps half as strongly.
+TO_START = 0.4
+LONG_RUN = 500.0
 
 # As many rewards of zero stand in for those of a class not seen yet.
 PRIOR_COUNT = 4.0
@@ -274,7 +278,8 @@ class LearnedPolicy(keras.layers.Layer):
             AdamState(*(v.value for v in variables)),
             rate,
         )
-        moved -= rate * TO_START * (values - self.start)
+        pull = TO_START * self.count / (self.count + LONG_RUN)
+        moved -= rate * pull * (values - self.start)
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
         parts = tf.split(moved, [int(np.prod(v.shape)) for v in logits])
