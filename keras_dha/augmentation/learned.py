@@ -29,7 +29,7 @@ long run. So logits are drawn back to where they began, hardly at first and
 more the longer the run goes on,
 
     theta <- theta + a_t (u - lambda_t (theta - theta_0))
-    lambda_t = lambda t / (t + 500)
+    lambda_t = lambda t / (t + 200)
 
 with u Adam's direction, of size 1 for what all steps agree on and less for
 what they do not: in the end logits settle u / lambda from their start, an
@@ -51,8 +51,8 @@ from keras_dha.inner_update import adam
 SMOOTHING = 0.9
 # How strongly logits are drawn to where they began in the long run, lambda
 # above, and after how many outer steps half as strongly.
-TO_START = 0.4
-LONG_RUN = 500.0
+TO_START = 0.35
+LONG_RUN = 200.0
 
 # As many rewards of zero stand in for those of a class not seen yet.
 PRIOR_COUNT = 4.0

@@ -1,0 +1,48 @@
+"""The methods side by side: what each of them makes of the same time.
+
+For each method a run with its defaults, in the default space, on the same
+images and test set. How wide the network is, is chosen for the time by the
+speed of the machine, and is the same for all methods where that is; so a
+method that takes more from a step gets fewer steps.
+
+    python -m benchmarks.methods --dataset fashion_mnist --limit 10000
+
+The record is kept run by run and gone on with.
+"""
+
+import numpy as np
+
+import keras_dha
+from benchmarks.arms import compare
+from keras_dha.methods import METHODS
+
+
+def run(method, data, seconds, seed):
+    """Fits once; returns what is kept of it, a dict."""
+    model = keras_dha.AutoModel(method=method, seed=seed)
+    model.fit(data.x_train, data.y_train, time_limit=seconds, verbose=0)
+    result = model.result
+    return {
+        "accuracy": model.evaluate(data.x_test, data.y_test)[1],
+        "epochs": len(result.history["loss"]),
+        "parameters": result.cost["parameters"],
+        "phases": result.cost["phases"],
+        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
+        "learning_rate": result.history["learning_rate"],
+        "weight_decay": result.history["weight_decay"],
+        "policy": result.policy and result.policy.get_config(),
+    }
+
+
+def main():
+    """Runs what the record does not hold yet."""
+    record = compare("methods", __doc__, list(METHODS), 120.0, run)
+    record.write(
+        mean_accuracy={
+            name: float(np.mean(record.values(name))) for name in record.arms
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

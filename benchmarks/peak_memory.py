@@ -1,0 +1,90 @@
+"""What a search takes of the machine's memory, against plain training.
+
+Each in a process of its own: twenty Keras steps of the network that
+`benchmarks.step_cost` compares with, and twenty steps of the supernet, of
+sampled paths. Counted is the highest resident memory less that before anything
+was built, so with what tracing takes: the graphs of a supernet are larger than
+those of one network, whatever runs of them.
+
+    python -m benchmarks.peak_memory --space resnet
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+import keras_dha  # noqa: F401  before the first reading
+from benchmarks import machine
+from benchmarks import step_cost
+from benchmarks.record import RESULTS
+
+STEPS = 20
+KINDS = {
+    "plain": lambda space, path: step_cost.plain_step(
+        step_cost.derived(space, path)
+    ),
+    "supernet inner": lambda space, path: step_cost.joint_step(
+        step_cost.supernet(space)
+    ),
+}
+
+
+def highest():
+    """Returns the highest resident memory of this process yet, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(space, kind, path):
+    """Returns MB that building and running one kind of step takes."""
+    before = highest()
+    step = KINDS[kind](space, path)
+    step_cost.first_call(kind, step)
+    for _ in range(STEPS):
+        step().numpy()
+    return {"before": before, "taken": highest() - before}
+
+
+def main():
+    """Measures both kinds apart and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--space", choices=sorted(step_cost.SPACES), default="resnet"
+    )
+    parser.add_argument("--kind", choices=sorted(KINDS), help=argparse.SUPPRESS)
+    parser.add_argument("--path", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.kind:
+        found = measure(options.space, options.kind, options.path)
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    path = [int(index) for index in step_cost.typical(options.space)]
+    megabytes = {}
+    for kind in KINDS:
+        command = [sys.executable, "-m", "benchmarks.peak_memory"]
+        command += ["--space", options.space, "--kind", kind]
+        command += ["--path", json.dumps(path)]
+        found = subprocess.run(
+            command, check=True, capture_output=True, text=True
+        )
+        megabytes[kind] = json.loads(found.stdout.splitlines()[-1])
+    record = {
+        "benchmark": "peak_memory",
+        "machine": machine.describe(),
+        "space": options.space,
+        "space_arguments": step_cost.SPACES[options.space],
+        "path": path,
+        "batch": step_cost.BATCH,
+        "steps": STEPS,
+        "megabytes": megabytes,
+        "over_plain": megabytes["supernet inner"]["taken"]
+        / megabytes["plain"]["taken"],
+    }
+    (RESULTS / f"peak_memory_{options.space}.json").write_text(
+        json.dumps(record, indent=2) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
