@@ -2,9 +2,9 @@
 
 Each in a process of its own: twenty Keras steps of the network that
 `benchmarks.step_cost` compares with, and twenty steps of the supernet, of
-sampled paths. Counted is the highest resident memory less that before anything
-was built, so with what tracing takes: the graphs of a supernet are larger than
-those of one network, whatever runs of them.
+sampled paths. Noted is the highest resident memory, before anything was built
+and in all, so with what tracing takes: the graphs of a supernet are larger
+than those of one network, whatever runs of them.
 
     python -m benchmarks.peak_memory --space resnet
 """
@@ -37,13 +37,13 @@ def highest():
 
 
 def measure(space, kind, path):
-    """Returns MB that building and running one kind of step takes."""
+    """Returns MB before one kind of step was built, and in the end."""
     before = highest()
-    step = KINDS[kind](space, path)
-    step_cost.first_call(kind, step)
-    for _ in range(STEPS):
-        step().numpy()
-    return {"before": before, "taken": highest() - before}
+    with step_cost.as_in_a_run(kind):
+        step = KINDS[kind](space, path)
+        for _ in range(STEPS):
+            step().numpy()
+    return {"before": before, "highest": highest()}
 
 
 def main():
@@ -78,8 +78,8 @@ def main():
         "batch": step_cost.BATCH,
         "steps": STEPS,
         "megabytes": megabytes,
-        "over_plain": megabytes["supernet inner"]["taken"]
-        / megabytes["plain"]["taken"],
+        "over_plain": megabytes["supernet inner"]["highest"]
+        / megabytes["plain"]["highest"],
     }
     (RESULTS / f"peak_memory_{options.space}.json").write_text(
         json.dumps(record, indent=2) + "\n"
