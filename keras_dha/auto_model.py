@@ -12,6 +12,7 @@ from keras_dha import data
 from keras_dha import export as exporting
 from keras_dha import optimizers
 from keras_dha import report
+from keras_dha import run_record
 from keras_dha import saving
 from keras_dha import scale
 from keras_dha import settings
@@ -247,19 +248,9 @@ class AutoModel:
             pace = StepPace(epochs or 30, steps)
         else:
             pace = ClockPace(time_limit, begun)
+        timed = 0.0
         if is_new:
-            fitting = {}
-            if time_limit is not None and self.settings.fits_time:
-                fitting = scale.fitting(
-                    functools.partial(self.settings.builder, self._spec),
-                    training.batch_size,
-                    steps,
-                    pace.seconds_left(0, 0.0),
-                    verbose,
-                )
-            keras.utils.set_random_seed(self.settings.seed)
-            with self._distribution.scope():
-                self.joint = assemble(self.settings, self._spec, fitting)
+            timed = self._begin(training, steps, pace, verbose)
         run = Run(
             self.joint,
             training,
@@ -271,6 +262,8 @@ class AutoModel:
             verbose,
             self.settings.base_schedule,
         )
+        if timed:
+            run.record.add(run_record.SCALE, timed, 0)
         found = self._result.genotype if self._result else {}
         self.stop_training = False
         self._so_far = functools.partial(run.result, found)
@@ -286,6 +279,23 @@ class AutoModel:
         self.joint = run.joint
         self._result = run.result(found)
         return history
+
+    def _begin(self, training, steps, pace, verbose):
+        """Makes the joint model; returns the seconds its scale took to find."""
+        fitting, begun = {}, time.monotonic()
+        if self.settings.fits_time and pace.epochs is None:
+            fitting = scale.fitting(
+                functools.partial(self.settings.builder, self._spec),
+                training.batch_size,
+                steps,
+                pace.seconds_left(0, 0.0),
+                verbose,
+            )
+        spent = time.monotonic() - begun
+        keras.utils.set_random_seed(self.settings.seed)
+        with self._distribution.scope():
+            self.joint = assemble(self.settings, self._spec, fitting)
+        return spent if fitting else 0.0
 
     def _searches_architecture(self):
         if self.joint is not None:

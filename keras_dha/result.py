@@ -172,7 +172,9 @@ class SearchResult:
 
     def _cost(self):
         phases = ", ".join(
-            f"{name} {spent['steps']} steps in {spent['seconds']:.0f} s"
+            f"{name} "
+            + (f"{spent['steps']} steps in " if spent["steps"] else "")
+            + f"{spent['seconds']:.0f} s"
             for name, spent in self.cost["phases"].items()
         )
         lines = [

@@ -20,6 +20,7 @@ from keras_dha.result import SearchResult
 # The name under which the time of first calls is kept.
 TRACING = "tracing"
 RANGE_TEST = "range test"
+SCALE = "choice of the width"
 # At how many places of a run the learning rate is written down.
 _RATES_KEPT = 100
 
@@ -85,8 +86,11 @@ class RunRecord:
             begun: Float, the reading of `time.monotonic()` at the beginning.
             steps: Integer.
         """
-        spent = time.monotonic() - begun
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+        self.add(phase, time.monotonic() - begun, steps)
+
+    def add(self, phase, seconds, steps):
+        """Counts steps and the seconds that they took as of a phase."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         self.steps[phase] = self.steps.get(phase, 0) + steps
 
     def keep_rates(self, learned, step, position, factor):

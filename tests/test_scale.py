@@ -10,6 +10,8 @@ from keras_dha.auto_model import AutoModel
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import space
+from tests.test_pace import Clock
+from tests.test_pace import set_clock
 
 
 def build(width):
@@ -98,3 +100,23 @@ def test_when_the_width_is_chosen(monkeypatch, arguments, fit, fitted):
     model = AutoModel(seed=0, **arguments)
     with pytest.raises(Asked, match="fitting" if fitted else "assemble"):
         model.fit(X, Y, batch_size=16, verbose=0, **fit)
+
+
+def test_the_time_that_the_choice_takes_is_in_the_cost(monkeypatch):
+    clock = set_clock(monkeypatch, Clock(each=1.0))
+
+    def take_a_minute(*_):
+        clock.now += 60.0
+        return {"width": 8}
+
+    monkeypatch.setattr(scale, "fitting", take_a_minute)
+    model = AutoModel(
+        seed=0,
+        augmentation=None,
+        hyperparameters={"learning_rate": 0.05},
+        strategy=None,
+    )
+    model.fit(X, Y, time_limit=100.0, batch_size=16, verbose=0)
+    spent = model.result.cost["phases"]["choice of the width"]
+    assert spent == {"seconds": pytest.approx(60.0, abs=2.0), "steps": 0}
+    assert "choice of the width 6" in model.result.summary()
