@@ -28,8 +28,11 @@ def run(method, data, seconds, seed):
         "parameters": result.cost["parameters"],
         "phases": result.cost["phases"],
         "genotype": {k: g["choice"] for k, g in result.genotype.items()},
-        "learning_rate": result.history["learning_rate"],
-        "weight_decay": result.history["weight_decay"],
+        "hyperparameters": {
+            name: result.history[name]
+            for name, found in result.hyperparameters.items()
+            if found["learned"]
+        },
         "policy": result.policy and result.policy.get_config(),
     }
 
