@@ -20,8 +20,11 @@ from keras_dha.hyperparameters.training_loss import CROSS_ENTROPIES
 RANGE_TEST_STEPS = 60
 # A loss this many times that of the start is no noise any more.
 _FAR_ABOVE = 1.5
-# After so many looks a run should be better than it was at first.
+# After so many looks a run should be better than it was in the first.
 _PATIENCE = 3
+# And where it was better than guessing, should not fall back behind it, but for
+# the noise of a few steps.
+_BEHIND_GUESSING = 1.03
 # Of so many updates a report can be made, and at a bound for so large a share.
 _REPORTED_UPDATES, _REPORTED_SHARE = 20, 0.5
 
@@ -70,8 +73,10 @@ class Guard:
     1.5 times what it was at the start and 1.5 times that of guessing. Looks
     at the losses every few steps, so that devices are rarely waited for.
     In the beginning a run has only its start to lose: cross-entropy that is
-    no better after some steps than at first is enough to go back, and where a
-    range test is to be had, it says once where to go on. Without a learned
+    no better after some steps than at first, or than in the mean of the first
+    ones, or worse than that of guessing once it was better, is enough to go
+    back, and where a range test is to be had, it says once where to go on.
+    Without a learned
     learning rate the guard does nothing: a fixed number is the user's.
 
     Args:
@@ -108,6 +113,7 @@ class Guard:
         ]
         self._losses = []
         self._looks = self._since_kept = 0
+        self._at_first = self._lowest = math.inf
         self._saved = _saved(joint) if self._rates else None
 
     def check(self, loss):
@@ -119,7 +125,8 @@ class Guard:
         if not self._rates:
             return 0
         if self._reference is None:
-            self._reference = max(float(loss), _loss_of_guessing(self._joint))
+            self._start = float(loss)
+            self._reference = max(self._start, _loss_of_guessing(self._joint))
         self._losses.append(loss)
         self._since_kept += 1
         return self.look() if len(self._losses) >= self.every else 0
@@ -132,17 +139,28 @@ class Guard:
         mean = float(np.mean([float(x) for x in self._losses]))
         self._losses = []
         self._looks += 1
-        retries = self._is_beginning and self.test and self._looks > _PATIENCE
-        limit = self._reference * (1.0 if retries else _FAR_ABOVE)
-        if not mean < limit:  # as NaN is not
+        if not mean < self._limit():  # as NaN is not
             self._undo(mean)
             return seen
         self.loss = mean
+        if self._looks == 1:
+            self._at_first = min(self._start, mean)
+        self._lowest = min(self._lowest, mean)
         if self._since_kept >= self.keep_every and mean <= self._reference:
             self._saved = _saved(self._joint)
             self._since_kept = 0
             self._is_beginning = False
         return 0
+
+    def _limit(self):
+        """Returns the mean loss that counts as diverged now."""
+        is_early = self._is_beginning and self.test
+        if not is_early or self._looks <= _PATIENCE:
+            return _FAR_ABOVE * self._reference
+        guessing = _loss_of_guessing(self._joint)
+        if self._lowest < guessing:
+            return _BEHIND_GUESSING * guessing
+        return max(guessing, self._at_first)
 
     def _undo(self, loss):
         learned = self._joint.hyperparameters

@@ -143,6 +143,29 @@ def test_at_the_beginning_a_range_test_says_where_to_go_on():
     assert len(tested) == 1
 
 
+@pytest.mark.parametrize(
+    "losses, undone",
+    [
+        # The untrained network is bad, what ten steps make of it is no worse
+        # than guessing (1.1), and there it stays.
+        ([4.0, 1.2] + [1.5] * 4 + [2.7] * 2, True),
+        # The first steps made it worse, and it is no better than before them.
+        ([1.5, 4.0] + [1.6] * 6, True),
+        # It gets better, however slowly.
+        ([1.8, 1.7, 1.6, 1.6, 1.5, 1.5, 1.45, 1.4, 1.35, 1.3], False),
+        # It was better than guessing, and is worse again; or hardly.
+        ([4.0, 1.2] + [1.0] * 4 + [1.2] * 2, True),
+        ([4.0, 1.2] + [1.0] * 4 + [1.11] * 2, False),
+    ],
+)
+def test_what_is_a_failed_beginning(losses, undone):
+    joint = joint_model()
+    guard = trust.Guard(joint, every=2, keep_every=100, test=lambda: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert any(feed(guard, losses)) == undone
+
+
 def test_groups_are_lowered_together():
     groups = {
         "*dense*": Range(1e-3, 10.0, start=2.0),
