@@ -150,7 +150,7 @@ def test_at_the_beginning_a_range_test_says_where_to_go_on():
         # than guessing (1.1), and there it stays.
         ([4.0, 1.2] + [1.5] * 4 + [2.7] * 2, True),
         # The first steps made it worse, and it is no better than before them.
-        ([1.5, 4.0] + [1.6] * 6, True),
+        ([1.5, 2.4] + [1.6] * 6, True),
         # It gets better, however slowly.
         ([1.8, 1.7, 1.6, 1.6, 1.5, 1.5, 1.45, 1.4, 1.35, 1.3], False),
         # It was better than guessing, and is worse again; or hardly.
