@@ -12,6 +12,9 @@ The plain runs use every training image (the joint run holds out a twentieth),
 SGD with momentum 0.9, weight decay, and a cosine from the usual rate of 0.1.
 
     python -m benchmarks.joint_run --dataset fashion_mnist --limit 10000
+
+With `--architecture_alone` the joint run searches the architecture and nothing
+else, at the rate and decay of the plain runs: for what that search costs.
 """
 
 import argparse
@@ -113,9 +116,11 @@ def plain_run(derived, data, arm, epochs, batch_size, seed, value_range):
     }
 
 
-def joint_run(data, epochs, batch_size, seed):
+def joint_run(data, epochs, batch_size, seed, alone=False):
     """Runs the joint search; returns (record, derived model)."""
-    model = keras_dha.AutoModel(seed=seed)
+    fixed = {"learning_rate": RATE, "weight_decay": DECAY}
+    off = {"augmentation": None, "hyperparameters": fixed}
+    model = keras_dha.AutoModel(seed=seed, **(off if alone else {}))
     begun = time.monotonic()
     # As many steps as the plain runs have, which train on every image.
     model.fit(
@@ -129,19 +134,22 @@ def joint_run(data, epochs, batch_size, seed):
     seconds = time.monotonic() - begun
     _, accuracy = model.evaluate(data.x_test, data.y_test)
     result = model.result
-    policy = result.policy
-    order = np.argsort(policy.probabilities)[::-1][:4]
     record = {
         "accuracy": accuracy,
         "seconds": seconds,
         "genotype": {k: g["choice"] for k, g in result.genotype.items()},
         "cost": result.cost,
-        "learning_rate": result.history["learning_rate"][::3],
-        "weight_decay": result.history["weight_decay"][::3],
-        "leading_operations": [policy.operations[k] for k in order],
-        "flip": policy.flip,
-        "shift": policy.shift,
     }
+    if not alone:
+        policy = result.policy
+        order = np.argsort(policy.probabilities)[::-1][:4]
+        record |= {
+            "learning_rate": result.history["learning_rate"][::3],
+            "weight_decay": result.history["weight_decay"][::3],
+            "leading_operations": [policy.operations[k] for k in order],
+            "flip": policy.flip,
+            "shift": policy.shift,
+        }
     return record, model.export_model()
 
 
@@ -165,6 +173,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--architecture_alone", action="store_true")
     parser.add_argument("--output")
     options = parser.parse_args()
     data = images.load(options.dataset, options.limit)
@@ -183,11 +192,13 @@ def main():
         "test_images": len(data.x_test),
         "epochs": options.epochs,
         "batch_size": options.batch_size,
+        "architecture_alone": options.architecture_alone,
         "runs": [],
     }
     for seed in range(options.seeds):
         joint, derived = joint_run(
-            data, options.epochs, options.batch_size, seed
+            *(data, options.epochs, options.batch_size, seed),
+            options.architecture_alone,
         )
         runs = {"seed": seed, "joint": joint}
         for arm in options.arms.split(",")[1:]:
