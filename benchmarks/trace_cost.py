@@ -1,4 +1,4 @@
-"""What the first step of the DARTS space costs, in processor seconds.
+"""What the first steps of the DARTS space cost, in processor seconds.
 
 Processor time of the whole process, all threads: it does not depend on what
 else runs on the machine, as the time on the wall does.
@@ -23,7 +23,7 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def measure(strategy, cells, batch_size=32):
-    """Builds the space; traces and runs its inner step."""
+    """Builds the space; traces and runs its steps."""
     begun = time.process_time()
     network = keras_dha.spaces.darts((32, 32, 3), 10, cells=cells)
     built = time.process_time()
@@ -36,27 +36,33 @@ def measure(strategy, cells, batch_size=32):
     # Metrics create their variables first, as a run has it.
     outputs = tf.fill((batch_size, 10), 0.1)
     network.compute_metrics(None, labels, outputs)
-    step, _ = compiled.step_functions(joint, tf.distribute.get_strategy())
-    arguments = ((tf.zeros((batch_size, 32, 32, 3)), labels), tf.constant(1.0))
+    inner, outer = compiled.step_functions(joint, tf.distribute.get_strategy())
+    batch = (tf.zeros((batch_size, 32, 32, 3)), labels)
+    steps = {"": (inner, (batch, tf.constant(1.0)))}
+    if joint.needs_search_data:
+        steps["joint_"] = (outer, (batch, tf.constant(1.0), batch))
+    seconds = {"build_seconds": built - begun}
     with compiled.unoptimized_graphs():
-        times = [time.process_time()]
-        step.get_concrete_function(*arguments)
-        for _ in range(2):
+        for name, (step, arguments) in steps.items():
+            times = [time.process_time()]
+            step.get_concrete_function(*arguments)
+            for _ in range(2):
+                times.append(time.process_time())
+                step(*arguments)
             times.append(time.process_time())
-            step(*arguments)
-        times.append(time.process_time())
-    traced, first, second = (
-        b - a for a, b in zip(times[:-1], times[1:], strict=True)
-    )
+            for what, a, b in zip(
+                ("trace", "first_step", "second_step"),
+                times[:-1],
+                times[1:],
+                strict=True,
+            ):
+                seconds[f"{name}{what}_seconds"] = b - a
     return {
         "strategy": strategy,
         "cells": cells,
         "channels": 16,
         "batch_size": batch_size,
-        "build_seconds": built - begun,
-        "trace_seconds": traced,
-        "first_step_seconds": first,
-        "second_step_seconds": second,
+        **seconds,
     }
 
 
