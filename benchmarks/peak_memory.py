@@ -7,6 +7,7 @@ and in all, so with what tracing takes: the graphs of a supernet are larger
 than those of one network, whatever runs of them.
 
     python -m benchmarks.peak_memory --space resnet
+    python -m benchmarks.peak_memory --space mobile --size 96
 """
 
 import argparse
@@ -22,11 +23,11 @@ from benchmarks.record import RESULTS
 
 STEPS = 20
 KINDS = {
-    "plain": lambda space, path: step_cost.plain_step(
-        step_cost.derived(space, path)
+    "plain": lambda space, path, shape: step_cost.plain_step(
+        step_cost.derived(space, path, shape)
     ),
-    "supernet inner": lambda space, path: step_cost.joint_step(
-        step_cost.supernet(space)
+    "supernet inner": lambda space, path, shape: step_cost.joint_step(
+        step_cost.supernet(space, shape)
     ),
 }
 
@@ -36,11 +37,11 @@ def highest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(space, kind, path):
+def measure(space, kind, path, shape):
     """Returns MB before one kind of step was built, and in the end."""
     before = highest()
     with step_cost.as_in_a_run(kind):
-        step = KINDS[kind](space, path)
+        step = KINDS[kind](space, path, shape)
         for _ in range(STEPS):
             step().numpy()
     return {"before": before, "highest": highest()}
@@ -52,11 +53,14 @@ def main():
     parser.add_argument(
         "--space", choices=sorted(step_cost.SPACES), default="resnet"
     )
+    parser.add_argument("--size", type=int, help="of 3-channel images")
     parser.add_argument("--kind", choices=sorted(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--path", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    size = options.size
+    shape = (size, size, 3) if size else step_cost.SHAPE
     if options.kind:
-        found = measure(options.space, options.kind, options.path)
+        found = measure(options.space, options.kind, options.path, shape)
         sys.stdout.write(json.dumps(found) + "\n")
         return
     path = [int(index) for index in step_cost.typical(options.space)]
@@ -65,6 +69,7 @@ def main():
         command = [sys.executable, "-m", "benchmarks.peak_memory"]
         command += ["--space", options.space, "--kind", kind]
         command += ["--path", json.dumps(path)]
+        command += ["--size", str(size)] if size else []
         found = subprocess.run(
             command, check=True, capture_output=True, text=True
         )
@@ -76,12 +81,14 @@ def main():
         "space_arguments": step_cost.SPACES[options.space],
         "path": path,
         "batch": step_cost.BATCH,
+        "image": list(shape),
         "steps": STEPS,
         "megabytes": megabytes,
         "over_plain": megabytes["supernet inner"]["highest"]
         / megabytes["plain"]["highest"],
     }
-    (RESULTS / f"peak_memory_{options.space}.json").write_text(
+    suffix = f"_{size}" if size else ""
+    (RESULTS / f"peak_memory_{options.space}{suffix}.json").write_text(
         json.dumps(record, indent=2) + "\n"
     )
 

@@ -44,18 +44,18 @@ SPACES = {
 CERTAIN = 50.0
 
 
-def batch(size, seed):
+def batch(size, seed, shape):
     """Returns random images and labels; what they show costs nothing."""
     generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (size, *SHAPE), dtype="uint8")
+    images = generator.integers(0, 256, (size, *shape), dtype="uint8")
     return tf.constant(images), tf.constant(
         generator.integers(0, CLASSES, size)
     )
 
 
-def supernet(space):
+def supernet(space, shape=SHAPE):
     """Returns the supernet of a space."""
-    return getattr(spaces, space)(SHAPE, CLASSES, **SPACES[space])
+    return getattr(spaces, space)(shape, CLASSES, **SPACES[space])
 
 
 def typical(space):
@@ -70,9 +70,9 @@ def typical(space):
     return min(tried, key=lambda i: abs(cost.of(i)["flops"] - float(mean)))
 
 
-def derived(space, indices):
+def derived(space, indices, shape=SHAPE):
     """Returns the plain network of some candidates."""
-    model = supernet(space)
+    model = supernet(space, shape)
     for decision, index in zip(find_decisions(model), indices, strict=True):
         decision.freeze(int(index))
     return derive(model)
@@ -85,7 +85,7 @@ def plain_step(model):
         keras.losses.SparseCategoricalCrossentropy(),
         jit_compile=False,
     )
-    images, labels = batch(BATCH, 0)
+    images, labels = batch(BATCH, 0, model.input_shape[1:])
     step = tf.function(
         lambda x, y: model.train_step((tf.cast(x, "float32"), y))["loss"],
         autograph=False,
@@ -121,9 +121,10 @@ def joint_step(network, hyper=False, policy=False, outer=False, path=None):
         augmentation=augmentation,
         hyperparameters=LearnedHyperparameters(AUTO if hyper else None),
     )
-    search = (batch(BATCH // 2, 1),) if outer else ()
+    shape = network.input_shape[1:]
+    search = (batch(BATCH // 2, 1, shape),) if outer else ()
     step = tf.function(model.train_step, autograph=False, jit_compile=False)
-    arguments = (batch(BATCH, 0), tf.constant(0.01), *search)
+    arguments = (batch(BATCH, 0, shape), tf.constant(0.01), *search)
     return lambda: step(*arguments)
 
 
