@@ -50,7 +50,8 @@ def nas_bench_201(
     the credits <dL/dy, y> of the edges that end in it sum to zero. Strategies
     that credit by this gradient, such as DSNAS, therefore set the edges of a
     node against each other: those that help less than the best one are
-    credited for shrinking, and end as `"none"`.
+    credited for shrinking, and end as `"none"`. `DARTS` with a `beta_decay`,
+    which keeps the mixture even, does not.
 
     Args:
         input_shape: Shape of one image, `(h, w)` or `(h, w, c)`.

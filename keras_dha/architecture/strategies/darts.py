@@ -48,7 +48,7 @@ class DARTS(Strategy):
         beta_decay: Float of at least 0, what beta decay is weighted by at the
             end of the search, in units of the loss. 0, as in the paper of
             DARTS, goes without; where the search ends in skip connections,
-            try 0.5.
+            try 0.5 to 1, and a `search_split` of a half as in the paper.
 
     Example:
 
