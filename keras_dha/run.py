@@ -212,6 +212,8 @@ class Run:
         test = self._test_range if isinstance(self.schedule, str) else None
         if test and is_new and trust.lacks_start(self.joint):
             test()
+            # Once more, it would say the same.
+            test = None
         # From here on: it begins with a copy of the whole state.
         self._guard = trust.Guard(self.joint, test=test)
 

@@ -8,6 +8,7 @@ from keras import layers
 import keras_dha
 from keras_dha import AutoModel
 from keras_dha import Range
+from keras_dha import trust
 
 CLASSES = 3
 _RNG = np.random.default_rng(0)
@@ -231,3 +232,20 @@ def test_a_run_that_diverges_ends_well():
     assert model.result.cost["undone"] >= 1
     assert model.result.history["loss"][-1] < np.log(CLASSES)
     assert model.result.hyperparameters["learning_rate"]["value"] < 5.0
+
+
+@pytest.mark.parametrize("start, again", [(None, False), (0.1, True)])
+def test_a_range_test_that_was_made_is_not_made_again(
+    monkeypatch, start, again
+):
+    given = []
+
+    class Guard(trust.Guard):
+        def __init__(self, joint, test=None, **arguments):
+            given.append(test)
+            super().__init__(joint, test=test, **arguments)
+
+    monkeypatch.setattr(trust, "Guard", Guard)
+    rate = Range(1e-3, 1.0, start=start)
+    fitted(epochs=1, hyperparameters={"learning_rate": rate})
+    assert [callable(test) for test in given] == [again]
