@@ -84,11 +84,7 @@ def run(arm, data, epochs, seed):
 def main():
     """Runs all arms for all seeds and writes the record."""
     record = compare("ablation", __doc__, ARMS, 30, run)
-    record.write(
-        mean_accuracy={
-            name: float(np.mean(record.values(name))) for name in record.arms
-        }
-    )
+    record.write(mean_accuracy=record.means())
 
 
 if __name__ == "__main__":

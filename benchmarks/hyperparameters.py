@@ -113,9 +113,7 @@ def engines(record, data, epochs, seeds):
         for arm, options in ENGINES.items():
             if not record.has(arm, seed):
                 record.add(arm, seed, run(data, epochs, seed, **options))
-    record.write(
-        means={arm: float(np.mean(record.values(arm))) for arm in record.arms}
-    )
+    record.write(means=record.means())
 
 
 def main():

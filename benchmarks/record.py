@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 
+import numpy as np
+
 from benchmarks import machine
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -63,6 +65,10 @@ class Record:
         """Keeps the values of one run, a dict, and writes the file."""
         self.content["runs"].setdefault(arm, {})[str(seed)] = values
         self.write()
+
+    def means(self):
+        """Returns the mean accuracy of each arm, a dict of floats."""
+        return {arm: float(np.mean(self.values(arm))) for arm in self.arms}
 
     def values(self, arm, name="accuracy"):
         """Returns one value of all runs of an arm, a list in order of seeds."""

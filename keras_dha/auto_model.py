@@ -282,8 +282,9 @@ class AutoModel:
 
     def _begin(self, training, steps, pace, verbose):
         """Makes the joint model; returns the seconds its scale took to find."""
-        fitting, begun = {}, time.monotonic()
+        fitting, timed = {}, 0.0
         if self.settings.fits_time and pace.epochs is None:
+            begun = time.monotonic()
             fitting = scale.fitting(
                 functools.partial(self.settings.builder, self._spec),
                 training.batch_size,
@@ -291,11 +292,11 @@ class AutoModel:
                 pace.seconds_left(0, 0.0),
                 verbose,
             )
-        spent = time.monotonic() - begun
+            timed = time.monotonic() - begun
         keras.utils.set_random_seed(self.settings.seed)
         with self._distribution.scope():
             self.joint = assemble(self.settings, self._spec, fitting)
-        return spent if fitting else 0.0
+        return timed
 
     def _searches_architecture(self):
         if self.joint is not None:

@@ -76,8 +76,8 @@ class Guard:
     no better after some steps than at first, or than in the mean of the first
     ones, or worse than that of guessing once it was better, is enough to go
     back, and where a range test is to be had, it says once where to go on.
-    Without a learned
-    learning rate the guard does nothing: a fixed number is the user's.
+    Without a learned learning rate the guard does nothing: a fixed number is
+    the user's.
 
     Args:
         joint: `JointModel`.

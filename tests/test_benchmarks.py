@@ -32,6 +32,7 @@ def test_a_record_goes_on_where_it_was(tmp_path):
     assert again.has("one", 0)
     assert not again.has("one", 1)
     assert again.values("other") == [0.2, 0.3]
+    assert again.means() == {"one": 0.5, "other": pytest.approx(0.25)}
     again.write(best=0.5)
     assert json.loads(path.read_text())["summary"] == {"best": 0.5}
 

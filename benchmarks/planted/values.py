@@ -66,7 +66,7 @@ def planted_value(
         for arm, value in arms.items():
             if arm.startswith(only) and not record.has(arm, seed):
                 record.add(arm, seed, _run(name, value, loaded, epochs, seed))
-    means = {arm: float(np.mean(record.values(arm))) for arm in record.arms}
+    means = record.means()
     fixed = [v for arm, v in means.items() if arm.startswith("fixed")]
     behind = {
         arm: max(fixed) - mean

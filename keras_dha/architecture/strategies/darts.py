@@ -14,7 +14,7 @@ but these. Beta decay adds to L_S
     beta t sum_e log sum_o exp(logits_eo),    t from 0 to 1 over the search
 
 whose gradient beta t softmax(logits) holds back what leads and leaves alone
-what trails (Ye et al., CVPR 2022, eq. 8: the mean over edges e, and t to 50).
+what trails (Ye et al., CVPR 2022).
 """
 
 import keras
