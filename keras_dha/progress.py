@@ -56,7 +56,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self._verbose:
-            # What has a slash in its name is of one decision: for the history.
+            # What has a slash in its name is of one decision or operation.
             shown = [(k, v) for k, v in (logs or {}).items() if "/" not in k]
             self._bar.update(self._steps_per_epoch, shown, True)
 

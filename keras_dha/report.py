@@ -18,6 +18,7 @@ from keras_dha import report_drawing
 from keras_dha import report_figures as figures
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.result import mean_statistics
+from keras_dha.result import operations
 
 _TEMPLATE = "report.html.jinja"
 _NEEDED = ("jinja2", "matplotlib")
@@ -154,11 +155,14 @@ def _image(panels):
 
 def _operations(result):
     """For each operation its statistics, the most probable one first."""
-    epochs = result.history.get("policy", [])
-    means = mean_statistics(result.history) or {}
+    means = mean_statistics(result.history)
     rows = {
-        name: {"first": epochs[0][name], "last": epochs[-1][name], "mean": mean}
-        for name, mean in means.items()
+        name: {
+            "first": {quantity: v[0] for quantity, v in values.items()},
+            "last": {quantity: v[-1] for quantity, v in values.items()},
+            "mean": means[name],
+        }
+        for name, values in operations(result.history).items()
     }
     return dict(
         sorted(rows.items(), key=lambda row: -row[1]["last"]["probability"])

@@ -6,8 +6,10 @@ can be checked without looking at it. `keras_dha.report_drawing` draws them.
 
 from typing import NamedTuple
 
+from keras_dha.result import operations
+
 # What history holds beside numbers.
-DETAILS = ("phase", "policy", "decisions", "cells")
+DETAILS = ("phase", "decisions", "cells")
 
 
 class Panel(NamedTuple):
@@ -56,7 +58,7 @@ def metric_names(result):
 
 
 def scalars(result):
-    """Returns the history of what is not of one decision or cell alone.
+    """Returns the history of what is not of one decision or operation alone.
 
     Callbacks may add to the history what is no number; that is left out.
     """
@@ -186,8 +188,8 @@ def search_state(result):
 
 def augmentation(result):
     """Returns a panel for each thing that is known of operations."""
-    epochs, phases = result.history.get("policy", []), phase_spans(result)
-    if not epochs:
+    found, phases = operations(result.history), phase_spans(result)
+    if not found:
         return []
     titles = {
         "probability": "probability",
@@ -199,8 +201,8 @@ def augmentation(result):
         Panel(
             title,
             {
-                name: over_epochs([epoch[name][quantity] for epoch in epochs])
-                for name in epochs[0]
+                name: over_epochs(values[quantity])
+                for name, values in found.items()
             },
             phases=phases,
         )

@@ -4,10 +4,14 @@ import dataclasses
 import json
 
 import keras
+import numpy as np
 
 from keras_dha import result_format
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.augmentation.policy import Policy
+
+# What a history holds of each operation of a learned policy.
+STATISTICS = ("probability", "magnitude", "share", "influence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +30,17 @@ class SearchResult:
             schedule, and has `"steps"` and `"rates"` as well, what the two
             came to in the course of the run. What AutoHAS learned has its
             `"basis"` and its `"probabilities"`.
-        history: Dict from a quantity's name to its values, one an epoch; the
-            values of "policy" are dicts from an operation to its
-            `probability` and `magnitude`, its `share` of all that was done
-            to images of outer steps, and their mean `influence`, how much
-            more than other images they lowered the search loss, in standard
-            deviations. "phase" has the phase of most steps of an epoch. If
-            there is an architecture to decide, "decisions" has dicts from a
-            decision to the probability of each of its options, and "cells",
-            for spaces of cells, from a kind of cell to `edges`, the
-            probability of each, `depth` and `width`
-            (`keras_dha.architecture.wiring`).
+        history: Dict from a quantity's name to its values, one an epoch, as
+            callbacks get them in their logs. Of each operation of a learned
+            policy there are "policy/Rotate/probability" and "magnitude", its
+            "share" of all that was done to images of outer steps, and their
+            mean "influence", how much more than other images they lowered
+            the search loss, in standard deviations. The history alone has
+            "phase", the phase of most steps of an epoch, and, if there is an
+            architecture to decide, "decisions", dicts from a decision to the
+            probability of each of its options, and "cells", for spaces of
+            cells, from a kind of cell to `edges`, the probability of each,
+            `depth` and `width` (`keras_dha.architecture.wiring`).
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
             and `steps`), `parameters` of the derived network, and with a
             target, `target`: for each limit `{"limit", "reached"}`.
@@ -98,7 +102,7 @@ class SearchResult:
         result_format.check(fields)
         if fields["policy"] is not None:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
-            _check_operations(fields["policy"], fields["history"])
+        _check_operations(fields["policy"], fields["history"])
         return cls(**fields)
 
     def learning_rate_schedule(self, name="learning_rate"):
@@ -189,6 +193,24 @@ class SearchResult:
         return "\n".join(lines)
 
 
+def operations(history):
+    """Returns what a history holds of each operation of a learned policy.
+
+    Args:
+        history: That of a `SearchResult`.
+
+    Returns:
+        Dict from an operation to a dict from a quantity, such as `"share"`,
+        to its values, one an epoch; empty if no policy was learned.
+    """
+    found = {}
+    for name, values in history.items():
+        kind, *parts = name.split("/")
+        if kind == "policy" and len(parts) == 2:
+            found.setdefault(parts[0], {})[parts[1]] = values
+    return found
+
+
 def mean_statistics(history):
     """Returns share and influence of each operation over a whole run.
 
@@ -199,29 +221,33 @@ def mean_statistics(history):
         Dict from an operation to `"mean share"` and `"mean influence"`, or
         `None` if no policy was learned.
     """
-    epochs = history.get("policy", [])
-    if not epochs:
-        return None
     found = {}
-    for name in epochs[0]:
-        shares = [epoch[name]["share"] for epoch in epochs]
-        moved = [
-            epoch[name]["share"] * epoch[name]["influence"] for epoch in epochs
-        ]
+    for name, values in operations(history).items():
+        shares, total = values["share"], sum(values["share"])
+        moved = np.dot(shares, values["influence"])
         found[name] = {
-            "mean share": sum(shares) / len(epochs),
-            "mean influence": sum(moved) / max(sum(shares), 1e-12),
+            "mean share": total / len(shares),
+            "mean influence": float(moved) / max(total, 1e-12),
         }
-    return found
+    return found or None
 
 
 def _check_operations(policy, history):
-    epochs = history.get("policy", [])
-    if epochs and not set(policy.usage()) <= set(epochs[0]):
+    found = operations(history)
+    if policy and found and not set(policy.usage()) <= set(found):
         raise ValueError(
             "The history of a policy must be of its operations, "
-            f"{sorted(policy.usage())}. Received: {sorted(epochs[0])}"
+            f"{sorted(policy.usage())}. Received: {sorted(found)}"
         )
+    for name, values in found.items():
+        lengths = {quantity: len(each) for quantity, each in values.items()}
+        is_whole = set(lengths) == set(STATISTICS)
+        if not is_whole or len(set(lengths.values())) != 1:
+            raise ValueError(
+                "The history of an operation must have as many values of "
+                f"each of {list(STATISTICS)}. Received: `policy/{name}/` with "
+                f"{lengths}"
+            )
 
 
 def _thinned(values, most=6):

@@ -45,10 +45,8 @@ _HYPERPARAMETER = Fields(
         "probabilities": Items(NUMBER),
     },
 )
-_STATISTICS = ("probability", "magnitude", "share", "influence")
 _DETAILS = {
     "phase": Items(str),
-    "policy": Items(Named(Fields(dict.fromkeys(_STATISTICS, NUMBER), {}))),
     "decisions": Items(Named(Named(NUMBER))),
     "cells": Items(
         Named(
@@ -84,7 +82,12 @@ def check(fields):
         "hyperparameters": Named(_HYPERPARAMETER),
         # Callbacks may write anything into the history.
         "history": Fields(
-            {}, {name: Items(object) for name in fields["history"]} | _DETAILS
+            {},
+            {
+                name: Items(NUMBER if name.startswith("policy/") else object)
+                for name in fields["history"]
+            }
+            | _DETAILS,
         ),
         "cost": _COST,
         "versions": Named(str),

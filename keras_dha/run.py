@@ -169,7 +169,7 @@ class Run:
             owner.joint = self.joint
             if validate is not None:
                 logs |= validate()
-            self.record.end_epoch(self.joint, logs)
+            self.record.end_epoch(logs)
             listeners.on_epoch_end(epoch, logs)
             if last or owner.stop_training:
                 break

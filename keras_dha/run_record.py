@@ -141,17 +141,21 @@ class RunRecord:
         logs |= learned.logs()
         if joint.policy.augmentation is not None:
             logs["policy_entropy"] = joint.policy.augmentation.policy().entropy
+            logs |= {
+                f"policy/{operation}/{quantity}": value
+                for operation, found in joint.policy.statistics().items()
+                for quantity, value in found.items()
+            }
         if joint.architecture.is_searched:
             self.look_at_decisions(joint)
         # Every epoch has the same quantities, as a table wants it.
         logs |= self._decisions
         return {k: float(v) for k, v in logs.items()}
 
-    def end_epoch(self, joint, logs):
+    def end_epoch(self, logs):
         """Writes down an epoch.
 
         Args:
-            joint: `JointModel`.
             logs: Dict of floats.
         """
         for name, value in logs.items():
@@ -161,10 +165,8 @@ class RunRecord:
             ((phase, _),) = self._phases_of_epoch.most_common(1)
             self._details["phase"].append(phase)
             self._phases_of_epoch.clear()
-        details = {"policy": joint.policy.statistics(), **self._architecture}
-        for name, found in details.items():
-            if found:
-                self._details[name].append(found)
+        for name, found in self._architecture.items():
+            self._details[name].append(found)
 
     def end(self, learned, history):
         """Takes over Keras' history; warns of bounds that were in the way.

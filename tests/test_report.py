@@ -25,13 +25,14 @@ from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import quick_auto_model
 
 
-def statistics(probability, influence):
-    return {
-        "probability": probability,
-        "magnitude": 0.5 + probability / 4,
-        "share": probability,
-        "influence": influence,
+def statistics(operation, probabilities, influence):
+    values = {
+        "probability": probabilities,
+        "magnitude": [0.5 + p / 4 for p in probabilities],
+        "share": probabilities,
+        "influence": [influence] * len(probabilities),
     }
+    return {f"policy/{operation}/{name}": v for name, v in values.items()}
 
 
 RESULT = SearchResult(
@@ -87,10 +88,8 @@ RESULT = SearchResult(
             }
             for depth in (2.41, 2.22, 3.0)
         ],
-        "policy": [
-            {"Rotate": statistics(p, 0.7), "Invert": statistics(1 - p, -0.3)}
-            for p in (0.51, 0.62, 0.73)
-        ],
+        **statistics("Rotate", [0.51, 0.62, 0.73], 0.7),
+        **statistics("Invert", [0.49, 0.38, 0.27], -0.3),
     },
     cost={
         "seconds": 61.25,
@@ -252,24 +251,31 @@ def test_the_page_needs_nothing_else():
     assert policy.startswith("default-src 'none'")
 
 
-# Without a slash, which stands between a decision and its quantity.
+# Without a slash, which stands between a name and its quantity.
 HOSTILE = "<script>alert(1)<img src=x onerror='a()'>$\\frac{x$&名"
+
+
+FIELDS = {
+    "choice", "frozen", "probabilities", "value", "start", "learned",
+    "at_bounds", "bounds", "advice", "steps", "rates", "phase", "decisions",
+    "cells", "edges", "depth", "width", "seconds", "phases", "parameters",
+    "undone", "target", "limit", "reached",
+}  # fmt: skip
+
+
+def hostile_name(name):
+    if name in FIELDS:
+        return name
+    if name.startswith("policy/"):
+        _, operation, quantity = name.split("/")
+        return f"policy/{operation}{HOSTILE}/{quantity}"
+    return name + HOSTILE
 
 
 def renamed(value):
     """The value with a hostile part in every name and text of it."""
     if isinstance(value, dict):
-        fields = {
-            "choice", "frozen", "probabilities", "value", "start", "learned",
-            "at_bounds", "bounds", "advice", "steps", "rates", "phase",
-            "decisions", "cells", "policy", "probability", "magnitude", "share",
-            "influence", "edges", "depth", "width", "seconds", "phases",
-            "parameters", "undone", "target", "limit", "reached",
-        }  # fmt: skip
-        return {
-            key if key in fields else key + HOSTILE: renamed(item)
-            for key, item in value.items()
-        }
+        return {hostile_name(k): renamed(item) for k, item in value.items()}
     if isinstance(value, list):
         return [renamed(item) for item in value]
     return value + HOSTILE if isinstance(value, str) else value
@@ -308,7 +314,7 @@ def test_hostile_names_are_shown_and_do_nothing():
 )
 def test_parts_that_were_not_searched(without, gone, kept):
     belonging = {
-        "policy": ("policy", "policy_entropy"),
+        "policy": [name for name in RESULT.history if "policy" in name],
         "genotype": [
             name
             for name in RESULT.history

@@ -53,9 +53,13 @@ def test_results_that_differ_in_one_field_differ(field):
     assert dataclasses.replace(RESULT, **{field: other}) != RESULT
 
 
-STATISTICS = dict.fromkeys(
-    ("probability", "magnitude", "share", "influence"), 0.5
-)
+def statistics(operation, **changed):
+    """What a history of two epochs holds of one operation."""
+    names = ("probability", "magnitude", "share", "influence")
+    values = dict.fromkeys(names, [0.5, 0.5]) | changed
+    return {f"policy/{operation}/{name}": v for name, v in values.items()}
+
+
 RATE = {"value": 0.0625, "start": 0.5, "learned": True}
 
 
@@ -106,11 +110,19 @@ def without(field):
             "'decisions'.*equal names",
         ),
         (
-            changed(history={"policy": [{"Rotate": {"share": 0.5}}]}),
-            "'policy'.*'influence'",
+            changed(policy=None, history={"policy/Rotate/share": [0.5]}),
+            "as many values.*'influence'.*`policy/Rotate/` with {'share': 1}",
         ),
         (
-            changed(history={"policy": [{"Rotate": STATISTICS}]}),
+            changed(policy=None, history=statistics("Rotate", share=[0.5])),
+            "as many values.*'share': 1, 'influence': 2",
+        ),
+        (
+            changed(history=statistics("Rotate", share=["0.5", "0.5"])),
+            "'policy/Rotate/share'.*of type int or float",
+        ),
+        (
+            changed(history=statistics("Rotate")),
             r"of its operations, \['Invert', 'Rotate'\].*\['Rotate'\]",
         ),
         (
@@ -160,17 +172,11 @@ def test_a_long_trajectory_is_thinned_to_its_end():
 
 
 def test_summary_shows_what_operations_did():
-    epochs = [
-        {
-            "Rotate": {**expected, "share": 0.25, "influence": 2.0},
-            "Invert": {**expected, "share": share, "influence": -1.0},
-        }
-        for expected, share in (
-            ({"probability": 0.5, "magnitude": 0.5}, 0.75),
-            ({"probability": 0.4, "magnitude": 0.5}, 0.25),
-        )
-    ]
-    history = {**RESULT.history, "policy": epochs}
+    history = {
+        **RESULT.history,
+        **statistics("Rotate", share=[0.25, 0.25], influence=[2.0, 2.0]),
+        **statistics("Invert", share=[0.75, 0.25], influence=[-2.0, 2.0]),
+    }
     result = dataclasses.replace(RESULT, history=history)
     assert SearchResult.from_json(result.to_json()) == result
     rows = {

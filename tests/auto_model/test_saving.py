@@ -139,16 +139,17 @@ def test_same_seed_same_run(fitted):
     fit(again)
     ours, theirs = again.result.history, fitted.result.history
     assert ours["phase"] == theirs["phase"]
-    for name in set(theirs) - {"phase", "policy", "decisions"}:
+    for name in set(theirs) - {"phase", "decisions"}:
+        # A mean influence is a difference of almost equal numbers.
+        near = {"rtol": 1e-4, "atol": 2e-5} if "/" in name else {"rtol": 1e-6}
         np.testing.assert_allclose(
-            ours[name], theirs[name], rtol=1e-6, err_msg=name
+            ours[name], theirs[name], **near, err_msg=name
         )
-    # The two hold a dict of dicts for each epoch.
-    for name in ("policy", "decisions"):
-        for one, other in zip(ours[name], theirs[name], strict=True):
-            assert set(one) == set(other)
-            for key, values in one.items():
-                assert values == pytest.approx(other[key], rel=1e-4, abs=2e-5)
+    # A dict of dicts for each epoch.
+    for one, other in zip(ours["decisions"], theirs["decisions"], strict=True):
+        assert set(one) == set(other)
+        for key, values in one.items():
+            assert values == pytest.approx(other[key], rel=1e-4, abs=2e-5)
     assert again.result.genotype == fitted.result.genotype
 
 
