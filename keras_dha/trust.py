@@ -22,8 +22,9 @@ RANGE_TEST_STEPS = 60
 _FAR_ABOVE = 1.5
 # After so many looks a run should be better than it was in the first.
 _PATIENCE = 3
-# And where it was better than guessing, should not fall back behind it, but for
-# the noise of a few steps.
+# And where it was better than guessing, in the beginning by anything and later
+# clearly, should not fall back behind it, but for the noise of a few steps.
+_CLEARLY_BETTER = 0.9
 _BEHIND_GUESSING = 1.03
 # Of so many updates a report can be made, and at a bound for so large a share.
 _REPORTED_UPDATES, _REPORTED_SHARE = 20, 0.5
@@ -70,8 +71,9 @@ class Guard:
     """Notices divergence, goes back to a good state, and halves the rate.
 
     A training loss has diverged if it is not finite, or, for cross-entropy,
-    1.5 times what it was at the start and 1.5 times that of guessing. Looks
-    at the losses every few steps, so that devices are rarely waited for.
+    1.5 times what it was at the start and 1.5 times that of guessing, or worse
+    than that of guessing once it was clearly better. Looks at the losses every
+    few steps, so that devices are rarely waited for.
     In the beginning a run has only its start to lose: cross-entropy that is
     no better after some steps than at first, or than in the mean of the first
     ones, or worse than that of guessing once it was better, is enough to go
@@ -154,13 +156,14 @@ class Guard:
 
     def _limit(self):
         """Returns the mean loss that counts as diverged now."""
-        is_early = self._is_beginning and self.test
-        if not is_early or self._looks <= _PATIENCE:
-            return _FAR_ABOVE * self._reference
         guessing = _loss_of_guessing(self._joint)
-        if self._lowest < guessing:
+        is_early = self._is_beginning and self.test
+        is_early = is_early and self._looks > _PATIENCE
+        if self._lowest < (1.0 if is_early else _CLEARLY_BETTER) * guessing:
             return _BEHIND_GUESSING * guessing
-        return max(guessing, self._at_first)
+        if is_early:
+            return max(guessing, self._at_first)
+        return _FAR_ABOVE * self._reference
 
     def _undo(self, loss):
         learned = self._joint.hyperparameters

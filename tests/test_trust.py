@@ -94,6 +94,23 @@ def test_what_is_no_divergence(losses):
     assert rate(joint) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    "losses, is_behind",
+    [
+        ([0.95, 1.2], True),  # guessing among three is 1.099
+        ([0.95, 1.1], False),  # the noise of a few steps
+        ([1.05, 1.2], False),  # never clearly better
+    ],
+)
+def test_later_a_run_must_not_fall_behind_guessing(losses, is_behind):
+    joint = joint_model()
+    train(joint)  # it is no beginning
+    guard = trust.Guard(joint, every=1, keep_every=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert any(feed(guard, [1.4, *losses])) == is_behind
+
+
 def test_of_other_losses_only_what_is_not_finite():
     joint = joint_model(loss=keras.losses.MeanAbsoluteError())
     guard = trust.Guard(joint, every=5)
