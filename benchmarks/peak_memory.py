@@ -4,10 +4,10 @@ Each in a process of its own: twenty Keras steps of the network that
 `benchmarks.step_cost` compares with, and twenty steps of the supernet, of
 sampled paths. Noted is the highest resident memory, before anything was built
 and in all, so with what tracing takes: the graphs of a supernet are larger
-than those of one network, whatever runs of them.
+than those of one network, whatever runs of them, and however large the images are.
 
     python -m benchmarks.peak_memory --space resnet
-    python -m benchmarks.peak_memory --space mobile --size 96
+    python -m benchmarks.peak_memory --space mobile --size 224 --width 0.5
 """
 
 import argparse
@@ -23,11 +23,11 @@ from benchmarks.record import RESULTS
 
 STEPS = 20
 KINDS = {
-    "plain": lambda space, path, shape: step_cost.plain_step(
-        step_cost.derived(space, path, shape)
+    "plain": lambda space, path, shape, **changed: step_cost.plain_step(
+        step_cost.derived(space, path, shape, **changed)
     ),
-    "supernet inner": lambda space, path, shape: step_cost.joint_step(
-        step_cost.supernet(space, shape)
+    "supernet inner": lambda space, path, shape, **changed: (
+        step_cost.joint_step(step_cost.supernet(space, shape, **changed))
     ),
 }
 
@@ -37,11 +37,19 @@ def highest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(space, kind, path, shape):
-    """Returns MB before one kind of step was built, and in the end."""
+def measure(space, kind, path, shape, **changed):
+    """Returns MB before one kind of step was built, and in the end.
+
+    Args:
+        space: Name of a space.
+        kind: Name of a kind of step.
+        path: The candidates of the plain network.
+        shape: That of an image.
+        **changed: Arguments of the space in place of the usual ones.
+    """
     before = highest()
     with step_cost.as_in_a_run(kind):
-        step = KINDS[kind](space, path, shape)
+        step = KINDS[kind](space, path, shape, **changed)
         for _ in range(STEPS):
             step().numpy()
     return {"before": before, "highest": highest()}
@@ -54,13 +62,17 @@ def main():
         "--space", choices=sorted(step_cost.SPACES), default="resnet"
     )
     parser.add_argument("--size", type=int, help="of 3-channel images")
+    parser.add_argument("--width", type=float, help="of the space")
     parser.add_argument("--kind", choices=sorted(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--path", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = options.size
     shape = (size, size, 3) if size else step_cost.SHAPE
+    changed = {"width": options.width} if options.width else {}
     if options.kind:
-        found = measure(options.space, options.kind, options.path, shape)
+        found = measure(
+            options.space, options.kind, options.path, shape, **changed
+        )
         sys.stdout.write(json.dumps(found) + "\n")
         return
     path = [int(index) for index in step_cost.typical(options.space)]
@@ -70,6 +82,7 @@ def main():
         command += ["--space", options.space, "--kind", kind]
         command += ["--path", json.dumps(path)]
         command += ["--size", str(size)] if size else []
+        command += ["--width", str(options.width)] if changed else []
         found = subprocess.run(
             command, check=True, capture_output=True, text=True
         )
@@ -78,7 +91,7 @@ def main():
         "benchmark": "peak_memory",
         "machine": machine.describe(),
         "space": options.space,
-        "space_arguments": step_cost.SPACES[options.space],
+        "space_arguments": step_cost.SPACES[options.space] | changed,
         "path": path,
         "batch": step_cost.BATCH,
         "image": list(shape),
@@ -88,6 +101,7 @@ def main():
         / megabytes["plain"]["highest"],
     }
     suffix = f"_{size}" if size else ""
+    suffix += f"_width_{options.width}" if changed else ""
     (RESULTS / f"peak_memory_{options.space}{suffix}.json").write_text(
         json.dumps(record, indent=2) + "\n"
     )

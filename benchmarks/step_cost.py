@@ -53,9 +53,10 @@ def batch(size, seed, shape):
     )
 
 
-def supernet(space, shape=SHAPE):
-    """Returns the supernet of a space."""
-    return getattr(spaces, space)(shape, CLASSES, **SPACES[space])
+def supernet(space, shape=SHAPE, **changed):
+    """Returns the supernet of a space, `changed` in place of its arguments."""
+    arguments = SPACES[space] | changed
+    return getattr(spaces, space)(shape, CLASSES, **arguments)
 
 
 def typical(space):
@@ -70,9 +71,9 @@ def typical(space):
     return min(tried, key=lambda i: abs(cost.of(i)["flops"] - float(mean)))
 
 
-def derived(space, indices, shape=SHAPE):
+def derived(space, indices, shape=SHAPE, **changed):
     """Returns the plain network of some candidates."""
-    model = supernet(space, shape)
+    model = supernet(space, shape, **changed)
     for decision, index in zip(find_decisions(model), indices, strict=True):
         decision.freeze(int(index))
     return derive(model)
