@@ -4,7 +4,7 @@ Each in a process of its own: twenty Keras steps of the network that
 `benchmarks.step_cost` compares with, and twenty steps of the supernet, of
 sampled paths. Noted is the highest resident memory, before anything was built
 and in all, so with what tracing takes: the graphs of a supernet are larger
-than those of one network, whatever runs of them, and however large the images are.
+than those of one network, whatever runs of them and whatever the images are.
 
     python -m benchmarks.peak_memory --space resnet
     python -m benchmarks.peak_memory --space mobile --size 224 --width 0.5

@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha.architecture import strategies
-from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
@@ -284,93 +283,6 @@ def test_saving_keeps_decisions_shared(kind, tmp_path):
     x = np.ones((2, 1), "float32")
     np.testing.assert_allclose(copy(x), model(x), rtol=1e-5)
     assert abs(float(model(x)[0, 0])) > 1e-6
-
-
-# Absorbing
-
-
-def searched_code(model, scale=0.5):
-    decisions = find_decisions(model)
-    LearnedArchitecture(decisions, strategies.ISTA(scale=scale), seed=2)
-    return decisions
-
-
-def test_absorbed_weights_leave_the_outputs_as_they_are():
-    model = cell()
-    for decision in searched_code(model):
-        decision.freeze()
-    expected = np.asarray(model(images(), training=False))
-    absorb(model)
-    np.testing.assert_allclose(
-        model(images(), training=False), expected, atol=1e-5
-    )
-    derived = derive(model)
-    np.testing.assert_allclose(
-        derived(images(), training=False), expected, atol=1e-5
-    )
-    # A factor is left exactly where a candidate ends without weights.
-    left = [
-        layer.layers[0].name
-        for layer in derived.layers
-        if isinstance(layer, keras.Sequential)
-        and isinstance(layer.layers[-1], layers.Rescaling)
-    ]
-    kept = {
-        layer.name
-        for c in find_layers(model, SearchableLayer)
-        for _, layer, _ in c.kept()
-    }
-    assert set(left) == {n for n in kept if n.endswith(("pool", "skip"))}
-
-
-@pytest.mark.parametrize(
-    "make, absorbs",
-    [
-        (lambda: layers.Conv2D(3, 1, name="a"), True),
-        (lambda: layers.SeparableConv2D(3, 3, padding="same", name="a"), True),
-        (lambda: layers.BatchNormalization(name="a"), True),
-        (lambda: layers.BatchNormalization(center=False, name="a"), True),
-        (lambda: layers.BatchNormalization(scale=False, name="a"), False),
-        (lambda: layers.Conv2D(3, 1, activation="relu", name="a"), False),
-        (lambda: layers.MaxPooling2D(1, name="a"), False),
-        (lambda: layers.Identity(name="a"), False),
-    ],
-)
-def test_where_a_weight_goes(make, absorbs):
-    keras.utils.set_random_seed(0)
-    image = keras.Input((6, 6, 3))
-    choice = Choice([make(), layers.Conv2D(3, 1, name="b")])
-    model = keras.Model(image, choice(image))
-    (decision,) = searched_code(model)
-    decision.freeze(0)
-    decision.code.scales.assign([-0.5, 1.0])
-    for variable in choice.candidates[0].trainable_variables:
-        variable.assign(variable + 0.1)
-    expected = np.asarray(model(images(), training=False))
-    scaled = absorb(model)
-    assert bool(scaled) == absorbs
-    derived = derive(model)
-    np.testing.assert_allclose(
-        derived(images(), training=False), expected, atol=1e-6
-    )
-    assert bool(find_layers(derived, layers.Rescaling)) != absorbs
-
-
-def test_a_layer_that_two_choices_share_is_not_scaled_twice():
-    shared = layers.Conv2D(3, 1, name="shared")
-    decision = Decision(2)
-    x = image = keras.Input((6, 6, 3))
-    for name in "ab":
-        x = Choice(
-            [shared, layers.Identity(name=name)], decision=decision, name=name
-        )(x)
-    model = keras.Model(image, x)
-    searched_code(model)
-    decision.freeze(0)
-    decision.code.scales.assign([0.5, 1.0])
-    expected = np.asarray(model(images(), training=False))
-    assert absorb(model) == []
-    np.testing.assert_allclose(derive(model)(images()), expected, atol=1e-6)
 
 
 # Bad input

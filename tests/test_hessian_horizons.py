@@ -1,0 +1,151 @@
+"""Horizons that need products with the Hessian, in a whole joint step.
+
+The reference is central differences in float64.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_dha
+from keras_dha.hyperparameters import hypergradient
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
+from keras_dha.joint_model import JointModel
+from keras_dha.joint_step import search_gradient
+from tests.references import central_difference
+from tests.test_joint_model import batch
+from tests.test_joint_model import float64  # noqa: F401
+from tests.test_joint_model import restore
+from tests.test_joint_model import search_loss
+from tests.test_joint_model import snapshot
+from tests.test_loss_hyperparameters import CROSS_ENTROPY
+from tests.test_loss_hyperparameters import RULES
+from tests.test_loss_hyperparameters import choosing
+from tests.test_loss_hyperparameters import with_scale
+
+
+def test_hessian_product_equals_central_differences(float64, monkeypatch):  # noqa: F811
+    # Without normalisation, whose second derivative is not exact.
+    horizon = hypergradient.FORWARD._replace(restart=4)
+    joint = JointModel(
+        with_scale(False),
+        CROSS_ENTROPY,
+        hyperparameters=LearnedHyperparameters(
+            {"learning_rate": Range(0.01, 1.0), "my_scale": 0.7}, horizon
+        ),
+    )
+    weights = joint.weight_vector.read()
+    vector = tf.constant(np.random.default_rng(0).normal(size=weights.shape))
+    seen = {}
+    monkeypatch.setattr(
+        joint.hyperparameters,
+        "advance",
+        lambda at, extent, step, schedule, product: seen.update(
+            product=product(vector)
+        ),
+    )
+    joint.train_step(batch(0), 1.0)
+
+    def gradient(distance):
+        joint.weight_vector.write(weights + distance * vector)
+        seen_at = {}
+        monkeypatch.setattr(
+            joint.hyperparameters,
+            "advance",
+            lambda at, extent, step, schedule, product: seen_at.update(
+                g=at.gradient.numpy()
+            ),
+        )
+        joint.train_step(batch(0), 1.0)
+        return seen_at["g"]
+
+    expected = central_difference(gradient, 0.0)
+    np.testing.assert_allclose(seen["product"], expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", hypergradient.OPTIMIZER)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
+    """Four steps, by central differences over all of them."""
+    starts = {"learning_rate": 0.05, "weight_decay": 0.02, "momentum": 0.8}
+    values = {**starts, name: Range(1e-3, 0.95, start=starts[name])}
+    joint = JointModel(
+        with_scale(False),
+        CROSS_ENTROPY,
+        hyperparameters=LearnedHyperparameters(
+            {**values, "my_scale": 1.0},
+            hypergradient.FORWARD._replace(restart=8),
+        ),
+        rule=rule,
+    )
+    before = snapshot(joint)
+
+    def trained(value):
+        restore(joint, before)
+        joint.hyperparameters.position.assign([np.log(value)])
+        for k in range(4):
+            joint.train_step(batch(k), 1.0 - 0.1 * k)
+
+    def loss(value):
+        trained(value)
+        return search_loss(joint, batch(9))
+
+    expected = central_difference(loss, starts[name])
+    trained(starts[name])
+    ours = hypergradient.hypergradient(
+        search_gradient(joint, batch(9)), joint.hyperparameters.tangents[name]
+    )
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def implicit_step(terms, monkeypatch):
+    """The vector that v becomes, and what it is made from."""
+    joint = JointModel(
+        with_scale(False),
+        CROSS_ENTROPY,
+        hyperparameters=LearnedHyperparameters(
+            {
+                "learning_rate": 0.1,
+                "weight_decay": Range(1e-3, 1.0, start=0.1),
+                "my_scale": 0.9,
+            },
+            hypergradient.IMPLICIT._replace(terms=terms),
+        ),
+    )
+    seen = {}
+    monkeypatch.setattr(
+        joint.hyperparameters,
+        "update",
+        lambda v, at, through_loss: seen.update(vector=v.numpy()),
+    )
+    weights = joint.weight_vector.read()
+    joint.train_step(batch(0), 1.0, batch(3))
+    return joint, weights, seen["vector"]
+
+
+def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
+    """p_1 = v + (v - alpha (H + lambda D) v), H v by central differences."""
+    joint, weights, vector = implicit_step(1, monkeypatch)
+    v = search_gradient(joint, batch(3))
+
+    def gradient(distance):
+        joint.weight_vector.write(weights + distance * v)
+        with tf.GradientTape() as tape:
+            with keras_dha.hyperparameters.own.given({"my_scale": 0.9}):
+                outputs = joint.network(batch(0)[0], training=True)
+            loss = tf.reduce_mean(CROSS_ENTROPY.call(batch(0)[1], outputs))
+        return joint.weight_vector.join(
+            tape.gradient(loss, joint.weight_vector.tensors())
+        ).numpy()
+
+    product = central_difference(gradient, 0.0)
+    product = product + 0.1 * joint.weight_vector.decayed * v.numpy()
+    np.testing.assert_allclose(
+        vector, 2.0 * v - 0.1 * product, rtol=1e-5, atol=1e-9
+    )
+
+
+def test_hessian_products_through_the_branches_of_a_choice():
+    with pytest.raises(ValueError, match="without choices.*terms=8"):
+        choosing("implicit")
