@@ -1,6 +1,7 @@
 """Arguments: what is refused, and with which words."""
 
 import numbers
+import os
 
 import keras
 import numpy as np
@@ -42,17 +43,18 @@ def refuse_unknown(arguments, where="AutoModel"):
     )
 
 
-def refuse_unavailable(directory, overwrite):
-    """Refuses arguments whose names are kept for what is not there yet."""
-    for name, value, default in (
-        ("directory", directory, None),
-        ("overwrite", overwrite, False),
-    ):
-        if value != default:
-            raise ValueError(
-                f"`{name}` is not available in this version and must be "
-                f"{default}. Received: {name}={value!r}"
-            )
+def check_directory(directory, overwrite):
+    """Refuses what is no directory, and `overwrite` without one."""
+    if directory is not None and not isinstance(directory, (str, os.PathLike)):
+        raise ValueError(
+            "`directory` must be a path or None. "
+            f"Received: directory={directory!r}"
+        )
+    if not isinstance(overwrite, bool) or (overwrite and directory is None):
+        raise ValueError(
+            "`overwrite` must be True or False, and is for a `directory`. "
+            f"Received: overwrite={overwrite!r}, directory={directory!r}"
+        )
 
 
 def pair(given):

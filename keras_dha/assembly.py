@@ -1,8 +1,12 @@
 """Assembly: from a network, its data and a method's parts to a joint model."""
 
+import functools
+import time
+
 import keras
 
 from keras_dha import optimizers
+from keras_dha import scale
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
@@ -16,16 +20,40 @@ from keras_dha.joint_model import JointModel
 CLEAN_SHARE = 0.1
 
 
-def assemble(settings, spec, scale):
+def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
     """Returns the joint model that a first `fit` starts from.
 
     Args:
         settings: `settings.Settings`.
         spec: `data.DataSpec` of the training data.
-        scale: Dict of arguments of a built-in space.
+        distribution: `tf.distribute.Strategy`.
+        pace: The run's `pace.StepPace` or `pace.ClockPace`.
+        batch_size: Integer.
+        steps: Integer, those of an epoch.
+        verbose: Whether to say what was chosen by the time there is.
+
+    Returns:
+        (`JointModel`, seconds that finding its scale took).
     """
+    fitting, timed = {}, 0.0
+    if settings.fits_time and pace.epochs is None:
+        begun = time.monotonic()
+        fitting = scale.fitting(
+            functools.partial(settings.builder, spec),
+            batch_size,
+            steps,
+            pace.seconds_left(0, 0.0),
+            verbose,
+        )
+        timed = time.monotonic() - begun
+    keras.utils.set_random_seed(settings.seed)
+    with distribution.scope():
+        return _joint_model(settings, spec, fitting), timed
+
+
+def _joint_model(settings, spec, fitting):
     parts, optimizer = settings.parts, settings.optimizer
-    network = settings.builder(spec, **scale)
+    network = settings.builder(spec, **fitting)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         network = derive_first(network)

@@ -11,10 +11,10 @@ from keras_dha import arguments
 from keras_dha import data
 from keras_dha import export as exporting
 from keras_dha import optimizers
+from keras_dha import progress
 from keras_dha import report
 from keras_dha import run_record
 from keras_dha import saving
-from keras_dha import scale
 from keras_dha import settings
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
@@ -24,6 +24,7 @@ from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
 from keras_dha.preparation import prepare
 from keras_dha.run import Run
+from keras_dha.run_directory import RunDirectory
 
 
 class AutoModel:
@@ -77,9 +78,13 @@ class AutoModel:
             `"auto"` is 8, and 1 for `"autohas"`, `"dha"` and
             `"diffautoml"`, as in the papers.
         seed: Integer for a reproducible run; `None` draws one.
-        directory: Must be `None`: resuming a killed run is not there yet;
-            `save` and `load` are.
-        overwrite: Must be `False`, as `directory` is `None`.
+        directory: Path of a directory for the run, or `None`. `fit` writes
+            checkpoints there after epochs, and what was found; killed and
+            called again, alike, it goes on from the last checkpoint to what
+            it would have come to, and once it has ended it loads that. What
+            callbacks remember is not kept. A directory is that of one `fit`.
+        overwrite: Whether a run in `directory` that was asked for otherwise,
+            or alike, is to be lost and begun anew.
 
     Example:
 
@@ -114,7 +119,7 @@ class AutoModel:
         **unknown,
     ):
         arguments.refuse_unknown(unknown)
-        arguments.refuse_unavailable(directory=directory, overwrite=overwrite)
+        arguments.check_directory(directory, overwrite)
         self.settings = settings.checked(
             search_space,
             method,
@@ -129,6 +134,7 @@ class AutoModel:
             seed,
         )
         self.stop_training = False
+        self._directory = directory and RunDirectory(directory, overwrite)
         self._distribution = tf.distribute.get_strategy()
         self.joint = None
         self._spec = None
@@ -227,6 +233,8 @@ class AutoModel:
         )
         verbose = arguments.checked_verbose(verbose)
         is_new = self.joint is None
+        if self._directory:
+            self._directory.check(self.settings, is_new)
         self._spec, training, search = prepare(
             self.settings,
             self.joint,
@@ -239,18 +247,44 @@ class AutoModel:
             steps_per_epoch,
             search_data,
         )
-        validate = None
-        if validation_data is not None:
-            pair = data.evaluable(*arguments.pair(validation_data), self._spec)
-            validate = lambda: self._evaluate(*pair, prefix="val_")  # noqa: E731
+        validate = self._validation(validation_data)
         steps = steps_per_epoch or training.steps
         if time_limit is None:
             pace = StepPace(epochs or 30, steps)
         else:
             pace = ClockPace(time_limit, begun)
+        saved = self._open_directory(
+            x=x,
+            y=y,
+            search_data=search_data,
+            batch_size=training.batch_size,
+            shuffle=shuffle,
+            epochs=pace.epochs,
+            time_limit=time_limit,
+            steps=steps,
+        )
+        if saved and saved.result:
+            return self._load_finished(saved, verbose)
+        run = self._begin(training, search, steps, pace, verbose, saved)
+        return self._execute(run, callbacks, validate, is_new)
+
+    def _validation(self, given):
+        """Returns a function that returns validation logs, or `None`."""
+        if given is None:
+            return None
+        pair = data.evaluable(*arguments.pair(given), self._spec)
+        return lambda: self._evaluate(*pair, prefix="val_")
+
+    def _begin(self, training, search, steps, pace, verbose, saved):
+        """Returns the `Run`, a new one or one that goes on."""
         timed = 0.0
-        if is_new:
-            timed = self._begin(training, steps, pace, verbose)
+        if saved:
+            self.joint = saved.joint
+        elif self.joint is None:
+            self.joint, timed = assemble(
+                *(self.settings, self._spec, self._distribution, pace),
+                *(training.batch_size, steps, verbose),
+            )
         run = Run(
             self.joint,
             training,
@@ -264,11 +298,19 @@ class AutoModel:
         )
         if timed:
             run.record.add(run_record.SCALE, timed, 0)
+        if saved:
+            run.resume(saved.run)
+            progress.message(f"Goes on after epoch {run.epochs_done}", verbose)
+        return run
+
+    def _execute(self, run, callbacks, validate, is_new):
+        """Runs all epochs; keeps what came of it and returns the `History`."""
         found = self._result.genotype if self._result else {}
         self.stop_training = False
         self._so_far = functools.partial(run.result, found)
+        keep = self._directory and functools.partial(self._keep, run)
         try:
-            history = run.fit(self, callbacks, validate, is_new)
+            history = run.fit(self, callbacks, validate, is_new, keep)
         except FloatingPointError:
             if is_new:
                 # Nothing of it can be gone on with; the next fit is the first.
@@ -278,25 +320,33 @@ class AutoModel:
             self._so_far = None
         self.joint = run.joint
         self._result = run.result(found)
+        if self._directory:
+            self._directory.finish(self._write, self._result)
         return history
 
-    def _begin(self, training, steps, pace, verbose):
-        """Makes the joint model; returns the seconds its scale took to find."""
-        fitting, timed = {}, 0.0
-        if self.settings.fits_time and pace.epochs is None:
-            begun = time.monotonic()
-            fitting = scale.fitting(
-                functools.partial(self.settings.builder, self._spec),
-                training.batch_size,
-                steps,
-                pace.seconds_left(0, 0.0),
-                verbose,
-            )
-            timed = time.monotonic() - begun
-        keras.utils.set_random_seed(self.settings.seed)
+    def _open_directory(self, **fit):
+        """Returns what was `saving.Saved` of this run there, or `None`."""
+        if not self._directory:
+            return None
+        fit["replicas"] = self._distribution.num_replicas_in_sync
         with self._distribution.scope():
-            self.joint = assemble(self.settings, self._spec, fitting)
-        return timed
+            return self._directory.open(self.settings, self._spec, fit)
+
+    def _load_finished(self, saved, verbose):
+        """Takes over a run that has ended; returns its `History`."""
+        progress.message(
+            f"This run has ended before: {self._directory.path} is loaded",
+            verbose,
+        )
+        self.joint, self._result = saved.joint, saved.result
+        self.history = keras.callbacks.History()
+        self.history.history = dict(saved.result.history)
+        self.history.epoch = list(range(len(saved.result.history["loss"])))
+        return self.history
+
+    def _keep(self, run):
+        write = functools.partial(self._write, state=run.state())
+        self._directory.keep(run.epochs_done, write, self._so_far)
 
     def _searches_architecture(self):
         if self.joint is not None:
@@ -428,9 +478,13 @@ class AutoModel:
             overwrite: Whether an existing file may be replaced.
         """
         self._check_fitted("save")
-        state = {n: getattr(self.settings, n) for n in saving.ARGUMENTS}
+        self._write(filepath, overwrite)
+
+    def _write(self, filepath, overwrite=True, state=None):
+        kept = {n: getattr(self.settings, n) for n in saving.ARGUMENTS}
         saving.write(
-            filepath, overwrite, self.joint, state, self._spec, self._result
+            *(filepath, overwrite, self.joint, kept),
+            *(self._spec, self._result, state),
         )
 
     @classmethod
@@ -440,9 +494,10 @@ class AutoModel:
         Args:
             filepath: Path of the `.keras` file.
         """
-        joint, state, spec, result = saving.read(filepath)
-        model = cls(**state)
-        model.joint, model._spec, model._result = joint, spec, result
+        saved = saving.read(filepath)
+        model = cls(**saved.arguments)
+        model.joint, model._spec = saved.joint, saved.spec
+        model._result = saved.result
         return model
 
     def get_weights(self):

@@ -96,6 +96,11 @@ def _fit_flags():
     flags.count("limit", "Train on a random subset of so many images.")
     flags.text("output", "Folder for the files; by default the dataset's name.")
     flags.switch("overwrite", "Replace what an earlier run left there.")
+    flags.text(
+        "directory",
+        "Folder for checkpoints: a run that was killed goes on from them when "
+        "it is called again with the same flags.",
+    )
     flags.count("epochs", "Passes over the training images, by default 30.")
     flags.seconds("time_limit", "Seconds to train for, in place of --epochs.")
     flags.count("batch_size", "By default chosen by the amount of data.")
@@ -256,6 +261,7 @@ def _auto_model(values):
             augmentation=_part(values.augmentation),
             hyperparameters=_part(values.hyperparameters),
             seed=values.seed,
+            directory=values.directory,
         )
     except ValueError as error:
         raise UsageError(f"fit: {error}") from error

@@ -53,6 +53,13 @@ class StepPace:
     def check(self, steps, steps_per_epoch, tracing):
         """Nothing to say: the steps are those that were asked for."""
 
+    def state(self):
+        """Returns what there is to know of a run's time; nothing is."""
+        return {}
+
+    def resume(self, state):
+        """Nothing to do: steps are counted by the run."""
+
 
 class ClockPace:
     """The pace of a run of a number of seconds.
@@ -114,6 +121,28 @@ class ClockPace:
     def reserve(self, seconds):
         """Keeps at least `seconds` for what comes after the last step."""
         self._reserved = max(self._reserved, seconds)
+
+    def state(self):
+        """Returns how the time was spent so far, a dict of plain data."""
+        return {
+            "elapsed": time.monotonic() - self._begun,
+            "before_steps": self._started - self._begun,
+            "left_out": self._left_out,
+            "reserved": self._reserved,
+            "furthest": self._furthest,
+        }
+
+    def resume(self, state):
+        """Goes on with the time that a run had left.
+
+        Args:
+            state: Dict, as `state` returned it.
+        """
+        self._begun -= state["elapsed"]
+        self._started = self._begun + state["before_steps"]
+        self._left_out = state["left_out"]
+        self._reserved = state["reserved"]
+        self._furthest = state["furthest"]
 
     def check(self, steps, steps_per_epoch, tracing):
         """Warns if the time was too short to train in.

@@ -8,7 +8,6 @@ way. So the loop is here; callbacks, metrics and the progress bar are Keras'.
 """
 
 import contextlib
-import itertools
 import time
 
 import keras
@@ -46,6 +45,7 @@ class Run:
     Attributes:
         joint: The joint model as it is now; another one once derived.
         genotype: The architecture found, fixed when the network is derived.
+        epochs_done: Integer.
         record: `keras_dha.run_record.RunRecord` of what happened.
     """
 
@@ -78,6 +78,8 @@ class Run:
         self._next_check = 0
         self._guard = None
         self._frozen = 0
+        self.epochs_done = 0
+        self._drawn = None
         self._price = None
         if pace.epochs is None and architecture.can_be_priced:
             self._price = StepPrice(architecture.decisions)
@@ -117,7 +119,41 @@ class Run:
         position = self.pace.position(self._next_step)
         return self.plan.phase(position, self.is_derived, self._frozen)
 
-    def fit(self, owner, callbacks, validate, is_new):
+    def state(self):
+        """Returns what a run goes on from beside its joint model, plain data.
+
+        At the end of an epoch.
+        """
+        return {
+            "epochs": self.epochs_done,
+            "step": self._next_step,
+            "check": self._next_check,
+            "frozen": self._frozen,
+            "genotype": self.genotype,
+            "drawn": self._drawn,
+            "pace": self.pace.state(),
+            "guard": self._guard.state(),
+            "record": self.record.state(),
+        }
+
+    def resume(self, state):
+        """Goes on where a run was stopped, from its joint model.
+
+        Args:
+            state: Dict, as `state` returned it.
+        """
+        self.epochs_done, self._next_step = state["epochs"], state["step"]
+        self._next_check, self._frozen = state["check"], state["frozen"]
+        self.genotype, self._drawn = state["genotype"], state["drawn"]
+        self.pace.resume(state["pace"])
+        self.record.resume(state["record"])
+        self._watch(self._test_range)
+        self._guard.resume(state["guard"])
+        if self.phase() != phases.WARMUP:
+            # Prices are found in the warm-up, and are the joint model's.
+            self._price = None
+
+    def fit(self, owner, callbacks, validate, is_new, keep=None):
         """Runs all epochs; returns the `keras.callbacks.History`.
 
         Args:
@@ -125,54 +161,37 @@ class Run:
             callbacks: List of Keras callbacks, or `None`.
             validate: Function that returns validation logs, or `None`.
             is_new: Whether nothing was trained before.
+            keep: Function that is called after each epoch but the last, when
+                `state` is all there is to know; or `None`.
         """
         with self._search_options:
             if not self.is_derived:
                 self._search_options.enter_context(
                     compiled.unoptimized_graphs()
                 )
-            return self._fit(owner, callbacks, validate, is_new)
+            return self._fit(owner, callbacks, validate, is_new, keep)
 
-    def _fit(self, owner, callbacks, validate, is_new):
-        self._find_rate(is_new)
-        self.record.begin(self.joint.hyperparameters)
-        # One stream for all epochs: to end one costs as much as many batches.
-        done = int(self.joint.step.numpy())
-        self._stream = self._batches_from(self.batches, done)
-        self._search_stream = None
-        if self.search_batches is not None and self.joint.needs_search_data:
-            self._search_stream = self._batches_from(
-                self.search_batches, done // self.outer_every
-            )
-        shown = progress.Progress(
-            self.pace,
-            self.phase,
-            self.steps_per_epoch,
-            self.verbose,
-        )
-        listeners = keras.callbacks.CallbackList(
-            [shown, *(callbacks or [])],
-            add_history=True,
-            model=owner,
-            verbose=self.verbose,
-            epochs=self.pace.epochs,
-            steps=self.steps_per_epoch,
-        )
-        self.pace.start()
+    def _fit(self, owner, callbacks, validate, is_new, keep):
+        is_resumed = self._drawn is not None
+        if not is_resumed:
+            self._find_rate(is_new)
+            self.record.begin(self.joint.hyperparameters)
+            done = int(self.joint.step.numpy())
+            self._drawn = [done, done // self.outer_every]
+        self._open_streams()
+        listeners = self._listeners(owner, callbacks)
+        if not is_resumed:
+            self.pace.start()
         listeners.on_train_begin()
-        for epoch in itertools.count():
-            listeners.on_epoch_begin(epoch)
-            logs = self.epoch(listeners)
-            last = self.pace.is_over(self._next_step)
-            if last:
-                self._finish()
-            owner.joint = self.joint
-            if validate is not None:
-                logs |= validate()
-            self.record.end_epoch(logs)
-            listeners.on_epoch_end(epoch, logs)
+        before = {name: list(v) for name, v in self.record.history.items()}
+        owner.history.history.update(before)
+        owner.history.epoch.extend(range(self.epochs_done))
+        while True:
+            logs, last = self._epoch(owner, listeners, validate)
             if last or owner.stop_training:
                 break
+            if keep is not None:
+                keep()
         if not last:
             self._finish()
             owner.joint = self.joint
@@ -184,6 +203,50 @@ class Run:
             self.record.seconds.get(run_record.TRACING, 0.0),
         )
         return owner.history
+
+    def _open_streams(self):
+        # One stream for all epochs: to end one costs as much as many batches.
+        self._stream = self._batches_from(self.batches, self._drawn[0])
+        self._search_stream = None
+        if self.search_batches is not None and self.joint.needs_search_data:
+            self._search_stream = self._batches_from(
+                self.search_batches, self._drawn[1]
+            )
+
+    def _listeners(self, owner, callbacks):
+        shown = progress.Progress(
+            self.pace,
+            self.phase,
+            self.steps_per_epoch,
+            self.verbose,
+        )
+        return keras.callbacks.CallbackList(
+            [shown, *(callbacks or [])],
+            add_history=True,
+            model=owner,
+            verbose=self.verbose,
+            epochs=self.pace.epochs,
+            steps=self.steps_per_epoch,
+        )
+
+    def _epoch(self, owner, listeners, validate):
+        """Runs one epoch and what belongs to its end.
+
+        Returns:
+            Its logs, a dict of floats, and whether it was the last one.
+        """
+        listeners.on_epoch_begin(self.epochs_done)
+        logs = self.epoch(listeners)
+        last = self.pace.is_over(self._next_step)
+        if last:
+            self._finish()
+        owner.joint = self.joint
+        if validate is not None:
+            logs |= validate()
+        self.record.end_epoch(logs)
+        listeners.on_epoch_end(self.epochs_done, logs)
+        self.epochs_done += 1
+        return logs, last
 
     def _finish(self):
         """Leaves a plain network whose statistics fit its weights."""
@@ -214,6 +277,9 @@ class Run:
             test()
             # Once more, it would say the same.
             test = None
+        self._watch(test)
+
+    def _watch(self, test=None):
         # From here on: it begins with a copy of the whole state.
         self._guard = trust.Guard(self.joint, test=test)
 
@@ -269,10 +335,12 @@ class Run:
         self.record.keep_rates(learned, step, position, factor)
         schedule = tf.constant(factor, "float32")
         batch = next(self._stream)
+        self._drawn[0] += 1
         is_outer = self._search_stream and step % self.outer_every == 0
         if is_outer:
             function = self._joint_step
             loss = function(batch, schedule, next(self._search_stream))
+            self._drawn[1] += 1
         else:
             function = self._inner
             loss = function(batch, schedule)

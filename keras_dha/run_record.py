@@ -10,6 +10,7 @@ import time
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_dha import trust
@@ -64,6 +65,43 @@ class RunRecord:
         self._bounds_before = (
             learned.at_bounds.numpy(),
             float(learned.count.numpy()),
+        )
+
+    def state(self):
+        """Returns all that was written down, as plain data."""
+        at_bounds, count = self._bounds_before
+        return {
+            "elapsed": time.monotonic() - self._begun,
+            "seconds": self.seconds,
+            "steps": self.steps,
+            "history": self.history,
+            "details": dict(self._details),
+            "decisions": {k: float(v) for k, v in self._decisions.items()},
+            "architecture": self._architecture,
+            "rates": self._rates,
+            "next_kept": self._next_kept,
+            "starts": self._starts,
+            "at_bounds_before": at_bounds.tolist(),
+            "count_before": count,
+        }
+
+    def resume(self, state):
+        """Goes on with the record of a run that was stopped.
+
+        Args:
+            state: Dict, as `state` returned it at the end of an epoch.
+        """
+        self._begun -= state["elapsed"]
+        self.seconds, self.steps = state["seconds"], state["steps"]
+        self.history = state["history"]
+        self._details.update(state["details"])
+        self._decisions = state["decisions"]
+        self._architecture = state["architecture"]
+        self._rates, self._next_kept = state["rates"], state["next_kept"]
+        self._starts = state["starts"]
+        self._bounds_before = (
+            np.array(state["at_bounds_before"]),
+            state["count_before"],
         )
 
     def step(self, phase, begun, is_first):

@@ -6,6 +6,7 @@ weights and states. What `AutoModel` knows beside it goes along as plain data.
 
 import json
 import pathlib
+from typing import NamedTuple
 
 import keras
 
@@ -18,7 +19,25 @@ from keras_dha.result import SearchResult
 ARGUMENTS = ("search_split", "outer_every", "seed", "base_schedule")
 
 
-def write(filepath, overwrite, joint, arguments, spec, result):
+class Saved(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        joint: The `JointModel`.
+        arguments: Dict of `ARGUMENTS`.
+        spec: `DataSpec` of the training data.
+        result: `SearchResult`, or `None` in the middle of a run.
+        run: `Run.state()`, to go on in the middle of a run, or `None`.
+    """
+
+    joint: JointModel
+    arguments: dict
+    spec: DataSpec
+    result: SearchResult | None
+    run: dict | None
+
+
+def write(filepath, overwrite, joint, arguments, spec, result, run=None):
     """Writes a run.
 
     Args:
@@ -28,6 +47,7 @@ def write(filepath, overwrite, joint, arguments, spec, result):
         arguments: Dict of `ARGUMENTS`.
         spec: `DataSpec` of the training data.
         result: `SearchResult`, or `None` in the middle of a run.
+        run: `Run.state()` of a run that is to be gone on with, or `None`.
     """
     path = pathlib.Path(filepath)
     if path.suffix != ".keras":
@@ -44,6 +64,7 @@ def write(filepath, overwrite, joint, arguments, spec, result):
         "arguments": keras.saving.serialize_keras_object(arguments),
         "spec": spec._asdict(),
         "result": result and json.loads(result.to_json()),
+        "run": run,
     }
     # Beside its place first: a reader never sees half a file.
     with export.written_beside(path) as half:
@@ -65,7 +86,7 @@ def read_result(filepath):
         )
     if path.suffix == ".json":
         return SearchResult.from_json(path.read_text(encoding="utf-8"))
-    result = read(path)[-1]
+    result = read(path).result
     if result is None:
         raise ValueError(
             "The run was saved before `fit` had ended, so there is no result "
@@ -81,8 +102,7 @@ def read(filepath):
         filepath: Path of the `.keras` file.
 
     Returns:
-        (`JointModel`, dict of `ARGUMENTS`, `DataSpec`, `SearchResult` or
-        `None`).
+        The `Saved`.
     """
     # Saved augmentation layers are found by their registered class.
     from keras_dha.augmentation import layer  # noqa: F401
@@ -101,4 +121,4 @@ def read(filepath):
     result = owner["result"]
     if result is not None:
         result = SearchResult.from_json(json.dumps(result))
-    return joint, arguments, DataSpec(**spec), result
+    return Saved(joint, arguments, DataSpec(**spec), result, owner["run"])

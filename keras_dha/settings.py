@@ -27,6 +27,7 @@ class Settings:
         outer_every: Integer, steps from one outer step to the next.
         seed: Integer.
         optimizer: `optimizers.Optimizer`.
+        asked: Dict of what else was asked for, as it was given.
         loss, metrics: As given to `compile`, or `None`.
     """
 
@@ -39,6 +40,7 @@ class Settings:
     outer_every: int
     seed: int
     optimizer: object
+    asked: dict
     loss: object = None
     metrics: list | None = None
 
@@ -88,6 +90,17 @@ def checked(
             "`outer_every` must be 'auto' or an integer of at least 1. "
             f"Received: outer_every={outer_every}"
         )
+    asked = {
+        "search_space": search_space,
+        "method": method,
+        "strategy": strategy,
+        "augmentation": augmentation,
+        "hyperparameters": hyperparameters,
+        "horizon": horizon,
+        "search_split": search_split,
+        "outer_every": outer_every,
+        "seed": seed,
+    }
     if seed is None:
         seed = np.random.default_rng().integers(2**31)
     else:
@@ -109,4 +122,5 @@ def checked(
         outer_every=parts.outer_every,
         seed=int(seed),
         optimizer=optimizers.read("sgd"),
+        asked=asked,
     )

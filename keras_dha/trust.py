@@ -101,7 +101,7 @@ class Guard:
         self.limit = limit
         self.undone = 0
         self.loss = None
-        self._reference = None
+        self._start = self._reference = None
         self.watch(joint)
 
     def watch(self, joint):
@@ -117,6 +117,40 @@ class Guard:
         self._looks = self._since_kept = 0
         self._at_first = self._lowest = math.inf
         self._saved = _saved(joint) if self._rates else None
+
+    def state(self):
+        """Returns what was seen so far, a dict of plain data.
+
+        All but the losses since the last look, and the state to go back to.
+        """
+        return {
+            "undone": self.undone,
+            "loss": self.loss,
+            "start": self._start,
+            "is_beginning": self._is_beginning,
+            "looks": self._looks,
+            "since_kept": self._since_kept,
+            "lowest": self._lowest if self._looks else None,
+            "at_first": self._at_first if self._looks else None,
+            "may_test": self.test is not None,
+        }
+
+    def resume(self, state):
+        """Goes on from a joint model that was saved in a good state.
+
+        Args:
+            state: Dict, as `state` returned it.
+        """
+        self.undone, self.loss = state["undone"], state["loss"]
+        self._start = state["start"]
+        if self._start is not None:
+            self._reference = max(self._start, _loss_of_guessing(self._joint))
+        self._is_beginning = state["is_beginning"]
+        self._looks, self._since_kept = state["looks"], state["since_kept"]
+        if self._looks:
+            self._lowest, self._at_first = state["lowest"], state["at_first"]
+        if not state["may_test"]:
+            self.test = None
 
     def check(self, loss):
         """Takes note of a step's loss; returns how many steps were undone.

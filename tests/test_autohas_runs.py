@@ -17,6 +17,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.assembly import assemble
 from keras_dha.hyperparameters.autohas import SampledHyperparameters
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.pace import StepPace
 from tests.test_pace import Clock
 from tests.test_pace import set_clock
 
@@ -197,7 +198,10 @@ def test_everything_that_can_have_a_range(tmp_path):
 def test_a_run_saved_in_its_search_goes_on_to_the_same_steps(tmp_path):
     model = fitted(hyperparameters=RANGES, epochs=2)
     path = tmp_path / "joint.keras"
-    joint = assemble(made(hyperparameters=RANGES).settings, model._spec, {})
+    joint, _ = assemble(
+        *(made(hyperparameters=RANGES).settings, model._spec),
+        *(tf.distribute.get_strategy(), StepPace(1, 1), 1, 1),
+    )
     joint.architecture.start()
     batch, search = (
         (tf.constant(X[k : k + 20]), tf.constant(Y[k : k + 20]))
@@ -221,7 +225,7 @@ def test_without_a_start_the_range_test_finds_one():
     assert 1e-3 < found["start"] < 3.0
     # Its upper bound is that of the basis.
     assert found["basis"][0] == pytest.approx(1e-5, rel=1e-3)
-    assert found["basis"][-1] == pytest.approx(8 * found["start"], rel=1e-2)
+    assert found["basis"][-1] == pytest.approx(32 * found["start"], rel=1e-2)
 
 
 def test_a_run_that_diverges_ends_well():

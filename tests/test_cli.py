@@ -103,7 +103,7 @@ def test_fit_hands_its_flags_on(quick, tmp_path, monkeypatch):
     code, _ = run(
         *("fit", "--dataset", "digits", "--epochs", "7", "--batch_size=32"),
         *("--limit=100", "--seed=5", "--architecture=none", "--verbose=2"),
-        *("--augmentation=none", "--image_size=6"),
+        *("--augmentation=none", "--image_size=6", "--directory=runs"),
     )
     assert code == 0
     made, fit = quick.calls
@@ -114,6 +114,7 @@ def test_fit_hands_its_flags_on(quick, tmp_path, monkeypatch):
         "augmentation": None,
         "hyperparameters": "auto",
         "seed": 5,
+        "directory": "runs",
     }
     assert fit == {
         "shape": (100, 6, 6, 1),
@@ -134,6 +135,7 @@ def test_flags_are_those_that_the_model_takes():
         augmentation="auto",
         hyperparameters=None,
         seed=1,
+        directory=None,
     )
 
 

@@ -23,6 +23,7 @@ def set_clock(monkeypatch, made):
     time = types.SimpleNamespace(monotonic=made)
     monkeypatch.setattr(pace, "time", time)
     monkeypatch.setattr("keras_dha.auto_model.time", time)
+    monkeypatch.setattr("keras_dha.assembly.time", time)
     return made
 
 

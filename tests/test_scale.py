@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dha import assembly
 from keras_dha import scale
 from keras_dha.architecture.derive import derive_first
 from keras_dha.auto_model import AutoModel
@@ -96,7 +97,7 @@ def test_when_the_width_is_chosen(monkeypatch, arguments, fit, fitted):
         raise Asked("assemble")
 
     monkeypatch.setattr(scale, "fitting", refuse)
-    monkeypatch.setattr("keras_dha.auto_model.assemble", build_instead)
+    monkeypatch.setattr(assembly, "_joint_model", build_instead)
     model = AutoModel(seed=0, **arguments)
     with pytest.raises(Asked, match="fitting" if fitted else "assemble"):
         model.fit(X, Y, batch_size=16, verbose=0, **fit)

@@ -10,13 +10,13 @@ left as they are.
 """
 
 import collections
-import json
 import weakref
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_dha.architecture.description import described
 from keras_dha.nested_layers import find_layers
 
 # For each graph that is traced as a whole, its functions by what they do.
@@ -186,26 +186,4 @@ def _described(layer):
         is_stock = type(part).__module__.startswith("keras.")
         if not is_stock or isinstance(part, keras.layers.Lambda):
             return None
-    config = keras.saving.serialize_keras_object(layer)
-    names = {}
-    _collect_names(config, names)
-    return json.dumps(_renamed(config, names), sort_keys=True, default=str)
-
-
-def _collect_names(config, names):
-    if isinstance(config, dict):
-        if isinstance(config.get("name"), str):
-            names.setdefault(config["name"], f"#{len(names)}")
-        for value in config.values():
-            _collect_names(value, names)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            _collect_names(value, names)
-
-
-def _renamed(config, names):
-    if isinstance(config, dict):
-        return {key: _renamed(value, names) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [_renamed(value, names) for value in config]
-    return names.get(config, config) if isinstance(config, str) else config
+    return described(layer)

@@ -1,0 +1,47 @@
+"""What a layer, a model or another Keras object is, as text without names.
+
+Keras numbers the names of layers as it makes them, and what they share, so
+the same model made twice in one process has others. Texts that are equal here
+belong to objects that do the same with the same values.
+"""
+
+import json
+
+import keras
+
+
+def described(value):
+    """Returns the text of whatever Keras can serialize, without names.
+
+    Args:
+        value: Layer, model, loss, schedule or the like, or plain data.
+    """
+    config = keras.saving.serialize_keras_object(value)
+    names = {}
+    _collect_names(config, names)
+    return json.dumps(_renamed(config, names), sort_keys=True, default=str)
+
+
+def _collect_names(config, names):
+    if isinstance(config, dict):
+        for key in ("name", "shared_object_id"):
+            if isinstance(config.get(key), (str, int)):
+                names.setdefault(config[key], f"#{len(names)}")
+        for value in config.values():
+            _collect_names(value, names)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            _collect_names(value, names)
+
+
+def _renamed(config, names):
+    if isinstance(config, dict):
+        return {
+            key: names[value]
+            if key == "shared_object_id"
+            else _renamed(value, names)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return [_renamed(value, names) for value in config]
+    return names.get(config, config) if isinstance(config, str) else config

@@ -1,0 +1,273 @@
+"""The directory of a run: what was asked for, and checkpoints to go on from.
+
+A run that is killed loses what came after its last checkpoint, and nothing
+else: asked for again, it goes on there, to the losses that it would have had.
+A directory is that of one `fit`, which must be asked for alike. It holds
+
+    configuration.json      what was asked for
+    checkpoint-0007.keras   the run after seven epochs; the last two are kept
+    result.json             what is found so far, in the end what was found
+    run.keras               in the end the trained model, for `AutoModel.load`
+
+Files appear whole or not at all, and loading them runs no code.
+"""
+
+import hashlib
+import json
+import pathlib
+import time
+import warnings
+
+import keras
+import numpy as np
+
+from keras_dha import export
+from keras_dha import saving
+from keras_dha._version import __version__
+from keras_dha.architecture.description import described
+
+CONFIGURATION, FINISHED = "configuration.json", "run.keras"
+RESULT = "result.json"
+_CHECKPOINTS = "checkpoint-*.keras"
+_KEPT = 2
+# Of the time at most this share is spent on checkpoints.
+_SHARE = 0.05
+# What is longer is compared by its hash.
+_SHOWN = 60
+# Of so many examples it is seen whether data are the same.
+_EXAMPLES = 1000
+
+
+class RunDirectory:
+    """The directory of one run.
+
+    Args:
+        path: Where it is; made when a run begins.
+        overwrite: Whether another run in it may be lost.
+    """
+
+    def __init__(self, path, overwrite=False):
+        self.path = pathlib.Path(path)
+        self.overwrite = overwrite
+        self._begins = None
+        self._next_time = 0.0
+
+    def check(self, settings, is_new):
+        """Refuses what cannot be a run's directory, before anything is done.
+
+        A seed that nobody gave becomes that of the run that is there.
+
+        Args:
+            settings: `settings.Settings`.
+            is_new: Whether nothing was trained before.
+        """
+        if not is_new:
+            raise ValueError(
+                "A directory is that of one `fit`. To train further, save the "
+                "model, load it, and `fit` that. "
+                f"Received: directory={str(self.path)!r}"
+            )
+        there = self._configuration()
+        if there is None:
+            self._refuse_other_files()
+        elif not self.overwrite and settings.asked["seed"] is None:
+            settings.seed = there["seed"]
+        # A place that cannot be written to is one after training, too.
+        self._write(".probe", "")
+        (self.path / ".probe").unlink()
+
+    def open(self, settings, spec, fit):
+        """Returns the run to go on with.
+
+        Args:
+            settings: `settings.Settings`.
+            spec: `data.DataSpec` of the training data.
+            fit: Dict of arguments of `fit`.
+
+        Returns:
+            `saving.Saved`; `None` if there is nothing to go on with yet.
+
+        Raises:
+            ValueError: The directory holds another run.
+        """
+        asked = _asked(settings, spec, fit)
+        self._begins = {
+            "keras_dha": __version__,
+            "seed": settings.seed,
+            "asked": asked,
+        }
+        there = self._configuration()
+        if there is None or self.overwrite:
+            return None
+        self._refuse_another(there["asked"], asked)
+        return self._newest()
+
+    def keep(self, epochs, write, result):
+        """Writes a checkpoint, unless the last one was a moment ago.
+
+        Args:
+            epochs: Integer, how many are done.
+            write: Function that writes the run to a path.
+            result: Function without arguments, the `SearchResult` so far.
+        """
+        begun = time.monotonic()
+        if begun < self._next_time:
+            return
+        try:
+            self._begin()
+            write(self.path / f"checkpoint-{epochs:04d}.keras")
+            self._write(RESULT, result().to_json())
+        except OSError as error:
+            # A full disk is no reason to lose the run.
+            warnings.warn(f"No checkpoint was written: {error}", stacklevel=2)
+            return
+        for old in self._checkpoints()[_KEPT:]:
+            old.unlink()
+        now = time.monotonic()
+        self._next_time = now + (now - begun) / _SHARE
+
+    def finish(self, write, result):
+        """Writes the trained model and what was found; drops checkpoints.
+
+        Args:
+            write: Function that writes the run to a path.
+            result: `SearchResult`.
+        """
+        self._begin()
+        write(self.path / FINISHED)
+        self._write(RESULT, result.to_json())
+        for old in self._checkpoints():
+            old.unlink()
+
+    def _configuration(self):
+        path = self.path / CONFIGURATION
+        if not path.is_file():
+            return None
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            known = isinstance(there["asked"], dict)
+            if known and isinstance(there["seed"], int):
+                return there
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeError):
+            pass
+        raise ValueError(
+            "The configuration of a run cannot be read; give another "
+            f"`directory`. Received: {str(path)!r}"
+        )
+
+    def _refuse_other_files(self):
+        if self.path.is_file() or (
+            self.path.is_dir() and any(self.path.iterdir())
+        ):
+            raise ValueError(
+                "`directory` must be empty, missing, or that of a run. "
+                f"Received: directory={str(self.path)!r}, where other files are"
+            )
+
+    def _refuse_another(self, there, asked):
+        names = sorted(
+            name
+            for name in there.keys() | asked.keys()
+            if there.get(name) != asked.get(name)
+        )
+        if names:
+            differs = "; ".join(
+                f"{name}: {there.get(name)} there, {asked.get(name)} now"
+                for name in names
+            )
+            raise ValueError(
+                "`directory` holds a run that was asked for otherwise. Give "
+                "another directory, or overwrite=True to lose that run. "
+                f"Received: directory={str(self.path)!r} ({differs})"
+            )
+
+    def _begin(self):
+        """Makes the directory that of this run.
+
+        Not before there is something to keep: a run that fails at once leaves
+        nothing behind, and loses no other.
+        """
+        if self._begins is None:
+            return
+        if self.overwrite:
+            for name in (FINISHED, RESULT):
+                (self.path / name).unlink(missing_ok=True)
+            for old in self._checkpoints():
+                old.unlink()
+        self._write(CONFIGURATION, json.dumps(self._begins, indent=2))
+        self._begins, self.overwrite = None, False
+
+    def _checkpoints(self):
+        """Returns their paths, the newest first."""
+        return sorted(self.path.glob(_CHECKPOINTS), reverse=True)
+
+    def _newest(self):
+        """Returns the newest run that can be read, or `None`."""
+        finished = [p for p in [self.path / FINISHED] if p.is_file()]
+        unread = {}
+        for path in [*finished, *self._checkpoints()]:
+            try:
+                saved = saving.read(path)
+            except Exception as error:
+                # Whatever is broken in it.
+                unread[path.name] = str(error)
+                continue
+            if unread:
+                warnings.warn(
+                    f"The run goes on from {path.name}: what came after it "
+                    f"cannot be read. Received: {unread}",
+                    stacklevel=2,
+                )
+            return saved
+        if unread:
+            raise ValueError(
+                "No checkpoint of the run can be read. Make known what it is "
+                "made of (`keras.saving.register_keras_serializable`), or "
+                "begin anew with overwrite=True. Received: "
+                f"directory={str(self.path)!r}, {unread}"
+            )
+        return None
+
+    def _write(self, name, text):
+        with export.written_beside(self.path / name) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+
+
+def _asked(settings, spec, fit):
+    """Returns what a `fit` is asked for: dict from a name to a text."""
+    given = dict(settings.asked)
+    if not isinstance(given["search_space"], (str, keras.Model)):
+        # By what it builds: functions have no other text.
+        given["search_space"] = settings.builder(spec)
+    given |= {
+        "base_schedule": settings.base_schedule,
+        "target": settings.target,
+        "loss": settings.loss,
+        "metrics": settings.metrics,
+        "optimizer": settings.optimizer.rule,
+    }
+    texts = {name: described(value) for name, value in given.items()}
+    texts["data"] = str(spec)
+    for name, value in fit.items():
+        is_data = name in ("x", "y", "search_data")
+        texts[name] = _of_data(value) if is_data else described(value)
+    return {name: _shortened(text) for name, text in texts.items()}
+
+
+def _shortened(text):
+    if len(text) <= _SHOWN:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[: _SHOWN - 24]}... ({digest[:16]})"
+
+
+def _of_data(value):
+    if isinstance(value, (tuple, list)):
+        return " ".join(_of_data(part) for part in value)
+    if value is None or hasattr(value, "element_spec"):
+        return str(value and value.element_spec)
+    array = np.asarray(value)
+    rows = np.linspace(0, len(array) - 1, min(len(array), _EXAMPLES))
+    some = np.ascontiguousarray(array[rows.astype(int)])
+    digest = hashlib.sha256(some.tobytes()).hexdigest()[:16]
+    return f"{array.dtype}{array.shape} {digest}"
