@@ -222,6 +222,8 @@ class Guard:
         _restore(self._joint, self._saved)
         self.loss = self.loss or self._reference
         self._looks = self._since_kept = 0
+        # What was undone says nothing of the state that was gone back to.
+        self._at_first = self._lowest = math.inf
         test, self.test = self.test, None
         if self._is_beginning and test and "learning_rate" in rates:
             test()

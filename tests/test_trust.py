@@ -111,6 +111,15 @@ def test_later_a_run_must_not_fall_behind_guessing(losses, is_behind):
         assert any(feed(guard, [1.4, *losses])) == is_behind
 
 
+def test_what_was_undone_is_no_measure_of_what_follows():
+    guard = trust.Guard(joint_model(), every=1)
+    with pytest.warns(UserWarning, match="diverged"):
+        assert any(feed(guard, [1.4, 0.9, 1.3]))
+    # Back at the start, which is worse than guessing.
+    assert not any(feed(guard, [1.4, 1.3, 1.2]))
+    assert guard.undone == 1
+
+
 def test_of_other_losses_only_what_is_not_finite():
     joint = joint_model(loss=keras.losses.MeanAbsoluteError())
     guard = trust.Guard(joint, every=5)
