@@ -10,16 +10,18 @@ import json
 import keras
 
 
-def described(value):
+def described(value, without=()):
     """Returns the text of whatever Keras can serialize, without names.
 
     Args:
         value: Layer, model, loss, schedule or the like, or plain data.
+        without: Keys of configurations that are left out.
     """
     config = keras.saving.serialize_keras_object(value)
     names = {}
     _collect_names(config, names)
-    return json.dumps(_renamed(config, names), sort_keys=True, default=str)
+    known = _renamed(config, names, frozenset(without))
+    return json.dumps(known, sort_keys=True, default=str)
 
 
 def _collect_names(config, names):
@@ -34,14 +36,15 @@ def _collect_names(config, names):
             _collect_names(value, names)
 
 
-def _renamed(config, names):
-    if isinstance(config, dict):
+def _renamed(value, names, without):
+    if isinstance(value, dict):
         return {
-            key: names[value]
+            key: names[item]
             if key == "shared_object_id"
-            else _renamed(value, names)
-            for key, value in config.items()
+            else _renamed(item, names, without)
+            for key, item in value.items()
+            if key not in without
         }
-    if isinstance(config, (list, tuple)):
-        return [_renamed(value, names) for value in config]
-    return names.get(config, config) if isinstance(config, str) else config
+    if isinstance(value, (list, tuple)):
+        return [_renamed(item, names, without) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value

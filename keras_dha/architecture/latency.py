@@ -24,6 +24,7 @@ from keras_dha.architecture.cost import positions
 from keras_dha.architecture.cost import summed
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.architecture.description import described
 from keras_dha.nested_layers import find_layers
 
 ENGINES = ("keras", "litert")
@@ -233,29 +234,9 @@ def _plain(layer):
 
 def _key(layer, inputs):
     """Returns a digest of what a layer does, whatever its name."""
-    config = keras.saving.serialize_keras_object(layer)
-    names = {}
-    content = [
-        _anonymous(config, names),
-        [[list(x.shape[1:]), str(x.dtype)] for x in inputs],
-    ]
-    text = json.dumps(content, sort_keys=True, default=str)
+    shapes = [[list(x.shape[1:]), str(x.dtype)] for x in inputs]
+    text = described(layer, _IRRELEVANT) + json.dumps(shapes)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _anonymous(value, names):
-    """Numbers names in the order in which they come."""
-    if isinstance(value, dict):
-        if isinstance(value.get("name"), str):
-            names.setdefault(value["name"], f"layer {len(names)}")
-        return {
-            k: _anonymous(v, names)
-            for k, v in value.items()
-            if k not in _IRRELEVANT
-        }
-    if isinstance(value, (list, tuple)):
-        return [_anonymous(v, names) for v in value]
-    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _concrete(layer, inputs):
