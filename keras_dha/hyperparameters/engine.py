@@ -242,9 +242,12 @@ class Engine(keras.layers.Layer):
             product: Product with the Hessian, where the horizon needs it.
         """
         del at, extent, schedule, product
+        horizon = self.horizon
+        if not self.by_gradient:
+            horizon = horizon._replace(averaging=hypergradient.FOR_POLICY)
         self.averaged.assign(
             hypergradient.average(
-                ops.convert_to_tensor(self.averaged), step.weights, self.horizon
+                ops.convert_to_tensor(self.averaged), step.weights, horizon
             )
         )
 

@@ -50,6 +50,9 @@ from keras_dha.inner_update import Inputs
 
 # What the update rules take; they have tangents.
 OPTIMIZER = ("learning_rate", "weight_decay", "momentum")
+# What weights are averaged by where nothing but a policy is learned from them:
+# it wants to know what images do now.
+FOR_POLICY = 0.98
 
 
 class Horizon(NamedTuple):
@@ -64,7 +67,7 @@ class Horizon(NamedTuple):
     """
 
     discount: float = 0.998
-    averaging: float = 0.98
+    averaging: float = 0.99
     restart: int = 0
     terms: int = 0
 

@@ -1,9 +1,10 @@
 """Range test: where the learning rate may start and how high it may go.
 
 A short run from the initial weights with a rate that grows exponentially, to
-be rolled back afterwards. Where the loss falls fastest is a sound start;
-where it is lowest is as high as a rate may be, and higher than most can stay
-at (Smith, "Cyclical learning rates for training neural networks", WACV 2017).
+be rolled back afterwards (Smith, "Cyclical learning rates for training neural
+networks", WACV 2017). An eighth of the rate at which the loss is lowest is a
+sound start. Above that rate an untrained network does not get on; one that has
+been trained for a while does at rates several times as high.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,7 @@ class RangeTest(NamedTuple):
 
     Attributes:
         start: An eighth of the learning rate at which the loss was lowest.
-        high: That rate, above which it must not go.
+        high: Four times that rate, above which it must not go.
     """
 
     start: float
@@ -61,7 +62,7 @@ def evaluate(tried, losses):
     if len(losses) < 3:
         return RangeTest(float(tried[0]), float(tried[-1]))
     lowest = tried[int(np.argmin(_smoothed(losses)))]
-    return RangeTest(float(lowest / 8.0), float(lowest))
+    return RangeTest(float(lowest / 8.0), float(4.0 * lowest))
 
 
 def _smoothed(losses, keep=0.9):

@@ -31,9 +31,9 @@ def test_a_candidate_pays_for_how_much_it_slows_a_step():
     extra = np.array([0.0, 1.0, 2.0])
     price = noted(decisions, lambda path: 3.0 + extra[path[0]])
     prices = price.prices()
-    # The mean step has one second more than 3; a fifth of the loss of 1.5.
+    # The mean step has one second more than 3; half of the loss of 1.5.
     slower = np.log((3.0 + extra) / 4.0)
-    np.testing.assert_allclose(prices[:3], 0.2 * 1.5 * slower, atol=0.01)
+    np.testing.assert_allclose(prices[:3], 0.5 * 1.5 * slower, atol=0.02)
     # What the other decision runs makes no difference.
     np.testing.assert_allclose(prices[3], prices[4], atol=0.01)
 
