@@ -10,8 +10,6 @@ from keras_dha.run_record import RunRecord
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import quick_auto_model
 
-JOINT = SimpleNamespace(policy=SimpleNamespace(statistics=dict))
-
 
 def recorded(steps, logs):
     """A record of one epoch for each list of (phase, is_first)."""
@@ -19,7 +17,7 @@ def recorded(steps, logs):
     for phases, log in zip(steps, logs, strict=True):
         for phase, is_first in phases:
             record.step(phase, time.monotonic() - 0.5, is_first)
-        record.end_epoch(JOINT, log)
+        record.end_epoch(log)
     return record
 
 

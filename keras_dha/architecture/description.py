@@ -17,11 +17,24 @@ def described(value, without=()):
         value: Layer, model, loss, schedule or the like, or plain data.
         without: Keys of configurations that are left out.
     """
-    config = keras.saving.serialize_keras_object(value)
+    config = _left(
+        keras.saving.serialize_keras_object(value), frozenset(without)
+    )
     names = {}
     _collect_names(config, names)
-    known = _renamed(config, names, frozenset(without))
-    return json.dumps(known, sort_keys=True, default=str)
+    return json.dumps(_renamed(config, names), sort_keys=True, default=str)
+
+
+def _left(value, without):
+    if isinstance(value, dict):
+        return {
+            key: _left(item, without)
+            for key, item in value.items()
+            if key not in without
+        }
+    if isinstance(value, (list, tuple)):
+        return [_left(item, without) for item in value]
+    return value
 
 
 def _collect_names(config, names):
@@ -29,22 +42,19 @@ def _collect_names(config, names):
         for key in ("name", "shared_object_id"):
             if isinstance(config.get(key), (str, int)):
                 names.setdefault(config[key], f"#{len(names)}")
-        for value in config.values():
-            _collect_names(value, names)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
+    if isinstance(config, (dict, list)):
+        for value in config.values() if isinstance(config, dict) else config:
             _collect_names(value, names)
 
 
-def _renamed(value, names, without):
+def _renamed(value, names):
     if isinstance(value, dict):
         return {
             key: names[item]
             if key == "shared_object_id"
-            else _renamed(item, names, without)
+            else _renamed(item, names)
             for key, item in value.items()
-            if key not in without
         }
-    if isinstance(value, (list, tuple)):
-        return [_renamed(item, names, without) for item in value]
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value

@@ -244,7 +244,8 @@ class Engine(keras.layers.Layer):
         del at, extent, schedule, product
         horizon = self.horizon
         if not self.by_gradient:
-            horizon = horizon._replace(averaging=hypergradient.FOR_POLICY)
+            keep = min(horizon.averaging, hypergradient.FOR_POLICY)
+            horizon = horizon._replace(averaging=keep)
         self.averaged.assign(
             hypergradient.average(
                 ops.convert_to_tensor(self.averaged), step.weights, horizon

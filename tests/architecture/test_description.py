@@ -1,0 +1,47 @@
+"""Texts of layers: equal for what does the same, whatever it is called."""
+
+import keras
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.description import described
+
+
+def network(units=3, shared=True):
+    decision = Decision(2)
+    x = inputs = keras.Input((4,))
+    for k in range(2):
+        x = Choice(
+            [layers.Dense(4, name=f"a{k}"), layers.Identity()],
+            decision=decision if shared or k == 0 else Decision(2),
+        )(x)
+    return keras.Model(inputs, layers.Dense(units)(x))
+
+
+def test_names_that_keras_counts_do_not_matter():
+    assert described(network()) == described(network())
+    assert described(layers.Dense(3)) == described(layers.Dense(3, name="b"))
+
+
+def test_what_is_other_is_described_otherwise():
+    texts = {
+        described(network()),
+        described(network(units=5)),
+        described(network(shared=False)),
+        described(layers.Dense(3)),
+        described(layers.Dense(3, "relu")),
+    }
+    assert len(texts) == 5
+
+
+def test_what_is_left_out_makes_no_difference():
+    plain, compiled = network(), network()
+    compiled.compile("sgd", keras.losses.Huber(name="loss"))
+    assert described(plain) != described(compiled)
+    left = ("compile_config",)
+    assert described(plain, left) == described(compiled, left)
+
+
+def test_plain_data_is_itself():
+    assert described({"b": [1, None], "a": "x"}) == '{"a": "x", "b": [1, null]}'
