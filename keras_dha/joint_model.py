@@ -99,6 +99,7 @@ class JointModel(keras.Model):
             self.weight_vector.size,
             self.weight_vector.dtype,
             network.output_shape[-1],
+            horizon.averaging,
         )
         vector = self.weight_vector
         self.hyperparameters.allocate(
@@ -107,7 +108,8 @@ class JointModel(keras.Model):
             [v.path for v in vector.variables],
             vector.dtype,
         )
-        self.hyperparameters.averaged.assign(vector.read())
+        for averaged in self._averages():
+            averaged.assign(vector.read())
         self.step = self._zeros("step", (), "int32")
         self.count = self._zeros("count", (), vector.dtype)
         self.slots = [
@@ -144,6 +146,11 @@ class JointModel(keras.Model):
             or self.learns_by_reward
             or self.architecture.is_bilevel
         )
+
+    @property
+    def shares_average(self):
+        """Whether policy and hyperparameters are judged at the same weights."""
+        return self.policy.averaging == self.hyperparameters.horizon.averaging
 
     @property
     def learns_through_average(self):
@@ -197,11 +204,18 @@ class JointModel(keras.Model):
         The averaged weights are the same network a little earlier, so they
         are scaled as well.
         """
-        averaged = self.hyperparameters.averaged
         for variable, scale in absorb(self.network):
-            values = keras.ops.convert_to_numpy(averaged).copy()
-            values[self.weight_vector.positions_of([variable])] *= scale
-            averaged.assign(values)
+            position = self.weight_vector.positions_of([variable])
+            for averaged in self._averages():
+                values = keras.ops.convert_to_numpy(averaged).copy()
+                values[position] *= scale
+                averaged.assign(values)
+
+    def _averages(self):
+        """Returns the averages of the weights that search losses are of."""
+        if not self.policy.is_learned:
+            return [self.hyperparameters.averaged]
+        return [self.hyperparameters.averaged, self.policy.averaged]
 
     def state_variables(self):
         """Returns the variables that a derived model takes over."""

@@ -18,8 +18,9 @@ batch and S a batch of the search split:
 What is learned by reward, an architecture or hyperparameters, moves before
 all of this, by a step that is not taken (`keras_dha.temporary_step`).
 
-One search gradient v serves every outer quantity; the policy takes an average
-of it over outer steps, vbar. Where the images x~ have a derivative by p, 7 may
+The policy takes v at an average wbar of its own, over fewer steps, where that
+of the hyperparameters is over more, and averages it over outer steps, vbar.
+Where the images x~ have a derivative by p, 7 may
 follow that of sum_i r_i instead (`keras_dha.augmentation.estimators`).
 
 The influences of a whole batch are one derivative of the backward pass of
@@ -85,11 +86,17 @@ def joint_step(model, batch, schedule, search_batch=None):
             _architecture_gradient(model, search_batch, outer, at, extent)
         )
     if search_batch is not None and model.learns_through_average:
-        direction = search_gradient(model, search_batch)
-        _update_hyperparameters(
-            *(model, direction, outer, at, extent, values, passed.share)
-        )
-        if model.policy.is_learned:
+        learned, policy = model.hyperparameters, model.policy
+        if learned.by_gradient:
+            direction = search_gradient(model, search_batch)
+            _update_hyperparameters(
+                *(model, direction, outer, at, extent, values, passed.share)
+            )
+        if policy.is_learned:
+            if not (learned.by_gradient and model.shares_average):
+                direction = search_gradient(
+                    model, search_batch, policy.averaged.value
+                )
             vector = model.rule.pullback(at, direction, extent)
             influence, path = outer.along(
                 model.policy.smoothed(vector),
@@ -140,6 +147,7 @@ def _update_weights(model, gradient, schedule, outer):
         model.hyperparameters.advance(
             at, extent, step, schedule, lambda u: _curvature(model, outer, u)
         )
+        model.policy.follow(step.weights)
     model.weight_vector.write(step.weights)
     for slot, value in zip(model.slots, step.slots, strict=True):
         slot.assign(value)
@@ -184,9 +192,16 @@ def _update_hyperparameters(model, direction, outer, at, extent, values, share):
     learned.update(direction, at, through_loss)
 
 
-def search_gradient(model, batch):
-    """Returns v, the search loss' gradient at the averaged weights."""
-    weights = model.hyperparameters.averaged.value
+def search_gradient(model, batch, weights=None):
+    """Returns v, the search loss' gradient at averaged weights, `(P,)`.
+
+    Args:
+        model: `JointModel`.
+        batch: Pair (images, labels) of the search split.
+        weights: By default those that hyperparameters are learned at.
+    """
+    if weights is None:
+        weights = model.hyperparameters.averaged.value
     gradients = _search_gradients(model, batch, weights, [])
     return sum_over_replicas(model.weight_vector.join(gradients))
 

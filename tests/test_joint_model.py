@@ -140,6 +140,10 @@ def influence_of_a_step(monkeypatch):
         joint.policy, "update", lambda c, r, *_: seen.update(influence=r)
     )
     monkeypatch.setattr(joint.policy, "smoothed", lambda direction: direction)
+    monkeypatch.setattr(joint.policy, "follow", lambda weights: None)
+    monkeypatch.setattr(
+        type(joint), "shares_average", property(lambda self: True)
+    )
     weights = joint.weight_vector.read()
     joint.train_step(batch(0), 1.0, batch(1))
     return joint, weights, seen["influence"]

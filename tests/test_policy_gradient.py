@@ -11,9 +11,12 @@ from keras import layers
 from keras_dha import inner_pass
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.augmentation.learned import SMOOTHING
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
+from keras_dha.joint_step import search_gradient
 from tests.references import central_difference
 
 OPERATIONS = ("Identity", "Invert", "Brightness")
@@ -214,7 +217,7 @@ def test_path_is_the_derivative_of_the_search_loss_after_the_step(
     assert all(not np.any(p) for p in seen["path"][1:])
 
 
-def fitting(estimator, normalised=True, **arguments):
+def fitting(estimator, hyperparameters=None, normalised=True, **arguments):
     """A joint model of a small network that learns a policy."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 3))
@@ -231,6 +234,7 @@ def fitting(estimator, normalised=True, **arguments):
         keras.Model(inputs, layers.Dense(3)(x)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         augmentation=layer,
+        hyperparameters=hyperparameters,
     )
 
 
@@ -347,3 +351,32 @@ def test_two_replicas_learn_the_policy_of_one_device(estimator):
     learned = policies[0].trainable_variables
     assert np.abs(before[0].numpy() - learned[0].numpy()).max() > 0.02
     np.testing.assert_allclose(two.policy.seen, one.policy.seen, atol=1e-2)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_policy_looks_from_an_average_of_its_own(learned):
+    """Rates are judged over a hundred steps, images over fifty."""
+    rate = Range(1e-3, 1.0, start=0.1) if learned else 0.1
+    joint = fitting(
+        "influence",
+        hyperparameters=LearnedHyperparameters({"learning_rate": rate}),
+    )
+    rng = np.random.default_rng(0)
+    batches = [
+        (
+            tf.constant(rng.uniform(0, 255, (8, 6, 6, 3)), tf.float32),
+            tf.constant(rng.integers(0, 3, 8)),
+        )
+        for _ in range(5)
+    ]
+    expected = joint.weight_vector.read().numpy()
+    for k, batch in enumerate(batches[:4]):
+        joint.train_step(batch, 1.0, batches[4] if k == 3 else None)
+        now = joint.weight_vector.read().numpy()
+        expected = 0.98 * expected + 0.02 * now
+    np.testing.assert_allclose(joint.policy.averaged, expected, atol=1e-6)
+    ours = joint.policy.direction / (1.0 - SMOOTHING)
+    at_ours = search_gradient(joint, batches[4], joint.policy.averaged.value)
+    np.testing.assert_allclose(ours, at_ours, rtol=1e-4, atol=1e-6)
+    theirs = search_gradient(joint, batches[4])
+    assert np.max(np.abs(theirs - at_ours)) > 1e-4

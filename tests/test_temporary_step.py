@@ -144,12 +144,12 @@ def test_a_policy_is_learned_beside_it():
     assert joint.learns_by_reward and joint.learns_through_average
     layer = joint.policy.augmentation
     before = layer.distribution.variables.sub_policy.numpy()
-    averaged = joint.hyperparameters.averaged.numpy()
+    averaged = joint.policy.averaged.numpy()
     joint.train_step(data(3, 12), 0.5, data(9, 6))
     after = layer.distribution.variables.sub_policy.numpy()
     assert np.all(np.abs(after - before) > 1e-3)
     kept = 0.98 * averaged + 0.02 * joint.weight_vector.read().numpy()
-    np.testing.assert_allclose(joint.hyperparameters.averaged, kept, atol=1e-6)
+    np.testing.assert_allclose(joint.policy.averaged, kept, atol=1e-6)
     assert float(joint.hyperparameters.count) == 1
 
 

@@ -2,7 +2,9 @@
 
 Each outer step gives a search gradient v_t of a small batch, whose noise is
 most of what one step says about an operation. The weights it is taken at, an
-average, hardly move between outer steps, so influences are taken along
+average over fifty steps (over the hundred that suit a learning rate it knows
+less of what images do now), hardly move between outer steps, so influences are
+taken along
 
     vbar_t = (1 - b) sum_k b^k v_{t-k} / (1 - b^t),      r_i = <vbar_t, g_i>
 
@@ -47,6 +49,8 @@ from keras_dha.augmentation.estimators.gumbel import Noise
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import adam
 
+# What the average of the weights keeps from one step to the next at the most.
+AVERAGING = 0.98
 # What averages keep from one outer step to the next: the b above.
 SMOOTHING = 0.9
 # How strongly logits are drawn to where they began in the long run, lambda
@@ -71,6 +75,7 @@ class LearnedPolicy(keras.layers.Layer):
         size: Number P of the network's weights.
         weights_dtype: Name of their dtype.
         num_classes: Number C of classes.
+        averaging: Float, what the average of the weights keeps in a step.
         **kwargs: Base layer arguments.
     """
 
@@ -81,10 +86,12 @@ class LearnedPolicy(keras.layers.Layer):
         size=0,
         weights_dtype="float32",
         num_classes=1,
+        averaging=AVERAGING,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.augmentation = augmentation
+        self.averaging = min(averaging, AVERAGING)
         self.rate = rate
         learned = self.is_learned
         start = [np.ravel(v.numpy()) for v in self._logits()]
@@ -96,6 +103,10 @@ class LearnedPolicy(keras.layers.Layer):
         self.count = self._variable("count", np.zeros([]))
         self.direction = self._variable(
             "direction", np.zeros([size if learned else 0]), weights_dtype
+        )
+        # Of the weights.
+        self.averaged = self._variable(
+            "averaged", np.zeros([size if learned else 0]), weights_dtype
         )
         # N_c and S_c.
         self.credit = self._variable(
@@ -137,7 +148,7 @@ class LearnedPolicy(keras.layers.Layer):
         """Returns the variables of the update rule."""
         return [
             *(self.start, self.first, self.second, self.count),
-            self.direction,
+            *(self.direction, self.averaged),
             *(self.credit, self.seen),
             *self._estimator_state.values(),
         ]
@@ -185,6 +196,13 @@ class LearnedPolicy(keras.layers.Layer):
             mix = layer.mix(inputs, choices, draws)
             augmented, share = mixing.mix_images(augmented, mix), mix.share
         return choices, augmented[..., 0] if is_plain else augmented, share
+
+    def follow(self, weights):
+        """Follows one inner step with the average of the weights, `(P,)`."""
+        if self.is_learned:
+            keep = self.averaging
+            moved = keep * self.averaged + (1.0 - keep) * weights
+            self.averaged.assign(moved)
 
     def smoothed(self, direction):
         """Returns vbar, the average of search gradients with this one in it.

@@ -242,13 +242,9 @@ class Engine(keras.layers.Layer):
             product: Product with the Hessian, where the horizon needs it.
         """
         del at, extent, schedule, product
-        horizon = self.horizon
-        if not self.by_gradient:
-            keep = min(horizon.averaging, hypergradient.FOR_POLICY)
-            horizon = horizon._replace(averaging=keep)
         self.averaged.assign(
             hypergradient.average(
-                ops.convert_to_tensor(self.averaged), step.weights, horizon
+                ops.convert_to_tensor(self.averaged), step.weights, self.horizon
             )
         )
 

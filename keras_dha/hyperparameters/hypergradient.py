@@ -50,9 +50,6 @@ from keras_dha.inner_update import Inputs
 
 # What the update rules take; they have tangents.
 OPTIMIZER = ("learning_rate", "weight_decay", "momentum")
-# What weights are averaged by at the most where nothing but a policy is learned
-# from them: it wants to know what images do now.
-FOR_POLICY = 0.98
 
 
 class Horizon(NamedTuple):
