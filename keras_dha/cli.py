@@ -193,6 +193,7 @@ def _dataset_flags(flags, use, needed=False):
 
 def _fit(values, out):
     from keras_dha import datasets
+    from keras_dha import export
 
     name = datasets.short_name(values.dataset)
     output = pathlib.Path(values.output or name)
@@ -203,7 +204,7 @@ def _fit(values, out):
     data = datasets.load(
         values.dataset, image_size=values.image_size, limit=values.limit
     )
-    _refuse_unwritable(output)
+    export.refuse_unwritable(output)
     verbose = values.verbose
     model.fit(
         data.x_train,
@@ -238,16 +239,6 @@ def _refuse_in_use(output, values):
             "The output folder is not empty; choose another with --output, "
             f"or pass --overwrite. Received: output={str(output)!r}"
         ) from None
-
-
-def _refuse_unwritable(output):
-    """Makes the folder and tries it, before training rather than after."""
-    from keras_dha import export
-
-    probe = output / ".probe"
-    with export.written_beside(probe) as path:
-        path.touch()
-    probe.unlink()
 
 
 def _auto_model(values):

@@ -88,6 +88,14 @@ def refuse_existing(path):
         )
 
 
+def refuse_unwritable(folder):
+    """Makes a folder and tries it, before work is done rather than after."""
+    probe = pathlib.Path(folder) / ".probe"
+    with written_beside(probe) as path:
+        path.touch()
+    probe.unlink()
+
+
 @contextlib.contextmanager
 def written_beside(path):
     """Gives a scratch path to write to; renames it when all went well.

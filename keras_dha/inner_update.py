@@ -245,6 +245,16 @@ class AdamState(NamedTuple):
     count: object
 
 
+def average(averaged, values, keep):
+    """Returns the exponential average with one more vector in it.
+
+    Args:
+        averaged, values: float tensors of shape `(P,)`.
+        keep: Float in [0, 1), what of the average is kept.
+    """
+    return keep * averaged + (1.0 - keep) * values
+
+
 def adam(
     values,
     gradient,

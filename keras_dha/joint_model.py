@@ -150,7 +150,9 @@ class JointModel(keras.Model):
     @property
     def shares_average(self):
         """Whether policy and hyperparameters are judged at the same weights."""
-        return self.policy.averaging == self.hyperparameters.horizon.averaging
+        learned = self.hyperparameters
+        same = self.policy.averaging == learned.horizon.averaging
+        return bool(learned.by_gradient) and same
 
     @property
     def learns_through_average(self):

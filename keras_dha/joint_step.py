@@ -20,8 +20,8 @@ all of this, by a step that is not taken (`keras_dha.temporary_step`).
 
 The policy takes v at an average wbar of its own, over fewer steps, where that
 of the hyperparameters is over more, and averages it over outer steps, vbar.
-Where the images x~ have a derivative by p, 7 may
-follow that of sum_i r_i instead (`keras_dha.augmentation.estimators`).
+Where the images x~ have a derivative by p, 7 may follow that of sum_i r_i
+instead (`keras_dha.augmentation.estimators`).
 
 The influences of a whole batch are one derivative of the backward pass of
 step 2: with unit factors m_i on the losses, g(m) = sum_i m_i grad L_i is
@@ -93,17 +93,15 @@ def joint_step(model, batch, schedule, search_batch=None):
                 *(model, direction, outer, at, extent, values, passed.share)
             )
         if policy.is_learned:
-            if not (learned.by_gradient and model.shares_average):
+            if not model.shares_average:
                 direction = search_gradient(
                     model, search_batch, policy.averaged.value
                 )
             vector = model.rule.pullback(at, direction, extent)
             influence, path = outer.along(
-                model.policy.smoothed(vector),
-                outer_tape.FACTORS,
-                outer_tape.PATH,
+                policy.smoothed(vector), outer_tape.FACTORS, outer_tape.PATH
             )
-            model.policy.update(
+            policy.update(
                 *(passed.choices, influence, labels, passed.losses, path),
                 inner_pass.fold(seed, inner_pass.CHOICES, 0),
                 sum_over_replicas,
@@ -143,11 +141,11 @@ def _update_weights(model, gradient, schedule, outer):
         model, gradient, schedule, model.count.assign_add(1.0)
     )
     step = model.rule.step(at, extent)
-    if model.learns_through_average:
+    if model.hyperparameters.by_gradient:
         model.hyperparameters.advance(
             at, extent, step, schedule, lambda u: _curvature(model, outer, u)
         )
-        model.policy.follow(step.weights)
+    model.policy.follow(step.weights)
     model.weight_vector.write(step.weights)
     for slot, value in zip(model.slots, step.slots, strict=True):
         slot.assign(value)
@@ -163,8 +161,6 @@ def _curvature(model, outer, vector):
 def _update_hyperparameters(model, direction, outer, at, extent, values, share):
     """Moves the hyperparameters along the search gradient `direction`."""
     learned = model.hyperparameters
-    if not learned.by_gradient:
-        return
     # What v is to g: through the update rule, or as the optimum moves.
     vector = model.rule.pullback(at, direction, extent)
     if learned.horizon.terms:

@@ -279,7 +279,7 @@ class Run:
             test = None
         self._watch(test)
 
-    def _watch(self, test=None):
+    def _watch(self, test):
         # From here on: it begins with a copy of the whole state.
         self._guard = trust.Guard(self.joint, test=test)
 

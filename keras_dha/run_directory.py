@@ -49,7 +49,8 @@ class RunDirectory:
     def __init__(self, path, overwrite=False):
         self.path = pathlib.Path(path)
         self.overwrite = overwrite
-        self._begins = None
+        # What the run there was asked for, and what this one is.
+        self._there = self._begins = None
         self._next_time = 0.0
 
     def check(self, settings, is_new):
@@ -67,17 +68,17 @@ class RunDirectory:
                 "model, load it, and `fit` that. "
                 f"Received: directory={str(self.path)!r}"
             )
-        there = self._configuration()
-        if there is None:
+        self._there = self._configuration()
+        if self._there is None:
             self._refuse_other_files()
-        elif not self.overwrite and settings.asked["seed"] is None:
-            settings.seed = there["seed"]
-        # A place that cannot be written to is one after training, too.
-        self._write(".probe", "")
-        (self.path / ".probe").unlink()
+        elif self.overwrite:
+            self._there = None
+        elif settings.asked["seed"] is None:
+            settings.seed = self._there["seed"]
+        export.refuse_unwritable(self.path)
 
     def open(self, settings, spec, fit):
-        """Returns the run to go on with.
+        """Returns the run to go on with; `check` comes first.
 
         Args:
             settings: `settings.Settings`.
@@ -96,10 +97,9 @@ class RunDirectory:
             "seed": settings.seed,
             "asked": asked,
         }
-        there = self._configuration()
-        if there is None or self.overwrite:
+        if self._there is None:
             return None
-        self._refuse_another(there["asked"], asked)
+        self._refuse_another(self._there["asked"], asked)
         return self._newest()
 
     def keep(self, epochs, write, result):
@@ -156,13 +156,13 @@ class RunDirectory:
         )
 
     def _refuse_other_files(self):
-        if self.path.is_file() or (
-            self.path.is_dir() and any(self.path.iterdir())
-        ):
+        try:
+            export.refuse_existing(self.path)
+        except FileExistsError:
             raise ValueError(
                 "`directory` must be empty, missing, or that of a run. "
                 f"Received: directory={str(self.path)!r}, where other files are"
-            )
+            ) from None
 
     def _refuse_another(self, there, asked):
         names = sorted(
@@ -265,7 +265,7 @@ def _of_data(value):
     if isinstance(value, (tuple, list)):
         return " ".join(_of_data(part) for part in value)
     if value is None or hasattr(value, "element_spec"):
-        return str(value and value.element_spec)
+        return str(getattr(value, "element_spec", None))
     array = np.asarray(value)
     rows = np.linspace(0, len(array) - 1, min(len(array), _EXAMPLES))
     some = np.ascontiguousarray(array[rows.astype(int)])

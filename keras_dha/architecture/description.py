@@ -17,24 +17,16 @@ def described(value, without=()):
         value: Layer, model, loss, schedule or the like, or plain data.
         without: Keys of configurations that are left out.
     """
-    config = _left(
-        keras.saving.serialize_keras_object(value), frozenset(without)
+    text = json.dumps(keras.saving.serialize_keras_object(value), default=str)
+    config = json.loads(
+        text,
+        object_hook=lambda found: {
+            key: item for key, item in found.items() if key not in without
+        },
     )
     names = {}
     _collect_names(config, names)
-    return json.dumps(_renamed(config, names), sort_keys=True, default=str)
-
-
-def _left(value, without):
-    if isinstance(value, dict):
-        return {
-            key: _left(item, without)
-            for key, item in value.items()
-            if key not in without
-        }
-    if isinstance(value, (list, tuple)):
-        return [_left(item, without) for item in value]
-    return value
+    return json.dumps(_renamed(config, names), sort_keys=True)
 
 
 def _collect_names(config, names):

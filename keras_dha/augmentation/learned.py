@@ -48,6 +48,7 @@ from keras_dha.augmentation.estimators import Evidence
 from keras_dha.augmentation.estimators.gumbel import Noise
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import adam
+from keras_dha.inner_update import average
 
 # What the average of the weights keeps from one step to the next at the most.
 AVERAGING = 0.98
@@ -200,9 +201,8 @@ class LearnedPolicy(keras.layers.Layer):
     def follow(self, weights):
         """Follows one inner step with the average of the weights, `(P,)`."""
         if self.is_learned:
-            keep = self.averaging
-            moved = keep * self.averaged + (1.0 - keep) * weights
-            self.averaged.assign(moved)
+            averaged = self.averaged.value
+            self.averaged.assign(average(averaged, weights, self.averaging))
 
     def smoothed(self, direction):
         """Returns vbar, the average of search gradients with this one in it.

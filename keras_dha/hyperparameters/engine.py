@@ -15,6 +15,7 @@ from keras import ops
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import quantities
 from keras_dha.hyperparameters.ranges import Range
+from keras_dha.inner_update import average
 
 DEFAULTS = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
 AUTO = {
@@ -242,10 +243,9 @@ class Engine(keras.layers.Layer):
             product: Product with the Hessian, where the horizon needs it.
         """
         del at, extent, schedule, product
+        averaged = ops.convert_to_tensor(self.averaged)
         self.averaged.assign(
-            hypergradient.average(
-                ops.convert_to_tensor(self.averaged), step.weights, self.horizon
-            )
+            average(averaged, step.weights, self.horizon.averaging)
         )
 
     def follow_reward(self, advantage):

@@ -47,6 +47,7 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_dha.inner_update import Inputs
+from keras_dha.inner_update import average
 
 # What the update rules take; they have tangents.
 OPTIMIZER = ("learning_rate", "weight_decay", "momentum")
@@ -108,11 +109,6 @@ class Tangents(NamedTuple):
     radial: object = 0.0
 
 
-def average(averaged, weights, horizon):
-    """Returns the averaged weights after one step, shape `(P,)`."""
-    return horizon.averaging * averaged + (1.0 - horizon.averaging) * weights
-
-
 def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
     """Returns the `Tangents` of one hyperparameter after an inner step.
 
@@ -149,7 +145,7 @@ def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
     return tangents._replace(
         weights=weights,
         slots=slots,
-        averaged=average(tangents.averaged, weights, horizon),
+        averaged=average(tangents.averaged, weights, horizon.averaging),
     )
 
 

@@ -265,6 +265,13 @@ def test_a_directory_of_other_files_is_left_alone(tmp_path):
     assert names(tmp_path) == ["photo.jpg"]
 
 
+def test_an_empty_path_is_the_folder_that_it_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(ValueError, match="empty, missing, or that of a"):
+        fit(quick(""))
+
+
 def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Cannot write here"):

@@ -1,0 +1,165 @@
+"""What a model is for once it was fitted: predictions, results and files."""
+
+import numpy as np
+
+from keras_dha import data
+from keras_dha import export as exporting
+from keras_dha import report
+from keras_dha.architecture.derive import derive
+from keras_dha.architecture.genotype import genotype
+from keras_dha.hyperparameters import dropout
+
+
+class Trained:
+    """The part of `keras_dha.AutoModel` that asks and hands out.
+
+    Attributes:
+        joint: The `JointModel`, `None` before the first `fit`.
+    """
+
+    def __init__(self):
+        self.joint = None
+        self._spec = None
+        self._result = None
+        # During `fit`, a function that returns what is found so far.
+        self._so_far = None
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose=0, return_dict=False
+    ):
+        """Returns loss and metrics on clean data.
+
+        Args:
+            x: Array, or `tf.data.Dataset` of (image, label).
+            y: Labels, as given to `fit`.
+            batch_size: Integer, default 256.
+            verbose: As in Keras.
+            return_dict: Whether to return a dict rather than a list.
+        """
+        self._check_fitted("evaluate")
+        x, y = data.evaluable(x, y, self._spec)
+        return self.joint.network.evaluate(
+            x,
+            y,
+            batch_size=None if y is None else batch_size or 256,
+            verbose=verbose,
+            return_dict=return_dict,
+        )
+
+    def predict(self, x, batch_size=None, verbose=0):
+        """Returns the class probabilities, float32 `(n, classes)`.
+
+        Args:
+            x: Array of examples, or `tf.data.Dataset` of examples or of
+                (image, label), batched or not.
+            batch_size: Integer, default 256.
+            verbose: As in Keras.
+        """
+        self._check_fitted("predict")
+        x = data.predictable(x, self._spec)
+        if isinstance(x, np.ndarray):
+            batch_size = batch_size or 256
+        return self.joint.network.predict(x, batch_size, verbose=verbose)
+
+    def _evaluate(self, x, y, prefix):
+        logs = self.joint.network.evaluate(
+            x,
+            y,
+            batch_size=None if y is None else 256,
+            verbose=0,
+            return_dict=True,
+        )
+        return {prefix + name: float(value) for name, value in logs.items()}
+
+    def summary(self):
+        """Prints the network; a `Choice` counts all of its candidates."""
+        self._check_fitted("summary")
+        self.joint.network.summary()
+
+    @property
+    def result(self):
+        """What the run found, a `keras_dha.SearchResult`.
+
+        To a callback, during `fit`, what is found up to the last epoch.
+        """
+        self._check_fitted("result")
+        if self._so_far is not None:
+            return self._so_far()
+        if self._result is None:
+            raise ValueError(
+                "`result` is there once `fit` has ended; this model was saved "
+                "in the middle of one. Call `fit` to go on. "
+                "Received: an unfinished run"
+            )
+        return self._result
+
+    def export_model(self):
+        """Returns the trained plain `keras.Model`."""
+        self._check_fitted("export_model")
+        learned = self.joint.hyperparameters
+        rate = None
+        if dropout.RATE in learned.quantities:
+            rate = float(learned.current(dropout.RATE))
+        return dropout.plain(derive(self.joint.network), rate)
+
+    def export(
+        self,
+        path,
+        format="tf_saved_model",
+        quantize=None,
+        representative_data=None,
+        overwrite=False,
+    ):
+        """Writes the trained model for deployment.
+
+        Args:
+            path: Where to write. For TF Serving `<name>/<version>`; for
+                LiteRT a file that ends in `.tflite`.
+            format: `"tf_saved_model"` or `"litert"`.
+            quantize: `None`, or for LiteRT `"float16"` or `"int8"`.
+            representative_data: Array of some training examples, which
+                `"int8"` needs to find the ranges of activations.
+            overwrite: Whether what is there may be replaced.
+        """
+        exporting.export_model(
+            self.export_model(),
+            path,
+            format=format,
+            quantize=quantize,
+            representative_data=representative_data,
+            overwrite=overwrite,
+        )
+
+    def report(self, filepath):
+        """Writes what the run found as one page of HTML, readable offline.
+
+        It needs the extra `report`. `keras_dha.SearchReport` is a callback
+        that writes the page after each epoch.
+
+        Args:
+            filepath: Path that ends in `.html`; what is there is replaced.
+        """
+        report.write(self.result, filepath)
+
+    def get_weights(self):
+        """Returns the network's weights, as `keras.Model` does."""
+        self._check_fitted("get_weights")
+        return self.joint.network.get_weights()
+
+    def set_weights(self, weights):
+        """Sets the network's weights, as `keras.Model` does."""
+        self._check_fitted("set_weights")
+        self.joint.network.set_weights(weights)
+
+    @property
+    def genotype(self):
+        """The architecture as it is now, see `SearchResult.genotype`."""
+        self._check_fitted("genotype")
+        return genotype(self.joint.network)
+
+    def _check_fitted(self, name):
+        if self.joint is None:
+            raise ValueError(
+                f"`{name}` needs a model that was fitted or loaded; call "
+                "`fit` first. Received: a model that was not fitted"
+            )
