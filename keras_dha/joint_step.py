@@ -31,6 +31,8 @@ by w a product with the Hessian, for horizons that need it
 (`keras_dha.outer_tape`).
 """
 
+import functools
+
 import tensorflow as tf
 
 from keras_dha import inner_pass
@@ -87,16 +89,15 @@ def joint_step(model, batch, schedule, search_batch=None):
         )
     if search_batch is not None and model.learns_through_average:
         learned, policy = model.hyperparameters, model.policy
+        gradient_at = _search_gradient_at(model, search_batch)
         if learned.by_gradient:
-            direction = search_gradient(model, search_batch)
+            direction = gradient_at(learned.averaged.value)
             _update_hyperparameters(
                 *(model, direction, outer, at, extent, values, passed.share)
             )
         if policy.is_learned:
             if not model.shares_average:
-                direction = search_gradient(
-                    model, search_batch, policy.averaged.value
-                )
+                direction = gradient_at(policy.averaged.value)
             vector = model.rule.pullback(at, direction, extent)
             influence, path = outer.along(
                 policy.smoothed(vector), outer_tape.FACTORS, outer_tape.PATH
@@ -200,6 +201,16 @@ def search_gradient(model, batch, weights=None):
         weights = model.hyperparameters.averaged.value
     gradients = _search_gradients(model, batch, weights, [])
     return sum_over_replicas(model.weight_vector.join(gradients))
+
+
+def _search_gradient_at(model, batch):
+    """Returns `search_gradient` as a function of the weights."""
+    function = functools.partial(search_gradient, model, batch)
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        # Replicas can exchange nothing inside of a function.
+        return function
+    # Of two averages it is asked; of a supernet it takes long to trace.
+    return tf.function(function, autograph=False)
 
 
 def _architecture_gradient(model, batch, outer, at, extent):

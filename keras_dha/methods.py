@@ -47,6 +47,7 @@ from typing import NamedTuple
 
 import keras
 
+from keras_dha import outer_steps
 from keras_dha.architecture import spaces
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
@@ -72,14 +73,15 @@ class Parts(NamedTuple):
         hyperparameters: Dict from name to number or `Range`; `"auto"` for
             what suits the optimizer; or an `AutoHAS` that holds these.
         horizon: `hypergradient.Horizon` by which they are learned.
-        outer_every: Integer, steps from one outer step to the next.
+        outer_every: Integer, steps from one outer step to the next; `"auto"`
+            for a number of them in a run (`keras_dha.outer_steps`).
     """
 
     strategy: object
     augmentation: object
     hyperparameters: object
     horizon: Horizon = DISCOUNTED
-    outer_every: int = 8
+    outer_every: int | str = outer_steps.CLOSEST
 
     @property
     def values(self):
@@ -103,7 +105,7 @@ DHA_POLICY = {
 
 
 METHODS = {
-    "auto": lambda: Parts(DSNAS(), "auto", "auto"),
+    "auto": lambda: Parts(DSNAS(), "auto", "auto", outer_every="auto"),
     "autohas": lambda: Parts(Reinforce(), None, AutoHAS(), outer_every=1),
     "darts": lambda: Parts(DARTS(), None, None),
     "dha": lambda: Parts(
@@ -175,7 +177,15 @@ def parts(
         row = row._replace(horizon=_checked_horizon(horizon))
     if outer_every != "auto":
         row = row._replace(outer_every=outer_every)
+    elif _needs_many_outer_steps(row) and row.outer_every == "auto":
+        row = row._replace(outer_every=outer_steps.CLOSEST)
     return row
+
+
+def _needs_many_outer_steps(row):
+    """Whether an architecture, or all values, move by these steps alone."""
+    judged = row.strategy is not None and row.strategy.follows_search_split
+    return judged or isinstance(row.hyperparameters, AutoHAS)
 
 
 def _checked_hyperparameters(of_method, given):

@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_dha import base_schedule
 from keras_dha import calibration
 from keras_dha import compiled
+from keras_dha import outer_steps
 from keras_dha import phases
 from keras_dha import progress
 from keras_dha import run_record
@@ -37,7 +38,7 @@ class Run:
         distribution: `tf.distribute.Strategy`.
         pace: `pace.StepPace` or `pace.ClockPace`, how long it goes on.
         steps_per_epoch: Integer.
-        outer_every: Integer, inner steps for each joint one.
+        outer_every: As `outer_steps.OuterSteps` takes it.
         verbose: 0, 1 or 2.
         schedule: Base schedule of the learning rate, see
             `keras_dha.base_schedule`.
@@ -67,7 +68,7 @@ class Run:
         self.distribution = distribution
         self.pace = pace
         self.steps_per_epoch = steps_per_epoch
-        self.outer_every = outer_every
+        self._outer_steps = outer_steps.OuterSteps(outer_every, pace.total)
         self.verbose = verbose
         self.genotype = None
         self.record = run_record.RunRecord(pace.total, time.monotonic())
@@ -131,6 +132,7 @@ class Run:
             "frozen": self._frozen,
             "genotype": self.genotype,
             "drawn": self._drawn,
+            "outer_steps": self._outer_steps.state(),
             "pace": self.pace.state(),
             "guard": self._guard.state(),
             "record": self.record.state(),
@@ -145,6 +147,7 @@ class Run:
         self.epochs_done, self._next_step = state["epochs"], state["step"]
         self._next_check, self._frozen = state["check"], state["frozen"]
         self.genotype, self._drawn = state["genotype"], state["drawn"]
+        self._outer_steps.resume(state["outer_steps"])
         self.pace.resume(state["pace"])
         self.record.resume(state["record"])
         self._watch(self._test_range)
@@ -177,7 +180,7 @@ class Run:
             self._find_rate(is_new)
             self.record.begin(self.joint.hyperparameters)
             done = int(self.joint.step.numpy())
-            self._drawn = [done, done // self.outer_every]
+            self._drawn = [done, done // self._outer_steps.every]
         self._open_streams()
         listeners = self._listeners(owner, callbacks)
         if not is_resumed:
@@ -336,7 +339,9 @@ class Run:
         schedule = tf.constant(factor, "float32")
         batch = next(self._stream)
         self._drawn[0] += 1
-        is_outer = self._search_stream and step % self.outer_every == 0
+        is_outer = self._search_stream and self._outer_steps.takes(
+            step, position
+        )
         if is_outer:
             function = self._joint_step
             loss = function(batch, schedule, next(self._search_stream))

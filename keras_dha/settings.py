@@ -24,7 +24,8 @@ class Settings:
         base_schedule: As `base_schedule.checked` returns it.
         target: `Target` or `None`.
         search_split: Float, share of the training data.
-        outer_every: Integer, steps from one outer step to the next.
+        outer_every: Steps from one outer step to the next, an integer or
+            `"auto"` (`keras_dha.outer_steps`).
         seed: Integer.
         optimizer: `optimizers.Optimizer`.
         asked: Dict of what else was asked for, as it was given.
@@ -37,7 +38,7 @@ class Settings:
     base_schedule: object
     target: Target | None
     search_split: float
-    outer_every: int
+    outer_every: int | str
     seed: int
     optimizer: object
     asked: dict
@@ -57,9 +58,7 @@ class Settings:
         policy = is_image and augmentation is not None
         policy = policy and getattr(augmentation, "trainable", True)
         strategy = self.parts.strategy
-        judged = strategy is not None and (
-            strategy.is_bilevel or strategy.is_rewarded
-        )
+        judged = strategy is not None and strategy.follows_search_split
         ranges = any(q.is_learned for q in quantities.listed(values))
         return policy or judged or ranges
 

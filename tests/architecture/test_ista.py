@@ -29,13 +29,16 @@ def sample(learned, seed=0):
     learned.sample(lambda k, n: rng.uniform(size=n).astype("float32"))
 
 
-@pytest.mark.parametrize("measurement", ["gaussian", "uniform"])
+@pytest.mark.parametrize("measurement", ["orthogonal", "uniform"])
 def test_the_measurement_matrix(measurement):
     decision, _ = searched(measurement=measurement)
     matrix = decision.code.measurement.numpy()
     assert matrix.shape == (7, 21)
-    if measurement == "gaussian":
-        np.testing.assert_allclose(np.linalg.norm(matrix, axis=0), 1.0, 1e-6)
+    if measurement == "orthogonal":
+        # Rows at right angles; 21 columns of mean square norm 1.
+        np.testing.assert_allclose(
+            matrix @ matrix.T, 3.0 * np.eye(7), atol=1e-5
+        )
         assert matrix.min() < -0.1
     else:
         assert 0 < matrix.min() and matrix.max() < 1

@@ -19,7 +19,7 @@ from keras_dha.architecture.selection import select
 from keras_dha.architecture.sparse_code import SparseCode
 from keras_dha.architecture.strategies.strategy import Strategy
 
-_MEASUREMENTS = ("gaussian", "uniform")
+_MEASUREMENTS = ("orthogonal", "uniform")
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -39,8 +39,10 @@ class ISTA(Strategy):
         learning_rate: Float, step size of Adam on the codes.
         size: Integer, length m of a code; at most as many as there are
             options.
-        measurement: `"gaussian"`, with columns of norm 1, or `"uniform"`
-            in (0, 1) as in the papers, where all columns look alike.
+        measurement: `"orthogonal"`, random rows at right angles, so that
+            what moves one option moves others as little as can be, or
+            `"uniform"` in (0, 1) as in the papers, where all columns look
+            alike.
         penalty: Float, the factor of the 1-norm.
         scale: Float, the weight of all options whose code, up to a tenth,
             is where the search starts.
@@ -71,7 +73,7 @@ class ISTA(Strategy):
         self,
         learning_rate=0.05,
         size=7,
-        measurement="gaussian",
+        measurement="orthogonal",
         penalty=1e-5,
         scale=0.5,
         exploration=1.0,
@@ -116,9 +118,10 @@ class ISTA(Strategy):
         size = min(self.size, decision.num_candidates)
         shape = (size, decision.num_candidates)
         generator = np.random.default_rng(seed)
-        if self.measurement == "gaussian":
-            matrix = generator.normal(size=shape)
-            matrix /= np.linalg.norm(matrix, axis=0)
+        if self.measurement == "orthogonal":
+            rows, _ = np.linalg.qr(generator.normal(size=shape).T)
+            # Columns then have norm 1 in the mean of squares.
+            matrix = rows.T * np.sqrt(shape[1] / size)
         else:
             matrix = generator.uniform(size=shape)
         code = SparseCode(

@@ -66,6 +66,11 @@ class Strategy:
         self.warmup = warmup
         self.until = until
 
+    @property
+    def follows_search_split(self):
+        """Whether decisions move on steps that see the search split alone."""
+        return self.is_bilevel or self.is_rewarded
+
     def bound(self, progress):
         """Returns a copy that reads the progress of a search.
 

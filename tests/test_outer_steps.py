@@ -1,0 +1,77 @@
+"""Which steps of a run are outer ones."""
+
+import pytest
+
+from keras_dha import methods
+from keras_dha import strategies
+from keras_dha.hyperparameters.autohas import AutoHAS
+from keras_dha.outer_steps import OuterSteps
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import joint_auto_model
+
+
+def taken(every, total, positions):
+    chosen = OuterSteps(every, total)
+    return [k for k, p in enumerate(positions) if chosen.takes(k, p)]
+
+
+def test_every_so_many_steps():
+    assert taken(3, 10, range(10)) == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    "total, apart", [(100, 8), (2400, 8), (3000, 10), (3001, 11), (30_000, 100)]
+)
+def test_three_hundred_in_a_run_and_none_too_close(total, apart):
+    assert taken("auto", total, range(total)) == list(range(0, total, apart))
+
+
+def test_spaced_by_the_clock_where_that_is_the_pace():
+    # Half of the run at 2 positions a step, the rest at 8.
+    positions = [*range(0, 5000, 2), *range(5000, 10_000, 8)]
+    found = [positions[k] for k in taken("auto", 10_000, positions)]
+    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    # A three-hundredth is 33.3; then no closer than 8 steps of 8.
+    assert set(gaps[: 5000 // 34]) == {34}
+    assert set(gaps[-5:]) == {64}
+
+
+def test_resumed_it_goes_on_alike():
+    whole, stopped = (OuterSteps("auto", 5000) for _ in range(2))
+    before = [stopped.takes(k, k) for k in range(45)]
+    resumed = OuterSteps("auto", 5000)
+    resumed.resume(stopped.state())
+    after = [resumed.takes(k, k) for k in range(45, 120)]
+    assert before + after == [whole.takes(k, k) for k in range(120)]
+
+
+@pytest.mark.parametrize(
+    "asked, every",
+    [
+        ({}, "auto"),
+        ({"strategy": strategies.GDAS()}, "auto"),
+        ({"strategy": None}, "auto"),
+        # These move on outer steps alone.
+        ({"strategy": strategies.DARTS()}, 8),
+        ({"strategy": strategies.Reinforce()}, 8),
+        ({"hyperparameters": AutoHAS()}, 8),
+        ({"outer_every": 5}, 5),
+    ],
+)
+def test_what_needs_many_has_many(asked, every):
+    given = {
+        "strategy": "auto",
+        "augmentation": "auto",
+        "hyperparameters": "auto",
+        **asked,
+    }
+    assert methods.parts("auto", **given).outer_every == every
+
+
+def test_a_run_takes_them_so():
+    model = joint_auto_model(strategy=None, outer_every="auto")
+    fit(model, epochs=4)
+    steps = int(model.joint.step.numpy())
+    assert steps > 17
+    updates = int(model.joint.hyperparameters.count.numpy())
+    assert updates == len(range(0, steps, 8))
