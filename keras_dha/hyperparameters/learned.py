@@ -22,7 +22,7 @@ _MEMORY = 0.9
 # gradient at averaged weights sees.
 _MOST_SHRINKING = 0.01
 # Size of Adam's steps, beside a cosine of 1.
-_ADAM = 0.1
+_ADAM = 0.3
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -37,8 +37,8 @@ class LearnedHyperparameters(Engine):
         update: `"cosine"`: `step_size` times the mean cosine between
             hypergradient and search gradient, so that large errors are
             corrected fast and small ones slowly; for what has no cosine or,
-            as weight decay, a small one in any case, Adam at a tenth of it,
-            drawn to the middle of the range.
+            as weight decay, a small one in any case, Adam at three tenths of
+            it, drawn to the middle of the range.
             `"adam"`: Adam on the hypergradients, so that each update goes
             about `step_size`.
         **kwargs: Base layer arguments.

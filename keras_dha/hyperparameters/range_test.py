@@ -2,21 +2,27 @@
 
 A short run from the initial weights with a rate that grows exponentially, to
 be rolled back afterwards (Smith, "Cyclical learning rates for training neural
-networks", WACV 2017). An eighth of the rate at which the loss is lowest is a
-sound start. Above that rate an untrained network does not get on; one that has
-been trained for a while does at rates several times as high.
+networks", WACV 2017). The loss falls, and is then about level over rates that
+differ tenfold, where noise says which is the lowest; so what counts is the rate
+at which it is nearly as low. An eighth of that is a sound start. At higher rates
+an untrained network does not get on; one that has been trained for a while does
+at rates several times as high.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+# Of all that the loss falls, the share that makes it nearly as low as it gets.
+_NEARLY = 0.9
+
 
 class RangeTest(NamedTuple):
     """What a range test found.
 
     Attributes:
-        start: An eighth of the learning rate at which the loss was lowest.
+        start: An eighth of the learning rate at which the loss was nearly as
+            low as it got.
         high: Four times that rate, above which it must not go.
     """
 
@@ -61,8 +67,10 @@ def evaluate(tried, losses):
         )
     if len(losses) < 3:
         return RangeTest(float(tried[0]), float(tried[-1]))
-    lowest = tried[int(np.argmin(_smoothed(losses)))]
-    return RangeTest(float(lowest / 8.0), float(4.0 * lowest))
+    smooth = _smoothed(losses)
+    enough = smooth[0] - _NEARLY * (smooth[0] - smooth.min())
+    rate = tried[int(np.argmax(smooth <= enough))]
+    return RangeTest(float(rate / 8.0), float(4.0 * rate))
 
 
 def _smoothed(losses, keep=0.9):

@@ -9,9 +9,9 @@ LOW, HIGH, STEPS = 1e-3, 3.0, 60
 
 
 def parabola(lowest, noise=0.0):
-    """A loss that is lowest at the rate `lowest`, quadratic in its log."""
+    """A loss that is lowest at `lowest`, quadratic in its log around it."""
     tried = range_test.rates(LOW, HIGH, STEPS)
-    losses = 1.0 + np.log(tried / lowest) ** 2
+    losses = 1.0 + np.minimum(np.log(tried / lowest) ** 2, 4.0)
     return tried, losses + noise * np.random.default_rng(0).normal(size=STEPS)
 
 
@@ -39,6 +39,20 @@ def test_start_is_below_the_minimum_and_the_bound_above(lowest):
     assert lowest / 20 < found.start < lowest < found.high
     # The minimum that smoothing shows is ten steps late at the most.
     assert found.high < 4.0 * lowest * (HIGH / LOW) ** (10 / (STEPS - 1))
+
+
+def test_noise_on_a_level_loss_does_not_say_where():
+    """Down to 2 until 0.25, level from there on: the lowest is anywhere."""
+    tried = range_test.rates(LOW, HIGH, STEPS)
+    falling = np.interp(np.log(tried), np.log([0.01, 0.25]), [2.4, 2.0])
+    found, lowest = [], []
+    for seed in range(50):
+        noise = np.random.default_rng(seed).normal(0.0, 0.03, STEPS)
+        found.append(8.0 * range_test.evaluate(tried, falling + noise).start)
+        lowest.append(tried[np.argmin(falling + noise)])
+    assert max(lowest) / min(lowest) > 10.0
+    # From there on, late as smoothing is, but about the same for all.
+    assert 0.25 < min(found) and max(found) < 2.0
 
 
 def test_a_loss_that_falls_to_the_end_allows_more_than_any_other():
