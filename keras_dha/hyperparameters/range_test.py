@@ -4,9 +4,9 @@ A short run from the initial weights with a rate that grows exponentially, to
 be rolled back afterwards (Smith, "Cyclical learning rates for training neural
 networks", WACV 2017). The loss falls, and is then about level over a wide range
 of rates, where noise says which is the lowest; so what counts is the rate at
-which it is nearly as low. An eighth of that is a sound start. At higher rates an
-untrained network does not get on; one that has been trained for a while does at
-rates several times as high.
+which it is nearly as low. An eighth of that is a sound start. At higher rates
+an untrained network does not get on; one that has been trained for a while does
+at rates several times as high.
 """
 
 from typing import NamedTuple

@@ -40,7 +40,7 @@ def test_decay_does_not_make_up_for_a_rate_that_falls():
         layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=rate))
     # The range's middle draws it down a little.
     assert value(layer, "weight_decay") == pytest.approx(
-        0.01 * (1 - 0.9) / 0.2, rel=0.02
+        0.01 * (1 - 0.9) / 0.2, rel=0.06
     )
     layer.position.assign([0.0])
     layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.01))
