@@ -39,10 +39,10 @@ class ISTA(Strategy):
         learning_rate: Float, step size of Adam on the codes.
         size: Integer, length m of a code; at most as many as there are
             options.
-        measurement: `"orthogonal"`, random rows at right angles, so that
-            what moves one option moves others as little as can be, or
-            `"uniform"` in (0, 1) as in the papers, where all columns look
-            alike.
+        measurement: `"orthogonal"`, random rows at right angles and columns
+            of norm 1, so that what moves one option moves others as little
+            as can be, and none has an advantage; or `"uniform"` in (0, 1) as
+            in the papers, where all columns look alike.
         penalty: Float, the factor of the 1-norm.
         scale: Float, the weight of all options whose code, up to a tenth,
             is where the search starts.
@@ -119,9 +119,7 @@ class ISTA(Strategy):
         shape = (size, decision.num_candidates)
         generator = np.random.default_rng(seed)
         if self.measurement == "orthogonal":
-            rows, _ = np.linalg.qr(generator.normal(size=shape).T)
-            # Columns then have norm 1 in the mean of squares.
-            matrix = rows.T * np.sqrt(shape[1] / size)
+            matrix = _tight_frame(generator.normal(size=shape))
         else:
             matrix = generator.uniform(size=shape)
         code = SparseCode(
@@ -203,3 +201,18 @@ class ISTA(Strategy):
             "exploration": self.exploration,
             "tolerance": self.tolerance,
         }
+
+
+def _tight_frame(matrix, rounds=200):
+    """Returns a matrix with orthogonal rows and columns of norm 1.
+
+    By turns the nearest one with either property, which tends to both
+    (Tropp et al., "Designing structured tight frames via an alternating
+    projection method", IEEE Transactions on Information Theory, 2005).
+    """
+    rows, _ = np.linalg.qr(matrix.T)
+    for _ in range(rounds):
+        matrix = rows.T / np.linalg.norm(rows.T, axis=0)
+        left, _, right = np.linalg.svd(matrix, full_matrices=False)
+        rows = (left @ right).T
+    return matrix
