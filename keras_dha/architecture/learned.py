@@ -75,7 +75,7 @@ class LearnedArchitecture(keras.layers.Layer):
     @property
     def is_one_level(self):
         """Whether decisions follow the training loss."""
-        return self.is_searched and not (self.is_bilevel or self.is_rewarded)
+        return self.is_searched and not self.strategy.follows_search_split
 
     @property
     def is_second_order(self):
