@@ -27,6 +27,7 @@ _NAMES = {
     "Decision": "architecture.decision",
     "DifferentiableAugmentation": "augmentation.layer",
     "Dropout": "hyperparameters.dropout",
+    "FusedBatchNormalization": "fused_normalization",
     "LatencyTable": "architecture.latency",
     "NodeChoice": "architecture.node_choice",
     "Policy": "augmentation.policy",

@@ -5,6 +5,7 @@ import numpy as np
 from keras_dha import data
 from keras_dha import export as exporting
 from keras_dha import report
+from keras_dha import stock
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
 from keras_dha.hyperparameters import dropout
@@ -94,13 +95,13 @@ class Trained:
         return self._result
 
     def export_model(self):
-        """Returns the trained plain `keras.Model`."""
+        """Returns the trained plain `keras.Model`, of Keras' own layers."""
         self._check_fitted("export_model")
         learned = self.joint.hyperparameters
         rate = None
         if dropout.RATE in learned.quantities:
             rate = float(learned.current(dropout.RATE))
-        return dropout.plain(derive(self.joint.network), rate)
+        return stock.stock(derive(self.joint.network), rate)
 
     def export(
         self,

@@ -13,7 +13,6 @@ import keras
 from keras import ops
 
 from keras_dha.hyperparameters import own
-from keras_dha.nested_layers import find_layers
 
 RATE = "dropout_rate"
 _TEMPERATURE = 0.1
@@ -71,42 +70,3 @@ class Dropout(keras.layers.Dropout):
         logit = ops.log(1.0 - rate) - ops.log(rate)
         noise = ops.log(drawn) - ops.log(1.0 - drawn)
         return ops.sigmoid((logit + noise) / _TEMPERATURE)
-
-
-def plain(model, rate):
-    """Returns `model` with a stock layer in the place of every `Dropout`.
-
-    Args:
-        model: A functional or Sequential `keras.Model`; all other layers are
-            shared with it.
-        rate: Float, the rate found, or `None` for that of each layer.
-    """
-    if not find_layers(model, Dropout):
-        return model
-    replaced = {}
-
-    def replace(layer):
-        if id(layer) not in replaced:
-            replaced[id(layer)] = _stock(layer, rate)
-        return replaced[id(layer)]
-
-    if isinstance(model, keras.Sequential):
-        return keras.Sequential(
-            [
-                keras.Input(batch_shape=model.input_shape),
-                *map(replace, model.layers),
-            ],
-            name=model.name,
-        )
-    return keras.models.clone_model(model, clone_function=replace)
-
-
-def _stock(layer, rate):
-    if isinstance(layer, keras.Model):
-        return plain(layer, rate)
-    if not isinstance(layer, Dropout):
-        return layer
-    config = layer.get_config()
-    if rate is not None:
-        config["rate"] = rate
-    return keras.layers.Dropout.from_config(config)

@@ -1,15 +1,12 @@
 """`keras_dha.Dropout`: a relaxed mask while its rate is learned."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
 import keras_dha
-from keras_dha.hyperparameters import dropout
 from keras_dha.hyperparameters import own
-from tests.test_joint_model import small_network
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -35,18 +32,3 @@ def test_dropout_is_keras_own_where_no_rate_is_learned():
         np.testing.assert_array_equal(ours(x, training=False), x)
     with pytest.raises(ValueError, match="`rate` must be in"):
         keras_dha.Dropout(0.0)
-
-
-def test_plain_dropout_takes_its_place():
-    inputs = keras.Input((6, 6, 2))
-    inner = keras.Sequential([layers.ReLU(), keras_dha.Dropout(0.2)])
-    x = keras_dha.Dropout(0.3, name="outer")(inner(inputs))
-    model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(x))
-    plain = dropout.plain(model, 0.44)
-    found = list(plain._flatten_layers(include_self=False))
-    rates = [lay.rate for lay in found if isinstance(lay, layers.Dropout)]
-    assert rates == [0.44, 0.44]
-    assert not any(isinstance(lay, keras_dha.Dropout) for lay in found)
-    assert plain.get_layer("conv") is model.get_layer("conv")
-    untouched = small_network()
-    assert dropout.plain(untouched, 0.4) is untouched

@@ -8,6 +8,8 @@ convolution with normalisation are the same everywhere, so they stand here.
 import keras
 from keras import layers
 
+from keras_dha.fused_normalization import FusedBatchNormalization
+
 # Ten steps of memory: a run of a few epochs must not end with statistics
 # from its beginning.
 _STATISTICS_MOMENTUM = 0.9
@@ -81,7 +83,7 @@ def depthwise(kernel, stride, name):
 
 def normalisation(name, affine=True):
     """Returns the batch normalisation that all spaces use."""
-    return layers.BatchNormalization(
+    return FusedBatchNormalization(
         momentum=_STATISTICS_MOMENTUM,
         center=affine,
         scale=affine,

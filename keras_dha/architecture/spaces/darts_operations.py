@@ -1,4 +1,4 @@
-"""The operations of the DARTS cell space, of stock Keras layers.
+"""The operations of the DARTS cell space, of Keras layers.
 
 sep_conv   twice: ReLU, depthwise k x k (the first strided), 1x1, BN
 dil_conv   ReLU, depthwise k x k of dilation 2, 1x1, BN
@@ -9,6 +9,8 @@ of the image shifted by a pixel, side by side, BN
 
 import keras
 from keras import layers
+
+from keras_dha.fused_normalization import FusedBatchNormalization
 
 PRIMITIVES = (
     "max_pool_3x3",
@@ -186,4 +188,4 @@ def _convolution(channels, size, stride=1, name=None):
 
 
 def _normalisation(**kwargs):
-    return layers.BatchNormalization(momentum=_STATISTICS_MOMENTUM, **kwargs)
+    return FusedBatchNormalization(momentum=_STATISTICS_MOMENTUM, **kwargs)

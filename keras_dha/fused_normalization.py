@@ -1,0 +1,64 @@
+"""Batch normalisation in one kernel: the same numbers in less time.
+
+Keras writes batch normalisation out as mean, variance, scale and shift, each a
+pass over the images, and as many again for every derivative. TensorFlow has
+one kernel for all of it. On a processor a small residual network takes a
+quarter to a third less time for a step with it, and the graphs of a supernet
+are smaller (`benchmarks.normalization`).
+"""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` that trains by one fused kernel.
+
+    Weights, results and derivatives are those of the base class, whose
+    arguments it takes. The kernel is for float32 and half precision, images
+    of shape `(n, h, w, c)`, and statistics of one replica; what is not that,
+    and all inference, is done as Keras does it.
+
+    Unlike that of Keras, the second derivative is right: TensorFlow's moments
+    stop a part of it.
+
+    Example:
+
+    >>> x = keras_dha.FusedBatchNormalization()(x)
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and self._fits(inputs, mask)):
+            return super().call(inputs, training=training, mask=mask)
+        channels = self.moving_mean.shape
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            ops.ones(channels) if self.gamma is None else _single(self.gamma),
+            ops.zeros(channels) if self.beta is None else _single(self.beta),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        self._follow(self.moving_mean, mean)
+        # The kernel's estimate is for the population; Keras keeps the batch's.
+        count = ops.cast(ops.size(inputs) // channels[0], "float32")
+        self._follow(self.moving_variance, variance * (count - 1.0) / count)
+        return y
+
+    def _fits(self, inputs, mask):
+        return (
+            mask is None
+            and not self.synchronized
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.compute_dtype in ("float32", "float16", "bfloat16")
+        )
+
+    def _follow(self, moving, value):
+        value = ops.cast(value, moving.dtype)
+        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+
+
+def _single(variable):
+    return ops.cast(variable, "float32")
