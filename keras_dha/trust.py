@@ -64,6 +64,7 @@ def test_range(joint, step, batches):
     _restore(joint, saved)
     joint.network.reset_metrics()
     learned.set_value("learning_rate", found.start, high=found.high)
+    learned.expect_rate(found.high)
     return found
 
 

@@ -218,6 +218,13 @@ class Engine(keras.layers.Layer):
             self.high.assign(changed)
         self._place(index, to_scale(scale, scale.clip(value)))
 
+    def expect_rate(self, rate):
+        """Prepares for the highest rate that is to come; here by nothing.
+
+        Args:
+            rate: Float.
+        """
+
     def bounds(self, key):
         """Returns the pair of bounds of a learned quantity as they are now."""
         index, scale = self.learned.index(key), self.quantities[key].value

@@ -13,6 +13,7 @@ from keras_dha.hyperparameters import quantities
 from keras_dha.hyperparameters import scale_invariance
 from keras_dha.hyperparameters.engine import Engine
 from keras_dha.inner_update import AdamState
+from keras_dha.inner_update import Inputs
 from keras_dha.inner_update import adam
 
 # Memory of the averages by which noisy hypergradients are judged.
@@ -21,8 +22,8 @@ _MEMORY = 0.9
 # remembers fewer than a hundred steps learns nothing that lasts, which no
 # gradient at averaged weights sees.
 _MOST_SHRINKING = 0.01
-# Size of Adam's steps, beside a cosine of 1.
-_ADAM = 0.3
+# Size of Adam's steps in parts of the range, times the step size.
+_ADAM = 0.1
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -37,8 +38,8 @@ class LearnedHyperparameters(Engine):
         update: `"cosine"`: `step_size` times the mean cosine between
             hypergradient and search gradient, so that large errors are
             corrected fast and small ones slowly; for what has no cosine or,
-            as weight decay, a small one in any case, Adam at three tenths of
-            it, drawn to the middle of the range.
+            as weight decay, a small one in any case, Adam's direction, a
+            tenth of the range being its step, drawn to the range's middle.
             `"adam"`: Adam on the hypergradients, so that each update goes
             about `step_size`.
         **kwargs: Base layer arguments.
@@ -170,9 +171,8 @@ class LearnedHyperparameters(Engine):
             for key in self.learned
         ]
         change, state = self._change(ops.stack(gradient))
-        position = ops.convert_to_tensor(self.position) - self.step_size * (
-            self._span.astype(self.vector_dtype) * change
-        )
+        position = ops.convert_to_tensor(self.position)
+        position = position - self.step_size * change
         position = ops.minimum(position, self._most(at))
         position = ops.clip(position, self.low, self.high)
         self.position.assign(position)
@@ -210,18 +210,20 @@ class LearnedHyperparameters(Engine):
         }
 
     def _change(self, gradient):
-        """Returns by how many step sizes to go down, and the new state."""
+        """Returns how far down to go with a step size of 1, and the state."""
         state = AdamState(self.first.value, self.second.value, self.count.value)
         moved, following = adam(ops.zeros_like(gradient), gradient, state, 1.0)
+        span = self._span.astype(self.vector_dtype)
         if self.update_kind == "adam":
-            return -moved, following
+            return -span * moved, following
         # A cosine's size says how far off a rate is; that of decay is small
         # however far off it is.
         mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
         names = [self.quantities[key].name for key in self.learned]
         by_cosine = np.isin(names, ("learning_rate", "momentum"))
-        by_adam = _ADAM * (self._from_middle() - moved)
-        return ops.where(by_cosine, mean, by_adam), following
+        extent = ops.convert_to_tensor(self.high) - self.low
+        by_adam = _ADAM * extent * (self._from_middle() - moved)
+        return ops.where(by_cosine, span * mean, by_adam), following
 
     def _from_middle(self):
         """Returns where values are in their ranges, from -1 to 1, `(n,)`.
@@ -233,6 +235,23 @@ class LearnedHyperparameters(Engine):
         low, high = (ops.convert_to_tensor(v) for v in (self.low, self.high))
         position = ops.convert_to_tensor(self.position)
         return (2.0 * position - low - high) / (high - low)
+
+    def expect_rate(self, rate):
+        """Lowers decay to what it may be once the rate has come up so far.
+
+        In steps that are still short, decay that is too strong shortens
+        weights until those that come are too long for them.
+
+        Args:
+            rate: Float, the highest learning rate that is to come.
+        """
+        at = Inputs(
+            *(None, None, None, ops.cast(rate, self.vector_dtype)),
+            *(None, self.value("momentum")),
+        )
+        self.fastest.assign(0.0)
+        position = ops.minimum(self.position, self._most(at))
+        self.position.assign(ops.clip(position, self.low, self.high))
 
     def _most(self, at):
         """Returns where weight decay would shorten weights too fast, `(n,)`."""

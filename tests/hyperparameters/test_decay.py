@@ -41,9 +41,9 @@ def test_decay_does_not_make_up_for_a_rate_that_falls():
         layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=rate))
     # From there the range's middle has drawn it down once.
     most = 0.01 * (1 - 0.9) / 0.2
-    off = np.log(most**2 / (low * high)) / np.log(high / low)
+    off = np.log(most**2 / (low * high))
     assert value(layer, "weight_decay") == pytest.approx(
-        most * np.exp(-0.5 * 0.3 * off), rel=1e-5
+        most * np.exp(-0.5 * 0.1 * off), rel=1e-5
     )
     layer.position.assign([0.0])
     layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.01))
@@ -75,3 +75,28 @@ def test_a_change_of_length_has_no_part_in_the_cosine():
     # A tenth of a cosine of 1 is in the mean after one update.
     assert found[0] == pytest.approx(0.1, rel=1e-4)
     assert found[1] == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_decay_is_lowered_for_the_rate_that_is_to_come(scale):
+    values = {"weight_decay": Range(1e-6, 0.5, scale, start=0.4)}
+    layer = learned({**values, "learning_rate": Range(1e-3, 2.0, start=0.1)})
+    layer.expect_rate(0.8)
+    most = 0.01 * (1 - 0.9) / 0.8
+    assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-4)
+    assert value(layer, "learning_rate") == pytest.approx(0.1, rel=1e-5)
+    # What evidence there is before the rate is there does not raise it.
+    layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.1))
+    assert value(layer, "weight_decay") <= most * (1 + 1e-5)
+    # A later test has the last word.
+    layer.expect_rate(0.2)
+    layer.position.assign(layer.high)
+    layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.1))
+    found = value(layer, "weight_decay")
+    assert most < found <= 4 * most * (1 + 1e-5)
+
+
+def test_decay_that_is_low_enough_is_left_where_it_is():
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=1e-4)})
+    layer.expect_rate(0.8)
+    assert value(layer, "weight_decay") == pytest.approx(1e-4, rel=1e-5)
