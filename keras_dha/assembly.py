@@ -5,11 +5,13 @@ import time
 
 import keras
 
+from keras_dha import compile_arguments
 from keras_dha import optimizers
 from keras_dha import scale
-from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
+from keras_dha.form import Form
+from keras_dha.form import facts
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
@@ -60,7 +62,10 @@ def _joint_model(settings, spec, fitting):
     hyperparameters = _engine(
         parts, optimizers.resolved(optimizer, parts.values)
     )
+    spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
+    if MIXUP in hyperparameters.quantities:
+        _check_mixup(network)
     if MIXUP in hyperparameters.quantities and getattr(
         augmentation, "mixers", ()
     ):
@@ -72,8 +77,10 @@ def _joint_model(settings, spec, fitting):
         )
     joint = JointModel(
         network,
-        _loss(settings.loss, network, spec),
-        metrics=settings.metrics or ["accuracy"],
+        compile_arguments.losses(
+            *(settings.loss, settings.loss_weights, network, spec)
+        ),
+        metrics=compile_arguments.metrics(settings.metrics, network),
         strategy=strategy if decisions else None,
         augmentation=augmentation,
         hyperparameters=hyperparameters,
@@ -93,10 +100,28 @@ def _engine(parts, values):
     return LearnedHyperparameters(values, parts.horizon)
 
 
+def _check_mixup(network):
+    """Refuses to blend what is a number for something, such as words."""
+    dtypes = {tensor.name: tensor.dtype for tensor in network.inputs}
+    if len(dtypes) > 1 and not all("float" in d for d in dtypes.values()):
+        raise ValueError(
+            "Mixup blends all inputs, and integers have no blend: leave out "
+            "`mixup`, or give such inputs as floats. "
+            f"Received: inputs {dtypes}"
+        )
+
+
 def _augmentation(augmentation, spec):
-    if augmentation is None or not spec.is_image:
+    """Returns the built layer for the one input that is an image, or `None`."""
+    if augmentation is None:
         return None
-    channels = (spec.shape[2:] or (1,))[0]
+    shapes = facts(spec.shape)
+    if not isinstance(augmentation, (str, dict)) and len(shapes) > 1:
+        _check_several(augmentation, spec)
+    if not spec.is_image:
+        return None
+    shape = shapes[spec.image]
+    channels = (shape[2:] or (1,))[0]
     if isinstance(augmentation, (str, dict)):
         # Loaded when used: it brings all of KerasCV with it.
         from keras_dha.augmentation.layer import DifferentiableAugmentation
@@ -104,14 +129,37 @@ def _augmentation(augmentation, spec):
         arguments = {} if augmentation == "auto" else augmentation
         augmentation = DifferentiableAugmentation(
             **{
-                "value_range": spec.value_range,
+                "value_range": facts(spec.value_range)[spec.image],
                 "clean": CLEAN_SHARE,
                 **_fitting(arguments, channels),
             }
         )
     if not augmentation.built:
-        augmentation.build((None, *spec.shape[:2], channels))
+        augmentation.build((None, *shape[:2], channels))
+    if len(shapes) > 1:
+        _check_mixers(augmentation)
     return augmentation
+
+
+def _check_several(augmentation, spec):
+    if not spec.is_image:
+        raise ValueError(
+            "An augmentation acts on the one input that is an image, (h, w) or "
+            "(h, w, c). Leave augmentation='auto' or None, which augment none "
+            "of several images. Received: "
+            f"augmentation={augmentation!r} for inputs of shape {spec.shape}"
+        )
+
+
+def _check_mixers(augmentation):
+    """Refuses to mix one input, and the labels, where others stay apart."""
+    if augmentation.mixers:
+        raise ValueError(
+            "Mixers mix an image and all labels, but not the other inputs: "
+            "with several inputs use the hyperparameter `mixup`, which blends "
+            "them all. Received: an augmentation with mixers "
+            f"{tuple(augmentation.mixers)}"
+        )
 
 
 def _fitting(arguments, channels):
@@ -123,36 +171,3 @@ def _fitting(arguments, channels):
     named = find_operations(arguments["operations"])
     kept = [op.name for op in named if not op.colour_only]
     return {**arguments, "operations": kept}
-
-
-def _loss(loss, network, spec):
-    if loss is None:
-        kind = (
-            keras.losses.CategoricalCrossentropy
-            if spec.one_hot
-            else keras.losses.SparseCategoricalCrossentropy
-        )
-        return kind(from_logits=not _ends_in_softmax(network))
-    if isinstance(loss, str) and "_" in loss:
-        # Under its snake-case name Keras has a function, which has a mean.
-        loss = "".join(part.capitalize() for part in loss.split("_"))
-    found = keras.losses.get(loss)
-    if isinstance(found, keras.losses.Loss):
-        return found
-    raise ValueError(
-        "`loss` must be a `keras.losses.Loss`, such as "
-        "`keras.losses.CategoricalFocalCrossentropy()`. "
-        f"Received: loss={loss!r}"
-    )
-
-
-def _ends_in_softmax(last):
-    if isinstance(last, keras.Model):
-        return _ends_in_softmax(last.layers[-1])
-    if isinstance(last, Choice):
-        return _ends_in_softmax(last.candidates[0])
-    activation = getattr(last, "activation", None)
-    return (
-        isinstance(last, keras.layers.Softmax)
-        or activation is keras.activations.softmax
-    )

@@ -16,6 +16,8 @@ from keras_dha import settings
 from keras_dha.assembly import assemble
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
+from keras_dha.preparation import arrange
+from keras_dha.preparation import known_form
 from keras_dha.preparation import prepare
 from keras_dha.run import Run
 from keras_dha.run_directory import RunDirectory
@@ -34,7 +36,10 @@ class AutoModel(Trained):
         search_space: `"auto"` for `"resnet"`, `"darts"`, `"mobile"`,
             `"nas_bench_201"` or `"shufflenet"` with their defaults; or a
             `keras.Model` with or without `keras_dha.Choice` layers; or a
-            function `(input_shape, num_classes) -> keras.Model`.
+            function `(input_shape, num_classes) -> keras.Model`. Networks of
+            your own may have several inputs and several outputs; a function
+            then gets a dict or list of shapes, or of numbers of classes, as
+            the data are one.
         method: `"auto"` learns all three parts, and so do `"dha"` and
             `"diffautoml"`, as in the papers of that name; `"autohas"` the
             architecture and hyperparameters by reward; `"dsnas"`, `"gdas"`
@@ -44,7 +49,8 @@ class AutoModel(Trained):
             object in its place; `None` to search no architecture: every
             choice takes its first candidate.
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
-            `None`. Data that are not images have none.
+            `None`. Data that are not images have none. Of several inputs the
+            one that is an image is augmented; if several are, none is.
         hyperparameters: `"auto"`, `None` for fixed defaults, a
             `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):
@@ -135,13 +141,23 @@ class AutoModel(Trained):
             self._directory = RunDirectory(directory, overwrite)
         self._distribution = tf.distribute.get_strategy()
 
-    def compile(self, loss=None, metrics=None, optimizer=None, **unknown):
+    def compile(
+        self,
+        loss=None,
+        metrics=None,
+        optimizer=None,
+        loss_weights=None,
+        **unknown,
+    ):
         """Sets loss, metrics, optimizer; not needed for classification.
 
         Args:
             loss: A Keras loss or its name. By default the cross-entropy that
                 fits the labels (integers or one-hot).
-            metrics: List of Keras metrics. By default accuracy.
+                Several outputs have one for all, a dict by output name, or a
+                list.
+            metrics: List of Keras metrics. By default accuracy. Of several
+                outputs a dict of such lists by output name, or a list of them.
             optimizer: `"sgd"` (the default: momentum, and weight decay as an
                 L2 penalty), `"nesterov"`, `"adamw"`, or a Keras `SGD`, `Adam`
                 or `AdamW`. An object's numbers are fixed, or where learning
@@ -149,10 +165,14 @@ class AutoModel(Trained):
                 name; the base schedule multiplies its learning rate. A
                 schedule of its own takes the base schedule's place, and
                 the learning rate is then a factor of it, 1 if not learned.
+            loss_weights: Of several outputs a number of at least 0 for each,
+                as a dict by output name or a list; by default 1. The loss of
+                an example is the weighted sum of those of its outputs.
         """
         if unknown:
             raise ValueError(
-                "`compile` takes `loss`, `metrics` and `optimizer`. "
+                "`compile` takes `loss`, `metrics`, `optimizer` and "
+                "`loss_weights`. "
                 f"Received: {sorted(unknown)}"
             )
         if self.joint is not None:
@@ -166,6 +186,7 @@ class AutoModel(Trained):
         if chosen.schedule is not None:
             self.settings.base_schedule = chosen.schedule
         self.settings.loss, self.settings.metrics = loss, metrics
+        self.settings.loss_weights = loss_weights
 
     def fit(
         self,
@@ -192,7 +213,12 @@ class AutoModel(Trained):
                 `tf.data.Dataset` of (image, label), batched or not. If its
                 images change at random from pass to pass, give `search_data`
                 as well: the split tells images apart by what they show.
-            y: Labels, integers `(n,)` or one-hot `(n, classes)`.
+                A network with several inputs takes a dict from their names to
+                arrays, or a tuple or list of arrays in their order, and so
+                do the elements of a dataset.
+            y: Labels, integers `(n,)` or one-hot `(n, classes)`. Those of
+                several outputs are a dict, tuple or list, as `x` is. The
+                search split is drawn by those of the first output.
             batch_size: Integer. By default a dataset's own, else 16 to 128
                 by the amount of data.
             epochs: Integer of at least 1, default 30.
@@ -229,11 +255,13 @@ class AutoModel(Trained):
         is_new = self.joint is None
         if self._directory:
             self._directory.check(self.settings, is_new)
+        form = known_form(self.settings, self.joint)
         self._spec, training, search = prepare(
             self.settings,
             self.joint,
             None if is_new else self._spec,
             self._distribution.num_replicas_in_sync,
+            form,
             x,
             y,
             batch_size,
@@ -241,7 +269,7 @@ class AutoModel(Trained):
             steps_per_epoch,
             search_data,
         )
-        validate = self._validation(validation_data)
+        validate = self._validation(validation_data, form)
         steps = steps_per_epoch or training.steps
         if time_limit is None:
             pace = StepPace(epochs or 30, steps)
@@ -262,11 +290,11 @@ class AutoModel(Trained):
         run = self._begin(training, search, steps, pace, verbose, saved)
         return self._execute(run, callbacks, validate, is_new)
 
-    def _validation(self, given):
+    def _validation(self, given, form):
         """Returns a function that returns validation logs, or `None`."""
         if given is None:
             return None
-        pair = data.evaluable(*arguments.pair(given), self._spec)
+        pair = data.evaluable(*arguments.pair(given), self._spec, form)
         return lambda: self._evaluate(*pair, prefix="val_")
 
     def _begin(self, training, search, steps, pace, verbose, saved):
@@ -279,6 +307,7 @@ class AutoModel(Trained):
                 *(self.settings, self._spec, self._distribution, pace),
                 *(training.batch_size, steps, verbose),
             )
+        self._spec = arrange(self.joint.form, self._spec, training, search)
         run = Run(
             self.joint,
             training,
@@ -333,6 +362,7 @@ class AutoModel(Trained):
             verbose,
         )
         self.joint, self._result = saved.joint, saved.result
+        self._spec = saved.spec
         self.history = keras.callbacks.History()
         self.history.history = dict(saved.result.history)
         self.history.epoch = list(range(len(saved.result.history["loss"])))

@@ -2,13 +2,16 @@
 
 The search split is disjoint from what trains the weights: for arrays by a
 seeded stratified draw, for datasets by a hash of each image, so that it stays
-the same however the dataset shuffles.
+the same however the dataset shuffles. Of several outputs the first one's
+labels make the strata; of several inputs all are hashed.
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_dha import data
+from keras_dha import form as forms
 
 _HASH_BUCKETS = 10_000
 _LARGEST_BATCH = 128
@@ -24,7 +27,7 @@ def prepare(
     """Returns (training batches, search batches or `None`).
 
     Args:
-        x, y: Arrays, or a `tf.data.Dataset` and `None`.
+        x, y: Arrays, or a `tf.data.Dataset` and `None`; or several.
         spec: Their `data.DataSpec`.
         batch_size: Integer.
         share: Share of the examples to hold out as search split; `None` for
@@ -66,8 +69,8 @@ def fitting_batch_size(dataset, count):
     """
     if isinstance(dataset, tf.data.Dataset):
         if data.is_batched(dataset.element_spec):
-            size = dataset.element_spec[0].shape[0]
-            return int(size or len(next(iter(dataset))[0]))
+            size = _first(dataset.element_spec[0]).shape[0]
+            return int(size or len(_first(next(iter(dataset))[0])))
     size = _LARGEST_BATCH
     while size > 16 and count // size < _FEWEST_STEPS:
         size //= 2
@@ -80,7 +83,7 @@ def _given(search_data, spec, batch_size, seed):
         return None
     x, y = search_data
     found = data.inspect(x, y, num_classes=spec.num_classes)
-    if found.shape != spec.shape or found.one_hot != spec.one_hot:
+    if not found.is_like(spec):
         raise ValueError(
             "`search_data` must look like the training data. Received: shape "
             f"{found.shape}, one_hot={found.one_hot}; training data: shape "
@@ -97,6 +100,11 @@ def _unbatched(dataset):
     return dataset
 
 
+def _first(structure):
+    """Returns the first part of data, as one array or tensor."""
+    return keras.tree.flatten(structure)[0]
+
+
 def _has_examples(dataset):
     return next(iter(dataset), None) is not None
 
@@ -107,16 +115,23 @@ def split_arrays(x, y, spec, share, seed):
     Drawn at random within each class; every class that has two examples or
     more is in both parts.
     """
-    labels = y.argmax(axis=1) if spec.one_hot else y.reshape(-1)
+    labels = _first(y)
+    if forms.facts(spec.one_hot)[0]:
+        labels = labels.argmax(axis=1)
+    labels = labels.reshape(-1)
     generator = np.random.default_rng(seed)
     search = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         size = min(max(1, round(share * len(members))), len(members) - 1)
         search.extend(members[:size])
-    held_out = np.zeros(len(x), bool)
+    held_out = np.zeros(len(labels), bool)
     held_out[search] = True
-    return (x[~held_out], y[~held_out]), (x[held_out], y[held_out])
+
+    def rows(chosen):
+        return keras.tree.map_structure(lambda part: part[chosen], (x, y))
+
+    return rows(~held_out), rows(held_out)
 
 
 def split_dataset(dataset, share):
@@ -129,7 +144,8 @@ def split_dataset(dataset, share):
     limit = round(share * _HASH_BUCKETS)
 
     def held_out(image, _):
-        text = tf.io.serialize_tensor(image)
+        parts = keras.tree.flatten(image)
+        text = tf.strings.join([tf.io.serialize_tensor(p) for p in parts])
         return tf.strings.to_hash_bucket_fast(text, _HASH_BUCKETS) < limit
 
     return (
@@ -142,18 +158,22 @@ class ArrayBatches:
     """Endless shuffled batches of arrays.
 
     Args:
-        x, y: NumPy arrays.
+        x, y: NumPy arrays, or several as `form.structured` returns them.
         batch_size: Integer; every batch is full.
         seed: Integer.
         shuffle: Whether to shuffle anew in each pass.
     """
 
     def __init__(self, x, y, batch_size, seed, shuffle=True):
-        self.count = len(x)
-        self.batch_size = min(batch_size, len(x))
+        self.count = len(_first(x))
+        self.batch_size = min(batch_size, self.count)
         self._seed = tf.constant(seed, tf.int64)
         self._shuffle = shuffle
-        self._x, self._y = tf.constant(x), tf.constant(y)
+        self._data = keras.tree.map_structure(tf.constant, (x, y))
+
+    def arrange(self, form):
+        """Brings the data into the form of a network, a `form.Form`."""
+        self._data = form.arranged(*self._data)
 
     @property
     def steps(self):
@@ -167,7 +187,7 @@ class ArrayBatches:
         the seed and the pass: a run that goes on at a step sees what it would
         have seen without a stop.
         """
-        x, y, count = self._x, self._y, self.count
+        data, count = self._data, self.count
 
         def one_pass(number):
             order = tf.range(count)
@@ -178,7 +198,9 @@ class ArrayBatches:
             return tf.data.Dataset.from_tensor_slices(order)
 
         def gather(index):
-            return tf.gather(x, index), tf.gather(y, index)
+            return keras.tree.map_structure(
+                lambda part: tf.gather(part, index), data
+            )
 
         passed = step * self.batch_size
         return _untuned(
@@ -204,6 +226,10 @@ class StreamBatches:
         self.count = count
         self.batch_size = min(batch_size, count)
         self._dataset = dataset
+
+    def arrange(self, form):
+        """Brings the data into the form of a network, a `form.Form`."""
+        self._dataset, _ = form.arranged(self._dataset, None)
 
     @property
     def steps(self):

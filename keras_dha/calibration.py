@@ -63,7 +63,7 @@ def fit_statistics(joint, batches):
     def augmented_images():
         for number, (images, _) in enumerate(batches.dataset()):
             seed = tf.constant([joint.seed, number])
-            yield joint.policy.augment(images, (seed, seed))[1]
+            yield joint.augment(images, (seed, seed))[1]
 
     recalibrate(joint.network, augmented_images())
 

@@ -4,33 +4,14 @@ Everything that is inferred (shape, range, classes) and everything that can be
 wrong (NaN, labels, shapes) is looked at once, before a model is built.
 """
 
-from typing import NamedTuple
-
+import keras
 import numpy as np
 import tensorflow as tf
 
-
-class DataSpec(NamedTuple):
-    """What is known about a labelled set of examples.
-
-    Attributes:
-        shape: Shape of one example.
-        num_classes: Integer.
-        one_hot: Whether labels are one-hot rows rather than integers.
-        value_range: (low, high) of the values, (0, 255) for uint8.
-        count: Number of examples.
-    """
-
-    shape: tuple
-    num_classes: int
-    one_hot: bool
-    value_range: tuple
-    count: int
-
-    @property
-    def is_image(self):
-        """Whether an example is an image, `(h, w)` or `(h, w, c)`."""
-        return len(self.shape) in (2, 3)
+from keras_dha import form as forms
+from keras_dha.data_spec import DataSpec
+from keras_dha.input_facts import InputFacts
+from keras_dha.label_facts import LabelFacts
 
 
 def class_ids(labels):
@@ -50,10 +31,11 @@ def inspect(x, y=None, steps=None, num_classes=None):
 
     Args:
         x: NumPy array (with `y`) or `tf.data.Dataset` of (image, label),
-            batched or not.
+            batched or not; or several as `form.structured` returns them.
         y: Integer or one-hot labels, or `None` for a dataset.
         steps: Integer, how many batches of an endless dataset to look at.
-        num_classes: Integer, or `None` to infer it from the labels.
+        num_classes: Integer, or `None` to infer it from the labels; of
+            several outputs as in a `DataSpec`.
 
     Raises:
         ValueError: No examples, one class, labels out of range or of the
@@ -62,7 +44,7 @@ def inspect(x, y=None, steps=None, num_classes=None):
     if y is not None or not isinstance(x, tf.data.Dataset):
         summary = _summary_of_arrays(*checked_arrays(x, y))
     else:
-        summary = _Summary()
+        summary = _Summary(*checked_element(x))
         batches = as_batches(x, 256)
         cardinality = int(x.cardinality())
         if cardinality == tf.data.INFINITE_CARDINALITY and steps is None:
@@ -75,7 +57,7 @@ def inspect(x, y=None, steps=None, num_classes=None):
             batches = batches.take(steps)
         try:
             for images, labels in batches:
-                summary.add(images.numpy(), labels.numpy())
+                summary.add(images, labels)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
                 "All images must have one shape; resize them in the dataset, "
@@ -85,13 +67,16 @@ def inspect(x, y=None, steps=None, num_classes=None):
     return summary.spec(num_classes)
 
 
-def evaluable(x, y, spec):
+def evaluable(x, y, spec, form=None):
     """Returns data to evaluate on, as `keras.Model.evaluate` takes them.
 
     Args:
-        x: NumPy array (with `y`) or `tf.data.Dataset`, batched or not.
+        x: NumPy array (with `y`) or `tf.data.Dataset`, batched or not; or
+            several.
         y: Labels, or `None` for a dataset.
         spec: `DataSpec` of the training data.
+        form: `form.Form` of the network that the data are brought into, or
+            `None` before there is one.
 
     Returns:
         Pair of arrays, or (batched dataset, `None`).
@@ -100,206 +85,239 @@ def evaluable(x, y, spec):
         ValueError: The data do not look like the training data. Of a dataset
             only the shapes are known without reading it.
     """
+    x, y = arranged(x, y, form)
     if isinstance(x, tf.data.Dataset) and y is None:
         x = as_batches(x, 256)
         images, labels = x.element_spec
-        shape = images.shape[1:]
-        one_hot = labels.shape.rank == 2 and labels.shape[1] != 1
+        shape = _each(images, lambda part: tuple(part.shape[1:]))
+        one_hot = _each(labels, lambda part: part.shape[1:] not in ([], [1]))
     else:
         x, y = checked_arrays(x, y)
         summary = _summary_of_arrays(x, y)
-        summary.check_classes(spec.num_classes)
-        shape, one_hot = x.shape[1:], summary.one_hot
-    alike = tf.TensorShape(shape).is_compatible_with(spec.shape)
+        shape = _each(x, lambda part: part.shape[1:])
+        one_hot = summary.one_hot
+        if _same_form(one_hot, spec.one_hot):
+            summary.check_classes(spec.num_classes)
+    alike = _same_form(shape, spec.shape) and all(
+        tf.TensorShape(found).is_compatible_with(expected)
+        for found, expected in zip(
+            forms.facts(shape), forms.facts(spec.shape), strict=True
+        )
+    )
     if not alike or one_hot != spec.one_hot:
         raise ValueError(
             "The data must look like the training data. Received: shape "
-            f"{tuple(shape)}, one_hot={one_hot}; training data: shape "
+            f"{shape}, one_hot={one_hot}; training data: shape "
             f"{spec.shape}, one_hot={spec.one_hot}"
         )
     return x, y
 
 
-def predictable(x, spec):
+def predictable(x, spec, form):
     """Returns data to predict for, as `keras.Model.predict` takes them.
 
     Args:
         x: Array of examples, or `tf.data.Dataset` of examples or of
-            (example, label), batched or not.
-        spec: `DataSpec` of the training data.
+            (example, label), batched or not; or several arrays.
+        spec: `DataSpec` of the training data, in the form of the network.
+        form: `form.Form` of the network.
 
     Raises:
         ValueError: The examples do not look like the training data.
     """
-    if not isinstance(x, tf.data.Dataset):
-        x = np.asarray(x)
-        shape, expected = x.shape, (None, *spec.shape)
-    else:
+    if isinstance(x, tf.data.Dataset):
         element = x.element_spec
         examples = element[0] if isinstance(element, tuple) else element
-        if examples.shape.rank == len(spec.shape):
+        wanted = form.inputs.arranged(examples)
+        if wanted != examples:
+            x = x.map(lambda *e: (form.inputs.arranged(e[0]),))
+        expected = forms.facts(spec.shape)
+        parts = keras.tree.flatten(wanted)
+        if parts[0].shape.rank == len(expected[0]):
             x = x.batch(256)
-            examples = tf.TensorSpec([None, *examples.shape])
-        shape, expected = examples.shape, (None, *spec.shape)
-    if not tf.TensorShape(shape).is_compatible_with(expected):
-        hint = ""
-        if tf.TensorShape(shape).is_compatible_with(spec.shape):
-            hint = " For a single example give x[None]."
-        raise ValueError(
-            f"Expected examples of shape {expected}.{hint} "
-            f"Received: shape {tuple(shape)}"
-        )
+            parts = [tf.TensorSpec([None, *part.shape]) for part in parts]
+    else:
+        if isinstance(x, list) and len(form.inputs.names) > 1:
+            x = tuple(x)
+        elif not isinstance(x, dict) and len(form.inputs.names) == 1:
+            x = np.asarray(x)
+        x = form.inputs.arranged(x)
+        x = keras.tree.map_structure_up_to(x, np.asarray, x)
+        parts = keras.tree.flatten(x)
+    for part, shape in zip(parts, forms.facts(spec.shape), strict=True):
+        _check_predictable(part.shape, shape)
     return x
 
 
-def _summary_of_arrays(x, y):
-    summary = _Summary()
-    # In parts: one mask over a large array would double its memory.
-    for start in range(0, len(x), 4096):
-        part = slice(start, start + 4096)
-        summary.add(x[part], y[part])
-    return summary
+def _check_predictable(shape, of_example):
+    expected = (None, *of_example)
+    if tf.TensorShape(shape).is_compatible_with(expected):
+        return
+    hint = ""
+    if tf.TensorShape(shape).is_compatible_with(of_example):
+        hint = " For a single example give x[None]."
+    raise ValueError(
+        f"Expected examples of shape {expected}.{hint} "
+        f"Received: shape {tuple(shape)}"
+    )
 
 
-class _Summary:
-    """Running facts about examples, refused as soon as one is wrong."""
+def arranged(x, y, form=None):
+    """Returns data with their parts told apart, in the form of a network.
 
-    def __init__(self):
-        self.shape = None
-        self.count = 0
-        self.low, self.high = np.inf, -np.inf
-        self.is_uint8 = False
-        self.one_hot = None
-        self.labels = set()
-        self.width = None
-
-    def add(self, images, labels):
-        if len(images) == 0:
-            return
-        shape = tuple(images.shape[1:])
-        if self.shape not in (None, shape):
-            raise ValueError(
-                "All images must have one shape; resize them in the dataset. "
-                f"Received: shapes {self.shape} and {shape}"
-            )
-        if not np.all(np.isfinite(images)):
-            raise ValueError(
-                "Images must not contain NaN or infinite values. "
-                f"Received: {int(np.sum(~np.isfinite(images)))} such values "
-                f"among examples {self.count}..{self.count + len(images) - 1}"
-            )
-        self.shape = shape
-        self.count += len(images)
-        self.low = min(self.low, float(images.min()))
-        self.high = max(self.high, float(images.max()))
-        self.is_uint8 = images.dtype == np.uint8
-        self._add_labels(labels)
-
-    def _add_labels(self, labels):
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        self.one_hot = labels.ndim == 2
-        if labels.ndim > 2:
-            raise ValueError(
-                "Labels must be integers of shape (n,) or one-hot rows of "
-                f"shape (n, classes). Received: shape {labels.shape}"
-            )
-        if self.one_hot:
-            self.width = labels.shape[1]
-            if not np.allclose(labels.sum(axis=1), 1.0, atol=1e-3):
-                raise ValueError(
-                    "One-hot labels must sum to 1 in each row. Received rows "
-                    f"with sums {np.unique(labels.sum(axis=1))[:5]}"
-                )
-            labels = labels.argmax(axis=1)
-        elif not _are_integers(labels):
-            raise ValueError(
-                "Labels must be integers 0..classes-1 or one-hot rows; number "
-                "names by `np.unique(y, return_inverse=True)[1]`. "
-                f"Received: labels={labels[:5]}"
-            )
-        self.labels.update(np.unique(labels.astype(np.int64)).tolist())
-
-    def check_classes(self, num_classes):
-        """Refuses labels that are none of `num_classes`, if that is known."""
-        if self.count == 0:
-            raise ValueError("The data hold no examples. Received: 0 examples")
-        if min(self.labels) < 0:
-            raise ValueError(
-                "Labels must be integers from 0. "
-                f"Received: smallest label {min(self.labels)}"
-            )
-        if num_classes is None:
-            return
-        if max(self.labels) >= num_classes or (
-            self.one_hot and self.width != num_classes
-        ):
-            raise ValueError(
-                f"Labels must be of the classes 0..{num_classes - 1}. "
-                f"Received: labels up to {max(self.labels)}"
-                + (f", {self.width} columns" if self.one_hot else "")
-            )
-
-    def spec(self, num_classes):
-        self.check_classes(num_classes)
-        if len(self.labels) < 2:
-            raise ValueError(
-                "There must be at least two classes to tell apart. "
-                f"Received: only label {min(self.labels)}"
-            )
-        classes = num_classes or self.width or max(self.labels) + 1
-        is_inferred = num_classes is None and not self.one_hot
-        if is_inferred and classes - len(self.labels) > classes / 2:
-            raise ValueError(
-                "Labels must be integers 0..classes-1 without large gaps; "
-                "number them anew, for instance with "
-                "`np.unique(y, return_inverse=True)[1]`. Received: "
-                f"{len(self.labels)} different labels up to "
-                f"{max(self.labels)}"
-            )
-        low, high = (0.0, 255.0) if self.is_uint8 else (self.low, self.high)
-        if not low < high:
-            raise ValueError(
-                "All pixels have one value; there is nothing to learn from. "
-                f"Received: value {low}"
-            )
-        return DataSpec(
-            self.shape,
-            int(classes),
-            bool(self.one_hot),
-            _rounded_range(low, high),
-            self.count,
-        )
-
-
-def _are_integers(labels):
-    if labels.dtype == object or not np.issubdtype(labels.dtype, np.number):
-        return labels.dtype == bool
-    return bool(np.all(np.isfinite(labels) & (labels == np.round(labels))))
-
-
-def _rounded_range(low, high):
-    """The usual range that the values fit in, else the measured one."""
-    for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0)):
-        if usual[0] <= low and usual[1] / 2 < high <= usual[1]:
-            return usual
-    return (low, high)
-
-
-def checked_arrays(x, y):
-    """Returns `x` and `y` as NumPy arrays of one length."""
-    if x is None or y is None:
+    Args:
+        x, y: As `keras_dha.AutoModel.fit` takes them.
+        form: `form.Form`, or `None` to keep the form that they have.
+    """
+    if x is None or (y is None and not isinstance(x, tf.data.Dataset)):
         raise ValueError(
             "Expected arrays `x` and `y`, or a `tf.data.Dataset` of (image, "
             f"label) pairs. Received: x of type {type(x).__name__}, y of type "
             f"{type(y).__name__}"
         )
-    if isinstance(x, tf.data.Dataset):
+    if not isinstance(x, tf.data.Dataset):
+        x, y = forms.structured(x, y)
+    elif y is None:
+        checked_element(x)
+    else:
         raise ValueError(
             "A dataset holds its labels: `y` must be None. "
             f"Received: y of type {type(y).__name__}"
         )
-    x, y = np.asarray(x), np.asarray(y)
+    return (x, y) if form is None else form.arranged(x, y)
+
+
+def _each(structure, function):
+    """Returns a fact about each part of data, in a spec's form."""
+    found = [function(part) for part in keras.tree.flatten(structure)]
+    return forms.like(structure, found)
+
+
+def _same_form(one, other):
+    if isinstance(one, dict):
+        return isinstance(other, dict) and set(one) == set(other)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other)
+    return not isinstance(other, (dict, list))
+
+
+def _summary_of_arrays(x, y):
+    summary = _Summary(x, y)
+    # In parts: one mask over a large array would double its memory.
+    for start in range(0, len(keras.tree.flatten(x)[0]), 4096):
+        part = slice(start, start + 4096)
+        summary.add(
+            *keras.tree.map_structure(lambda a, part=part: a[part], (x, y))
+        )
+    return summary
+
+
+class _Summary:
+    """Running facts about examples, refused as soon as one is wrong.
+
+    Args:
+        x, y: Something of the form of the data.
+    """
+
+    def __init__(self, x, y):
+        self._x, self._y = x, y
+        self._inputs = [InputFacts() for _ in keras.tree.flatten(x)]
+        self._labels = [LabelFacts() for _ in keras.tree.flatten(y)]
+
+    def add(self, x, y):
+        """Takes note of some examples, arrays or tensors."""
+        x, y = keras.tree.flatten(x), keras.tree.flatten(y)
+        if len(x[0]) == 0:
+            return
+        for facts, part in zip(self._inputs, x, strict=True):
+            facts.add(np.asarray(part))
+        for facts, part in zip(self._labels, y, strict=True):
+            facts.add(np.asarray(part))
+
+    @property
+    def one_hot(self):
+        """Whether labels are one-hot rows."""
+        return forms.like(self._y, [bool(f.one_hot) for f in self._labels])
+
+    def check_classes(self, num_classes):
+        """Refuses labels that are none of the classes."""
+        self._check_count()
+        for facts, number in zip(
+            self._labels, forms.facts(num_classes), strict=True
+        ):
+            facts.check_classes(number)
+
+    def _check_count(self):
+        if self._inputs[0].count == 0:
+            raise ValueError("The data hold no examples. Received: 0 examples")
+
+    def spec(self, num_classes):
+        """Returns the `DataSpec` of what was seen."""
+        self._check_count()
+        if num_classes is None:
+            known = [None] * len(self._labels)
+        else:
+            known = forms.facts(num_classes)
+        classes = [
+            facts.classes(number)
+            for facts, number in zip(self._labels, known, strict=True)
+        ]
+        if all(facts.is_constant for facts in self._inputs):
+            raise ValueError(
+                "All pixels have one value; there is nothing to learn from. "
+                f"Received: value {self._inputs[0].low}"
+            )
+        return DataSpec(
+            forms.like(self._x, [facts.shape for facts in self._inputs]),
+            forms.like(self._y, classes),
+            self.one_hot,
+            forms.like(self._x, [f.value_range for f in self._inputs]),
+            self._inputs[0].count,
+        )
+
+
+def checked_arrays(x, y):
+    """Returns `x` and `y` as NumPy arrays of one length.
+
+    Args:
+        x, y: As `keras_dha.AutoModel.fit` takes arrays.
+    """
+    x, y = arranged(x, y)
+    counts = set()
+
+    def checked(part):
+        part = _checked_array(part)
+        counts.add(len(part))
+        return part
+
+    def labels(part):
+        part = np.asarray(part)
+        counts.add(len(part) if part.ndim else None)
+        return part
+
+    # Not further than the form goes: a list of examples is one array.
+    x = keras.tree.map_structure_up_to(_outline(x), checked, x)
+    y = keras.tree.map_structure_up_to(_outline(y), labels, y)
+    if len(counts) != 1:
+        shapes = [
+            keras.tree.map_structure(lambda a: a.shape, part) for part in (x, y)
+        ]
+        raise ValueError(
+            "`x` and `y` must hold the same number of examples. "
+            f"Received: x of shape {shapes[0]}, y of shape {shapes[1]}"
+        )
+    return x, y
+
+
+def _outline(given):
+    """Returns a structure without what its parts hold."""
+    if isinstance(given, dict):
+        return dict.fromkeys(given, 0)
+    return (0,) * len(given) if isinstance(given, tuple) else 0
+
+
+def _checked_array(x):
+    x = np.asarray(x)
     if x.dtype == object or not (
         np.issubdtype(x.dtype, np.number) or x.dtype == bool
     ):
@@ -307,14 +325,37 @@ def checked_arrays(x, y):
             "`x` must be one numeric array; images of several sizes must be "
             f"resized first. Received: dtype {x.dtype}"
         )
-    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y):
+    if x.ndim < 2:
         raise ValueError(
-            "`x` and `y` must hold the same number of examples. "
-            f"Received: x of shape {x.shape}, y of shape {y.shape}"
+            "`x` must hold examples with an axis of their own, such as (n, d); "
+            f"give numbers as x[:, None]. Received: x of shape {x.shape}"
         )
     if x.dtype != np.uint8:
         x = x.astype("float32")
-    return x, y
+    return x
+
+
+def checked_element(dataset):
+    """Returns the (image, label) spec of a dataset's elements.
+
+    Raises:
+        ValueError: They are no pairs, or have parts that have parts.
+    """
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(
+            "A dataset must give (image, label) pairs; map it to such pairs. "
+            f"Received: element_spec={spec}"
+        )
+    for side in spec:
+        parts = side.values() if isinstance(side, dict) else side
+        is_several = isinstance(side, (dict, tuple))
+        if is_several and any(isinstance(p, (dict, tuple)) for p in parts):
+            raise ValueError(
+                "Several inputs or outputs must be a dict or a tuple of "
+                f"tensors. Received: element_spec={spec}"
+            )
+    return spec
 
 
 def as_batches(dataset, batch_size):
@@ -325,13 +366,7 @@ def as_batches(dataset, batch_size):
             batched if its labels have a batch axis.
         batch_size: Batch size for a dataset that is not batched.
     """
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(
-            "A dataset must give (image, label) pairs; map it to such pairs. "
-            f"Received: element_spec={spec}"
-        )
-    if is_batched(spec):
+    if is_batched(checked_element(dataset)):
         return dataset
     return dataset.batch(batch_size)
 
@@ -342,18 +377,24 @@ def is_batched(spec):
     An unbatched image has a known size and a batch none or a small number,
     so the rank of the label decides where it can, else that of the image.
     """
-    images, labels = spec
-    if images.shape.rank is None or labels.shape.rank is None:
+    images, labels = (
+        [part.shape for part in keras.tree.flatten(side)] for side in spec
+    )
+    if any(shape.rank is None for shape in images + labels):
         raise ValueError(
             "The dataset's shapes must have a known rank; use "
             f"`tf.ensure_shape` in its map. Received: element_spec={spec}"
         )
-    if labels.shape.rank == 0:
+    if any(shape.rank == 0 for shape in images + labels):
         return False
-    if labels.shape.rank == 2 or images.shape.rank == 4:
+    if any(shape.rank == 2 for shape in labels) or any(
+        shape.rank == 4 for shape in images
+    ):
         return True
-    # A vector of labels: a batch of integers, or one one-hot row.
-    if images.shape[0] is None:
+    # Vectors of labels: batches of integers, or one-hot rows.
+    if images[0][0] is None:
         return True
     # As many rows in an image as there are classes: the dtype decides.
-    return images.shape[0] == labels.shape[0] and labels.dtype.is_integer
+    return len({shape[0] for shape in images + labels}) == 1 and all(
+        part.dtype.is_integer for part in keras.tree.flatten(spec[1])
+    )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_dha import form
 from keras_dha import pairing
 from keras_dha.hyperparameters import own
 from keras_dha.hyperparameters import training_loss
@@ -74,14 +75,15 @@ def run(model, batch, seed, values, factors=None):
 
     Args:
         model: `keras_dha.joint_model.JointModel`.
-        batch: Pair (images, labels), this replica's share.
+        batch: Pair (images, labels), this replica's share; of several inputs
+            or outputs each in the form of the network.
         seed: int32 tensor of shape `(2,)`.
         values: Dict of what acts through the training loss.
         factors: `(n,)`, unit factors of the losses, or `None`.
     """
     images, labels = batch
     if factors is None:
-        factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
+        factors = unit_factors(model, batch)
     choices, inputs, share = _augment(model, images, seed)
     if MIXUP in values:
         inputs, share = _mix_up(values[MIXUP], inputs, seed)
@@ -92,8 +94,7 @@ def run(model, batch, seed, values, factors=None):
         with own.given(values) as used:
             predictions = model.network(inputs, training=True)
             losses = pairing.mixed_losses(
-                lambda truth: training_loss.smoothed(
-                    model.loss_object,
+                lambda truth: model.loss_object.smoothed(
                     truth,
                     predictions,
                     values.get(LABEL_SMOOTHING),
@@ -123,9 +124,15 @@ def run(model, batch, seed, values, factors=None):
     )
 
 
+def unit_factors(model, batch):
+    """Returns factors of 1 for the losses of a batch, `(n,)`."""
+    first = keras.tree.flatten(batch[0])[0]
+    return tf.ones(tf.shape(first)[:1], model.weight_vector.dtype)
+
+
 def _augment(model, images, seed):
     context = tf.distribute.get_replica_context()
-    return model.policy.augment(
+    return model.augment(
         images,
         (fold(seed, CHOICES, 0), fold(seed, TRANSFORMS, 0)),
         context.replica_id_in_sync_group,
@@ -138,7 +145,7 @@ def _mix_up(strength, images, seed):
     context = tf.distribute.get_replica_context()
     share = training_loss.draw_shares(
         strength,
-        images.shape[0] or tf.shape(images)[0],
+        form.count(images),
         fold(seed, MIXING, 0),
         context.replica_id_in_sync_group,
         context.num_replicas_in_sync,

@@ -13,10 +13,11 @@ from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.augmentation.learned import LearnedPolicy
+from keras_dha.form import Form
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
-from keras_dha.hyperparameters.training_loss import check_smoothing
 from keras_dha.joint_step import joint_step
+from keras_dha.losses import OutputLosses
 from keras_dha.nested_layers import find_layers
 from keras_dha.reward import Reward
 from keras_dha.update_rules import SGD
@@ -30,8 +31,9 @@ class JointModel(keras.Model):
     Args:
         network: A built functional or Sequential `keras.Model`, with or
             without `keras_dha.Choice` layers.
-        loss: A `keras.losses.Loss`.
-        metrics: List of metrics, as `keras.Model.compile` takes them.
+        loss: A `keras.losses.Loss`, or the `losses.OutputLosses` of all
+            outputs.
+        metrics: Metrics, as `keras.Model.compile` takes them.
         strategy: Architecture strategy; `None` leaves decisions alone.
         augmentation: Built `keras_dha.DifferentiableAugmentation` or `None`.
         hyperparameters: `hyperparameters.engine.Engine`; `None` for fixed
@@ -63,8 +65,10 @@ class JointModel(keras.Model):
         super().__init__(**kwargs)
         self.owner = owner
         self.network = network
-        self.loss_object = loss
-        self.metric_list = list(metrics)
+        self.form = Form.of(network)
+        self.loss_object = OutputLosses.of(loss)
+        metrics = metrics or []
+        self.metric_list = metrics
         if strategy is not None:
             strategy.check(network)
         self.architecture = LearnedArchitecture(
@@ -78,7 +82,7 @@ class JointModel(keras.Model):
         self.seed = seed
         self.weight_vector = WeightVector(network)
         if LABEL_SMOOTHING in self.hyperparameters.quantities:
-            check_smoothing(loss)
+            self.loss_object.check_smoothing()
         horizon = self.hyperparameters.horizon
         if self.architecture.decisions and horizon.needs_hessian:
             # TensorFlow cannot be relied on to differentiate the branches of
@@ -98,7 +102,7 @@ class JointModel(keras.Model):
             policy_rate,
             self.weight_vector.size,
             self.weight_vector.dtype,
-            network.output_shape[-1],
+            network.outputs[0].shape[-1],
             horizon.averaging,
         )
         vector = self.weight_vector
@@ -119,7 +123,10 @@ class JointModel(keras.Model):
         # For `evaluate` and `predict`; the optimizer is never used, but Keras
         # has none that needs no state.
         network.compile(
-            "sgd", loss=loss, metrics=list(metrics), jit_compile=False
+            "sgd",
+            metrics=metrics,
+            jit_compile=False,
+            **self.loss_object.compile_arguments(self.form.outputs),
         )
         self.built = True
 
@@ -165,6 +172,44 @@ class JointModel(keras.Model):
         """Whether the reward of temporary weights is of use."""
         by_reward = bool(self.hyperparameters.by_reward)
         return by_reward or self.architecture.is_rewarded
+
+    def augment(self, inputs, seeds, replica=0, replicas=1):
+        """Augments the one input that is an image, as the policy draws.
+
+        Args:
+            inputs: Tensor, or a structure of one for each input.
+            seeds, replica, replicas: As `LearnedPolicy.augment` takes them.
+
+        Returns:
+            (choices, inputs, share) as that method does, with all inputs.
+        """
+        if self.policy.augmentation is None:
+            return None, inputs, None
+        parts = keras.tree.flatten(inputs)
+        number = _number_of_image(self.network)
+        choices, parts[number], share = self.policy.augment(
+            parts[number], seeds, replica, replicas
+        )
+        return choices, keras.tree.pack_sequence_as(inputs, parts), share
+
+    def build_metrics(self, labels):
+        """Lets metrics create their variables; they are to be reset."""
+        count = keras.tree.flatten(labels)[0].shape[0]
+        found = [
+            keras.ops.zeros([count, *tensor.shape[1:]])
+            for tensor in self.network.outputs
+        ]
+        self.update_metrics(None, labels, self.form.outputs.packed(found, list))
+
+    def update_metrics(self, inputs, labels, predictions):
+        """Counts a batch in the network's metrics.
+
+        The losses of several outputs are metrics as well.
+        """
+        network = self.network
+        network.compute_metrics(inputs, labels, predictions)
+        if len(network.outputs) > 1:
+            network.compute_loss(inputs, labels, predictions)
 
     def train_step(self, batch, schedule, search_batch=None):
         """Takes a step in replica context; see `joint_step.joint_step`."""
@@ -283,6 +328,12 @@ class JointModel(keras.Model):
         ):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _number_of_image(network):
+    """Returns the number of the input that a policy is for."""
+    ranks = [len(tensor.shape) for tensor in network.inputs]
+    return next((k for k, rank in enumerate(ranks) if rank in (3, 4)), 0)
 
 
 def _reward_of(architecture, hyperparameters):

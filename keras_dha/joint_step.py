@@ -33,6 +33,7 @@ by w a product with the Hessian, for horizons that need it
 
 import functools
 
+import keras
 import tensorflow as tf
 
 from keras_dha import inner_pass
@@ -60,7 +61,7 @@ def joint_step(model, batch, schedule, search_batch=None):
     Returns:
         The mean training loss over all replicas, a scalar.
     """
-    images, labels = batch
+    labels = batch[1]
     seed = tf.stack([tf.constant(model.seed, "int32"), model.step.value])
     schedule = tf.cast(schedule, model.weight_vector.dtype)
     if search_batch is not None and model.learns_by_reward:
@@ -70,12 +71,12 @@ def joint_step(model, batch, schedule, search_batch=None):
         )
     inner_pass.sample(model, seed, model.architecture.is_moving())
     values = model.hyperparameters.in_loss()
-    factors = tf.ones(tf.shape(images)[:1], model.weight_vector.dtype)
+    factors = inner_pass.unit_factors(model, batch)
     outer = _outer_tape(model, factors, values, search_batch is not None)
     with outer.recording():
         passed = inner_pass.run(model, batch, seed, values, factors)
     outer.gradient = passed.gradient
-    model.network.compute_metrics(passed.inputs, labels, passed.predictions)
+    model.update_metrics(passed.inputs, labels, passed.predictions)
     total = sum_over_replicas(
         tf.concat([passed.gradient, passed.credit, [passed.loss]], axis=0)
     )
@@ -102,8 +103,10 @@ def joint_step(model, batch, schedule, search_batch=None):
             influence, path = outer.along(
                 policy.smoothed(vector), outer_tape.FACTORS, outer_tape.PATH
             )
+            # How much there is to gain is compared among its classes.
+            first = keras.tree.flatten(labels)[0]
             policy.update(
-                *(passed.choices, influence, labels, passed.losses, path),
+                *(passed.choices, influence, first, passed.losses, path),
                 inner_pass.fold(seed, inner_pass.CHOICES, 0),
                 sum_over_replicas,
             )

@@ -55,6 +55,8 @@ from keras_dha.architecture.strategies import GDAS
 from keras_dha.architecture.strategies import ISTA
 from keras_dha.architecture.strategies import Reinforce
 from keras_dha.architecture.strategies import Strategy
+from keras_dha.form import Form
+from keras_dha.form import facts
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.hypergradient import DISCOUNTED
 from keras_dha.hyperparameters.hypergradient import HORIZONS
@@ -263,6 +265,13 @@ def space_builder(search_space):
 
 
 def _built_in(space, spec, **arguments):
+    if not spec.is_single:
+        raise ValueError(
+            "The built-in search spaces have one input and one output. For "
+            "several give a `keras.Model`, or a function that makes one, as "
+            f"`search_space`. Received: inputs of shape {spec.shape}, "
+            f"classes {spec.num_classes}"
+        )
     if not spec.is_image:
         raise ValueError(
             "The built-in search spaces are for images, (n, h, w) or "
@@ -277,6 +286,23 @@ def _built_in(space, spec, **arguments):
 
 def _checked(network, spec):
     """Returns `network` if it maps the data's shape to its classes."""
+    _with_inputs(network)
+    found = spec.arranged(Form.of(network))
+    inputs = [tuple(tensor.shape[1:]) for tensor in network.inputs]
+    outputs = [tuple(tensor.shape[1:]) for tensor in network.outputs]
+    shapes, classes = facts(found.shape), facts(found.num_classes)
+    if not all(map(_fits, inputs, shapes)) or outputs != [
+        (number,) for number in classes
+    ]:
+        raise ValueError(
+            f"The search space must map examples of shape {found.shape} to "
+            f"{found.num_classes} classes. Received: a model from "
+            f"{_shown(inputs)} to {_shown(outputs)}"
+        )
+    return network
+
+
+def _with_inputs(network):
     if not isinstance(network, keras.Model) or not getattr(
         network, "inputs", None
     ):
@@ -285,19 +311,28 @@ def _checked(network, spec):
             "with an `Input` (that is what can be derived). "
             f"Received: {type(network).__name__}"
         )
-    if len(network.inputs) != 1 or len(network.outputs) != 1:
-        raise ValueError(
-            "A search space must have one input and one output. Received: "
-            f"{len(network.inputs)} inputs, {len(network.outputs)} outputs"
-        )
-    expected, outputs = network.inputs[0].shape[1:], network.outputs[0].shape
-    fits = len(expected) == len(spec.shape) and all(
-        e in (None, s) for e, s in zip(expected, spec.shape, strict=True)
-    )
-    if not fits or tuple(outputs[1:]) != (spec.num_classes,):
-        raise ValueError(
-            f"The search space must map examples of shape {spec.shape} to "
-            f"{spec.num_classes} classes. Received: a model from "
-            f"{tuple(expected)} to {tuple(outputs[1:])}"
-        )
     return network
+
+
+def _fits(expected, shape):
+    return len(expected) == len(shape) and all(
+        e in (None, s) for e, s in zip(expected, shape, strict=True)
+    )
+
+
+def _shown(shapes):
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def known_form(search_space):
+    """Returns the `form.Form` of a search space that is a network already.
+
+    Args:
+        search_space: As `keras_dha.AutoModel` takes it.
+
+    Returns:
+        `None` if the network is still to be made.
+    """
+    if not isinstance(search_space, keras.Model):
+        return None
+    return Form.of(_with_inputs(search_space))

@@ -22,9 +22,14 @@ def blended(images, share):
     """Returns images, floats, each with its partner blended in.
 
     Args:
-        images: Tensor whose first axis has length n.
+        images: Tensor whose first axis has length n, or several, all of which
+            are blended by the same shares.
         share: Tensor `(n,)` in 0..1, the partner's share.
     """
+    return keras.tree.map_structure(lambda x: _blended(x, share), images)
+
+
+def _blended(images, share):
     images = tf.cast(images, keras.config.floatx())
     others = tf.gather(images, partners(tf.shape(images)[0]))
     share = tf.reshape(
@@ -41,11 +46,15 @@ def mixed_losses(loss, labels, share):
 
     Args:
         loss: Function from labels to a tensor of n losses.
-        labels: Tensor whose first axis has length n.
+        labels: Tensor whose first axis has length n, or several.
         share: Tensor `(n,)`, the partner's share; `None` if nothing is mixed.
     """
     own = loss(labels)
     if share is None:
         return own
-    others = loss(tf.gather(labels, partners(tf.shape(labels)[0])))
+    others = loss(
+        keras.tree.map_structure(
+            lambda y: tf.gather(y, partners(tf.shape(y)[0])), labels
+        )
+    )
     return own + tf.cast(share, own.dtype) * (others - own)

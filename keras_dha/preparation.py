@@ -3,6 +3,7 @@
 from keras_dha import arguments
 from keras_dha import batches
 from keras_dha import data
+from keras_dha import methods
 
 
 def prepare(
@@ -10,6 +11,7 @@ def prepare(
     joint,
     known,
     replicas,
+    form,
     x,
     y,
     batch_size,
@@ -24,6 +26,7 @@ def prepare(
         joint: The `JointModel` that goes on, or `None` at the first `fit`.
         known: `DataSpec` of the first `fit`, or `None`.
         replicas: Integer, devices that share a batch.
+        form: `form.Form` of the network, or `None` if there is none yet.
         x, y, batch_size, shuffle, steps, search_data: As given to `fit`.
 
     Returns:
@@ -34,11 +37,9 @@ def prepare(
     """
     if batch_size is not None:
         arguments.check_count("batch_size", batch_size)
+    x, y = data.arranged(x, y, form)
     spec = data.inspect(x, y, steps, known and known.num_classes)
-    if known is not None and (spec.shape, spec.one_hot) != (
-        known.shape,
-        known.one_hot,
-    ):
+    if known is not None and not spec.is_like(known):
         raise ValueError(
             "The data must look like those of the first `fit`. "
             f"Received: shape {spec.shape}, one_hot={spec.one_hot}; "
@@ -61,9 +62,44 @@ def prepare(
         spec,
         batch_size,
         settings.search_split if learns and search_data is None else None,
-        None if search_data is None else arguments.pair(search_data),
+        _search_pair(search_data, form),
         settings.seed,
         shuffle,
         replicas,
     )
     return known or spec, *made
+
+
+def known_form(settings, joint):
+    """Returns the network's `form.Form`, `None` if it is still to be made.
+
+    Args:
+        settings: `settings.Settings`.
+        joint: The `JointModel` that goes on, or `None` at the first `fit`.
+    """
+    if joint is not None:
+        return joint.form
+    return methods.known_form(settings.asked["search_space"])
+
+
+def arrange(form, spec, *made):
+    """Brings batches that came before the network into its form.
+
+    Args:
+        form: `form.Form` of the network.
+        spec: `DataSpec` of the data.
+        *made: Their batches; `None` is left out.
+
+    Returns:
+        The `DataSpec` in that form.
+    """
+    for each in made:
+        if each is not None:
+            each.arrange(form)
+    return spec.arranged(form)
+
+
+def _search_pair(given, form):
+    if given is None:
+        return None
+    return data.arranged(*arguments.pair(given), form)

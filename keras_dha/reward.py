@@ -60,16 +60,29 @@ class Reward(keras.layers.Layer):
         """Returns the reward of each example, shape `(n,)`.
 
         Args:
-            loss: `keras.losses.Loss`.
+            loss: `losses.OutputLosses`.
             labels: Integers `(n,)` or `(n, 1)`, or one-hot `(n, classes)`.
-            predictions: Tensor `(n, classes)`.
+            predictions: Tensor `(n, classes)`; of several outputs a structure
+                of them, and so are the labels.
         """
         if self.kind == "loss":
             each = -loss.call(labels, predictions)
         else:
-            guessed = tf.argmax(predictions, axis=-1, output_type="int32")
-            each = guessed == data.class_ids(labels)
+            each = self._are_right(labels, predictions)
         return tf.cast(each, self.average.dtype)
+
+    def _are_right(self, labels, predictions):
+        """Returns the share of its outputs that is right for each example."""
+        found = []
+        for truth, given in zip(
+            keras.tree.flatten(labels),
+            keras.tree.flatten(predictions),
+            strict=True,
+        ):
+            guessed = tf.argmax(given, axis=-1, output_type="int32")
+            right = guessed == data.class_ids(truth)
+            found.append(tf.cast(right, self.average.dtype))
+        return tf.add_n(found) / len(found)
 
     def advantage(self, reward):
         """Returns `reward` less the baseline, which then moves towards it.

@@ -100,15 +100,9 @@ class Run:
 
         A `tf.function` that creates variables is traced twice.
         """
-        network = self.joint.network
         labels = next(iter(self.batches.dataset()))[1]
-        outputs = tf.zeros([tf.shape(labels)[0], *network.output_shape[1:]])
-
-        def update():
-            network.compute_metrics(None, labels, outputs)
-
-        self.distribution.run(update)
-        network.reset_metrics()
+        self.distribution.run(self.joint.build_metrics, args=(labels,))
+        self.joint.network.reset_metrics()
 
     @property
     def is_derived(self):

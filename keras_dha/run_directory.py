@@ -243,6 +243,7 @@ def _asked(settings, spec, fit):
         "base_schedule": settings.base_schedule,
         "target": settings.target,
         "loss": settings.loss,
+        "loss_weights": settings.loss_weights,
         "metrics": settings.metrics,
         "optimizer": settings.optimizer.rule,
     }
@@ -262,6 +263,8 @@ def _shortened(text):
 
 
 def _of_data(value):
+    if isinstance(value, dict):
+        return " ".join(f"{k}: {_of_data(v)}" for k, v in value.items())
     if isinstance(value, (tuple, list)):
         return " ".join(_of_data(part) for part in value)
     if value is None or hasattr(value, "element_spec"):

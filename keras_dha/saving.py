@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 
 from keras_dha import export
-from keras_dha.data import DataSpec
+from keras_dha.data_spec import DataSpec
 from keras_dha.joint_model import JointModel
 from keras_dha.result import SearchResult
 
@@ -114,11 +114,9 @@ def read(filepath):
             "`keras.saving.load_model`. "
             f"Received: filepath={str(filepath)!r}"
         )
-    owner, spec = joint.owner, dict(joint.owner["spec"])
+    owner, spec = joint.owner, DataSpec.from_json(joint.owner["spec"])
     arguments = keras.saving.deserialize_keras_object(owner["arguments"])
-    for name in ("shape", "value_range"):
-        spec[name] = tuple(spec[name])
     result = owner["result"]
     if result is not None:
         result = SearchResult.from_json(json.dumps(result))
-    return Saved(joint, arguments, DataSpec(**spec), result, owner["run"])
+    return Saved(joint, arguments, spec, result, owner["run"])

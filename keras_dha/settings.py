@@ -29,7 +29,7 @@ class Settings:
         seed: Integer.
         optimizer: `optimizers.Optimizer`.
         asked: Dict of what else was asked for, as it was given.
-        loss, metrics: As given to `compile`, or `None`.
+        loss, loss_weights, metrics: As given to `compile`, or `None`.
     """
 
     builder: object
@@ -43,7 +43,8 @@ class Settings:
     optimizer: object
     asked: dict
     loss: object = None
-    metrics: list | None = None
+    loss_weights: object = None
+    metrics: list | dict | None = None
 
     def learns_from_search_data(self, is_image):
         """Whether anything will be learned from the search split.

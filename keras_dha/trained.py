@@ -1,6 +1,6 @@
 """What a model is for once it was fitted: predictions, results and files."""
 
-import numpy as np
+import tensorflow as tf
 
 from keras_dha import data
 from keras_dha import export as exporting
@@ -31,14 +31,15 @@ class Trained:
         """Returns loss and metrics on clean data.
 
         Args:
-            x: Array, or `tf.data.Dataset` of (image, label).
+            x: Array, or `tf.data.Dataset` of (image, label); several inputs
+                as given to `fit`.
             y: Labels, as given to `fit`.
             batch_size: Integer, default 256.
             verbose: As in Keras.
             return_dict: Whether to return a dict rather than a list.
         """
         self._check_fitted("evaluate")
-        x, y = data.evaluable(x, y, self._spec)
+        x, y = data.evaluable(x, y, self._spec, self.joint.form)
         return self.joint.network.evaluate(
             x,
             y,
@@ -50,19 +51,25 @@ class Trained:
     def predict(self, x, batch_size=None, verbose=0):
         """Returns the class probabilities, float32 `(n, classes)`.
 
+        Of several outputs it returns what `keras.Model.predict` does, a list
+        or a dict of them.
+
         Args:
             x: Array of examples, or `tf.data.Dataset` of examples or of
-                (image, label), batched or not.
+                (image, label), batched or not. Several inputs are a dict or
+                a tuple of arrays; a dataset has them as a dict, or with
+                tuples as the first part of a tuple.
             batch_size: Integer, default 256.
             verbose: As in Keras.
         """
         self._check_fitted("predict")
-        x = data.predictable(x, self._spec)
-        if isinstance(x, np.ndarray):
+        x = data.predictable(x, self._spec, self.joint.form)
+        if not isinstance(x, tf.data.Dataset):
             batch_size = batch_size or 256
         return self.joint.network.predict(x, batch_size, verbose=verbose)
 
     def _evaluate(self, x, y, prefix):
+        x, y = self.joint.form.arranged(x, y)
         logs = self.joint.network.evaluate(
             x,
             y,

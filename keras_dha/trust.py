@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from keras_dha.hyperparameters import range_test
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.hyperparameters.training_loss import CROSS_ENTROPIES
 
 # Enough steps for a smooth curve, few enough to cost little of a run.
 RANGE_TEST_STEPS = 60
@@ -283,9 +282,9 @@ def bound_advice(learned, shares, updates):
 
 def _loss_of_guessing(joint):
     """Cross-entropy of equal probabilities; infinite for other losses."""
-    if not isinstance(joint.loss_object, CROSS_ENTROPIES):
-        return math.inf
-    return math.log(joint.network.output_shape[-1])
+    return joint.loss_object.of_guessing(
+        [tensor.shape[-1] for tensor in joint.network.outputs]
+    )
 
 
 def _shown(rates):

@@ -82,10 +82,15 @@ def derive_first(model):
 
 def _derived_graph(model, names):
     replaced, nodes = {}, {}
+    named = set()
+    if len(model.outputs) > 1:
+        # Labels, losses and metrics go by the names of the outputs' layers.
+        named = {id(t._keras_history.operation) for t in model.outputs}
 
     def replace(layer):
         if id(layer) not in replaced:
-            replaced[id(layer)] = _plain(layer, names)
+            name = layer.name if id(layer) in named else None
+            replaced[id(layer)] = _plain(layer, names, name)
         return replaced[id(layer)]
 
     def call(layer, *args, **kwargs):
@@ -111,23 +116,29 @@ def _plain_node(node, names):
     return kept, keras.layers.Add(name=names.free(node.name))
 
 
-def _plain(layer, names):
-    """Returns what takes a layer's place, under a name that is not taken."""
+def _plain(layer, names, name=None):
+    """Returns what takes a layer's place, under a name that is not taken.
+
+    Args:
+        layer: Keras layer.
+        names: `_Names`.
+        name: The name that it is to have, by default its own.
+    """
     if isinstance(layer, keras.Model):
         return derive(layer)
     if not isinstance(layer, Choice):
         return layer
     ((_, chosen, scale),) = layer.kept()
-    return _scaled(chosen, scale, names)
+    return _scaled(chosen, scale, names, name)
 
 
-def _scaled(chosen, scale, names):
+def _scaled(chosen, scale, names, name=None):
     """Returns a chosen candidate, and its factor behind it, if it has one."""
     chosen = _plain(chosen, _Names())
     parts = [chosen]
     if scale != 1.0:
         parts.append(keras.layers.Rescaling(scale))
-    name = names.free(chosen.name)
+    name = names.free(name or chosen.name)
     if name == chosen.name and len(parts) == 1:
         return chosen
     # Candidates of different choices may bear one name; a functional model

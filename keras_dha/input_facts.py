@@ -1,0 +1,48 @@
+"""Input facts: what is seen of the examples of one input, part by part."""
+
+import numpy as np
+
+
+class InputFacts:
+    """Running facts about examples, refused as soon as one is wrong."""
+
+    def __init__(self):
+        self.shape = None
+        self.count = 0
+        self.low, self.high = np.inf, -np.inf
+        self.is_uint8 = False
+
+    def add(self, images):
+        """Takes note of some examples, a NumPy array."""
+        shape = tuple(images.shape[1:])
+        if self.shape not in (None, shape):
+            raise ValueError(
+                "All images must have one shape; resize them in the dataset. "
+                f"Received: shapes {self.shape} and {shape}"
+            )
+        if not np.all(np.isfinite(images)):
+            raise ValueError(
+                "Images must not contain NaN or infinite values. "
+                f"Received: {int(np.sum(~np.isfinite(images)))} such values "
+                f"among examples {self.count}..{self.count + len(images) - 1}"
+            )
+        self.shape = shape
+        self.count += len(images)
+        self.low = min(self.low, float(images.min()))
+        self.high = max(self.high, float(images.max()))
+        self.is_uint8 = images.dtype == np.uint8
+
+    @property
+    def value_range(self):
+        """The usual range that the values fit in, else the measured one."""
+        if self.is_uint8:
+            return (0.0, 255.0)
+        for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0)):
+            if usual[0] <= self.low and usual[1] / 2 < self.high <= usual[1]:
+                return usual
+        return (self.low, self.high)
+
+    @property
+    def is_constant(self):
+        """Whether all values are one."""
+        return not self.is_uint8 and not self.low < self.high

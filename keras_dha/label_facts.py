@@ -1,0 +1,86 @@
+"""Label facts: what is seen of the labels of one output, part by part."""
+
+import numpy as np
+
+
+class LabelFacts:
+    """Running facts about labels, refused as soon as one is wrong."""
+
+    def __init__(self):
+        self.one_hot = None
+        self.labels = set()
+        self.width = None
+
+    def add(self, labels):
+        """Takes note of some labels, a NumPy array."""
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        self.one_hot = labels.ndim == 2
+        if labels.ndim > 2:
+            raise ValueError(
+                "Labels must be integers of shape (n,) or one-hot rows of "
+                f"shape (n, classes). Received: shape {labels.shape}"
+            )
+        if self.one_hot:
+            self.width = labels.shape[1]
+            if not np.allclose(labels.sum(axis=1), 1.0, atol=1e-3):
+                raise ValueError(
+                    "One-hot labels must sum to 1 in each row. Received rows "
+                    f"with sums {np.unique(labels.sum(axis=1))[:5]}"
+                )
+            labels = labels.argmax(axis=1)
+        elif not _are_integers(labels):
+            raise ValueError(
+                "Labels must be integers 0..classes-1 or one-hot rows; number "
+                "names by `np.unique(y, return_inverse=True)[1]`. "
+                f"Received: labels={labels[:5]}"
+            )
+        self.labels.update(np.unique(labels.astype(np.int64)).tolist())
+
+    def check_classes(self, num_classes):
+        """Refuses labels that are none of `num_classes`, if that is known."""
+        if min(self.labels) < 0:
+            raise ValueError(
+                "Labels must be integers from 0. "
+                f"Received: smallest label {min(self.labels)}"
+            )
+        if num_classes is None:
+            return
+        if max(self.labels) >= num_classes or (
+            self.one_hot and self.width != num_classes
+        ):
+            raise ValueError(
+                f"Labels must be of the classes 0..{num_classes - 1}. "
+                f"Received: labels up to {max(self.labels)}"
+                + (f", {self.width} columns" if self.one_hot else "")
+            )
+
+    def classes(self, num_classes):
+        """Returns how many classes there are.
+
+        Args:
+            num_classes: Integer, or `None` to infer it.
+        """
+        self.check_classes(num_classes)
+        if len(self.labels) < 2:
+            raise ValueError(
+                "There must be at least two classes to tell apart. "
+                f"Received: only label {min(self.labels)}"
+            )
+        classes = num_classes or self.width or max(self.labels) + 1
+        is_inferred = num_classes is None and not self.one_hot
+        if is_inferred and classes - len(self.labels) > classes / 2:
+            raise ValueError(
+                "Labels must be integers 0..classes-1 without large gaps; "
+                "number them anew, for instance with "
+                "`np.unique(y, return_inverse=True)[1]`. Received: "
+                f"{len(self.labels)} different labels up to "
+                f"{max(self.labels)}"
+            )
+        return int(classes)
+
+
+def _are_integers(labels):
+    if labels.dtype == object or not np.issubdtype(labels.dtype, np.number):
+        return labels.dtype == bool
+    return bool(np.all(np.isfinite(labels) & (labels == np.round(labels))))

@@ -1,0 +1,134 @@
+"""Losses: what an example costs, the weighted sum over a network's outputs.
+
+    L_i = sum_k weight_k L_k(labels_k, predictions_k)
+
+A network with one output has one term of weight 1, and nothing is multiplied
+or added. Whatever asks for the loss of examples asks here.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_dha.hyperparameters import training_loss
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class OutputLosses:
+    """The losses of all outputs of a network.
+
+    Args:
+        losses: List of `keras.losses.Loss`, one for each output, in the order
+            of `network.outputs`.
+        weights: List of floats, theirs; `None` for 1 each.
+
+    Example:
+
+    >>> losses = OutputLosses([coarse_loss, fine_loss], [0.3, 1.0])
+    >>> losses.call([coarse, fine], network(images))  # shape (n,)
+    """
+
+    def __init__(self, losses, weights=None):
+        self.losses = list(losses)
+        self.weights = [1.0] * len(self.losses)
+        if weights is not None:
+            self.weights = [float(weight) for weight in weights]
+        if len(self.weights) != len(self.losses):
+            raise ValueError(
+                "`weights` must have one for each loss. Received: "
+                f"{len(self.losses)} losses, weights={weights}"
+            )
+
+    @classmethod
+    def of(cls, loss):
+        """Returns the losses of a network with one output and this loss."""
+        return loss if isinstance(loss, cls) else cls([loss])
+
+    def call(self, labels, predictions):
+        """Returns the loss of each example, shape `(n,)`.
+
+        Args:
+            labels, predictions: Those of one output, or a structure of those
+                of all outputs.
+        """
+        return self._summed(labels, predictions, lambda loss, *a: loss.call(*a))
+
+    def smoothed(self, labels, predictions, strength):
+        """Returns the same with label smoothing of each output.
+
+        Args:
+            labels, predictions: As for `call`.
+            strength: Scalar in [0, 1), or `None` for the plain loss.
+        """
+        return self._summed(
+            labels,
+            predictions,
+            lambda *a: training_loss.smoothed(*a, strength),
+        )
+
+    def _summed(self, labels, predictions, each):
+        labels = keras.tree.flatten(labels)
+        predictions = keras.tree.flatten(predictions)
+        total = None
+        for loss, weight, truth, given in zip(
+            self.losses, self.weights, labels, predictions, strict=True
+        ):
+            found = each(loss, truth, given)
+            if weight != 1.0:
+                found = ops.cast(weight, found.dtype) * found
+            total = found if total is None else total + found
+        return total
+
+    @property
+    def are_cross_entropies(self):
+        """Whether all outputs have a cross-entropy."""
+        return all(
+            isinstance(loss, training_loss.CROSS_ENTROPIES)
+            for loss in self.losses
+        )
+
+    def check_smoothing(self):
+        """Refuses label smoothing if a loss has no label distribution."""
+        for loss in self.losses:
+            training_loss.check_smoothing(loss)
+
+    def of_guessing(self, num_classes):
+        """Returns the loss of equal probabilities; infinite if not known.
+
+        Args:
+            num_classes: List of integers, those of each output.
+        """
+        if not self.are_cross_entropies:
+            return math.inf
+        return sum(
+            weight * math.log(number)
+            for weight, number in zip(self.weights, num_classes, strict=True)
+        )
+
+    def compile_arguments(self, outputs):
+        """Returns the same as `keras.Model.compile` takes it, a dict.
+
+        Args:
+            outputs: `form.Ports` of the network's outputs.
+        """
+        if len(self.losses) == 1 and self.weights == [1.0]:
+            return {"loss": outputs.packed(self.losses, list)}
+        return {
+            "loss": outputs.packed(self.losses, list),
+            "loss_weights": outputs.packed(self.weights, list),
+        }
+
+    def get_config(self):
+        """Returns the constructor's arguments as a JSON-able dict."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "losses": [serialize(loss) for loss in self.losses],
+            "weights": self.weights,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the losses that `get_config` described."""
+        read = keras.saving.deserialize_keras_object
+        return cls([read(loss) for loss in config["losses"]], config["weights"])
