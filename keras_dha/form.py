@@ -189,7 +189,15 @@ def _structured(given, counts):
         if isinstance(given, tuple) and len(given) not in counts:
             # Several, whatever is wrong with their lengths.
             return given
-    return np.asarray(given)
+    try:
+        return np.asarray(given)
+    except ValueError:
+        shapes = [np.shape(part) for part in given[:5]]
+        raise ValueError(
+            "Expected one array, or one for each input or output, all as long "
+            "as there are labels; images of several sizes must be resized "
+            f"first. Received: {len(given)} arrays, shapes {shapes}"
+        ) from None
 
 
 def _are_arrays(given):

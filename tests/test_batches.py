@@ -1,11 +1,13 @@
 """Batches and splits are checked by counting which examples come out."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_dha import batches
 from keras_dha import data
+from keras_dha.form import Form
 
 COUNT, CLASSES = 400, 4
 
@@ -269,3 +271,47 @@ def test_batch_size_of_a_dataset_is_its_own(drop_remainder):
     batched = stream().batch(24, drop_remainder=drop_remainder)
     assert batches.fitting_batch_size(batched, COUNT) == 24
     assert batches.fitting_batch_size(stream(), 60_000) == 128
+
+
+def test_several_inputs_and_outputs_are_split_together():
+    rng = np.random.default_rng(0)
+    first, other = rng.integers(0, 4, 200), rng.integers(0, 2, 200)
+    x = {"a": np.arange(200.0)[:, None], "b": np.arange(200.0)[:, None] + 0.5}
+    spec = data.inspect(x, (first, other))
+    kept, held_out = batches.split_arrays(x, (first, other), spec, 0.1, 3)
+    rows = held_out[0]["a"][:, 0].astype(int)
+    np.testing.assert_array_equal(held_out[0]["b"][:, 0], rows + 0.5)
+    np.testing.assert_array_equal(held_out[1][0], first[rows])
+    np.testing.assert_array_equal(held_out[1][1], other[rows])
+    assert len(kept[0]["a"]) + len(rows) == 200
+    counts = np.bincount(first[rows], minlength=4)
+    np.testing.assert_array_equal(counts, np.round(0.1 * np.bincount(first)))
+
+
+def test_the_place_of_an_example_follows_from_all_of_its_inputs():
+    def held_out(second):
+        x = (np.zeros((400, 1)), second)
+        dataset = tf.data.Dataset.from_tensor_slices((x, np.arange(400)))
+        return {int(y) for _, y in batches.split_dataset(dataset, 0.3)[1]}
+
+    numbers_of_examples = np.arange(400.0)[:, None]
+    found = held_out(numbers_of_examples)
+    assert 80 < len(found) < 160
+    assert held_out(numbers_of_examples) == found
+    assert held_out(numbers_of_examples + 1.0) != found
+
+
+def test_batches_are_brought_into_the_form_of_a_network():
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    x = keras.layers.Concatenate()([b, a])
+    network = keras.Model([b, a], keras.layers.Dense(2)(x))
+    x = {"a": np.arange(8.0)[:, None], "b": np.arange(8.0)[:, None] + 0.5}
+    y = np.arange(8) % 2
+    unbatched = tf.data.Dataset.from_tensor_slices((x, y))
+    for made in (
+        batches.ArrayBatches(x, y, 4, 0),
+        batches.StreamBatches(unbatched, 8, 4),
+    ):
+        made.arrange(Form.of(network))
+        (first, second), _ = next(iter(made.dataset()))
+        np.testing.assert_array_equal(first, second + 0.5)

@@ -1,10 +1,13 @@
 """Every fact about the data is checked against arrays made by hand."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_dha import data
+from keras_dha.data_spec import DataSpec
 
 
 def images(count=12, shape=(6, 5, 3), low=0.0, high=1.0, seed=0):
@@ -406,3 +409,37 @@ def test_a_single_pass_reads_a_dataset_once():
     )
     data.inspect(stream)
     assert seen == list(range(12))
+
+
+def test_facts_of_several_inputs_and_outputs_have_their_form():
+    x = {"image": images(), "vector": np.arange(36.0).reshape(12, 3)}
+    y = (labels(), np.eye(4)[np.arange(12) % 4])
+    arrays = data.inspect(x, y)
+    assert arrays.shape == {"image": (6, 5, 3), "vector": (3,)}
+    assert arrays.num_classes == [3, 4]
+    assert arrays.one_hot == [False, True]
+    assert arrays.value_range["vector"] == (0.0, 35.0)
+    assert (arrays.count, arrays.image, arrays.is_single) == (12, 0, False)
+    for dataset_ in (
+        tf.data.Dataset.from_tensor_slices((x, y)),
+        tf.data.Dataset.from_tensor_slices((x, y)).batch(5),
+    ):
+        assert data.inspect(dataset_).is_like(arrays)
+    again = DataSpec.from_json(json.loads(json.dumps(arrays._asdict())))
+    assert again == arrays
+    assert data.inspect(tuple(x.values()), y).shape == [(6, 5, 3), (3,)]
+    # Of two images none is the one.
+    assert data.inspect((images(), images()), labels()).image is None
+
+
+def test_elements_with_parts_of_parts():
+    nested = {"a": {"b": images()}}
+    with pytest.raises(ValueError, match="dict or a tuple of"):
+        data.inspect(tf.data.Dataset.from_tensor_slices((nested, labels())))
+
+
+def test_one_constant_input_among_several():
+    x = (np.ones((12, 2)), images())
+    assert data.inspect(x, labels()).value_range[0] == (0.0, 1.0)
+    with pytest.raises(ValueError, match="nothing to learn"):
+        data.inspect((np.ones((12, 2)), np.zeros((12, 3))), labels())

@@ -43,3 +43,27 @@ def test_losses_are_those_of_soft_labels():
         pairing.mixed_losses(loss, tf.constant(labels), None),
         loss(tf.constant(labels)),
     )
+
+
+def test_several_inputs_are_blended_by_the_same_shares():
+    rng = np.random.default_rng(1)
+    images, vectors = rng.normal(size=(3, 2, 2)), rng.normal(size=(3, 4))
+    share = np.array([0.2, 0.5, 0.7])
+    other = [1, 0, 2]
+    found = pairing.blended(
+        {"a": tf.constant(images), "b": tf.constant(vectors)},
+        tf.constant(share),
+    )
+    for name, given in [("a", images), ("b", vectors)]:
+        s = share.reshape([3] + [1] * (given.ndim - 1))
+        expected = (1 - s) * given + s * given[other]
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+
+
+def test_labels_of_all_outputs_are_mixed():
+    labels = (tf.constant([0.0, 1.0, 2.0]), tf.constant([5.0, 7.0, 9.0]))
+    share = tf.constant([0.2, 0.5, 0.7])
+    found = pairing.mixed_losses(lambda y: y[0] + 10.0 * y[1], labels, share)
+    each = np.array([50.0, 71.0, 92.0])
+    expected = [0.8 * 50 + 0.2 * 71, 0.5 * 71 + 0.5 * 50, each[2]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

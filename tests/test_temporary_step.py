@@ -332,3 +332,13 @@ def test_one_sample_has_one_reward():
             strategy=Reinforce(reward="loss"),
             hyperparameters=SampledHyperparameters(VALUES),
         )
+
+
+def test_the_reward_of_several_outputs_is_their_mean_accuracy():
+    outputs = [
+        np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]),
+        np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]),
+    ]
+    labels = tf.constant([0, 1, 0]), tf.constant(np.eye(3)[[2, 0, 1]])
+    found = Reward().of_each(None, labels, outputs)
+    np.testing.assert_allclose(found, [1.0, 0.5, 0.0])

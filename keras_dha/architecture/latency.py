@@ -245,6 +245,9 @@ def _concrete(layer, inputs):
 
     def call(*tensors):
         x = tensors[0] if len(tensors) == 1 else list(tensors)
+        if isinstance(layer, keras.Model) and len(tensors) > 1:
+            # Its inputs may be a dict.
+            x = keras.tree.pack_sequence_as(layer.input, list(tensors))
         # A copy: what changes nothing must be a graph of its own as well.
         return tf.nest.map_structure(tf.identity, layer(x, training=False))
 
