@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_dha import arguments
 from keras_dha import data
 from keras_dha import optimizers
+from keras_dha import preparation
 from keras_dha import progress
 from keras_dha import run_record
 from keras_dha import saving
@@ -16,9 +17,6 @@ from keras_dha import settings
 from keras_dha.assembly import assemble
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
-from keras_dha.preparation import arrange
-from keras_dha.preparation import known_form
-from keras_dha.preparation import prepare
 from keras_dha.run import Run
 from keras_dha.run_directory import RunDirectory
 from keras_dha.trained import Trained
@@ -172,8 +170,7 @@ class AutoModel(Trained):
         if unknown:
             raise ValueError(
                 "`compile` takes `loss`, `metrics`, `optimizer` and "
-                "`loss_weights`. "
-                f"Received: {sorted(unknown)}"
+                f"`loss_weights`. Received: {sorted(unknown)}"
             )
         if self.joint is not None:
             raise ValueError(
@@ -213,12 +210,11 @@ class AutoModel(Trained):
                 `tf.data.Dataset` of (image, label), batched or not. If its
                 images change at random from pass to pass, give `search_data`
                 as well: the split tells images apart by what they show.
-                A network with several inputs takes a dict from their names to
-                arrays, or a tuple or list of arrays in their order, and so
-                do the elements of a dataset.
+                Several inputs are a dict of arrays by name, or a tuple or
+                list in the network's order; so are the parts of a dataset.
             y: Labels, integers `(n,)` or one-hot `(n, classes)`. Those of
-                several outputs are a dict, tuple or list, as `x` is. The
-                search split is drawn by those of the first output.
+                several outputs are a dict, tuple or list as well. The search
+                split is drawn by the first, for a function by the first name.
             batch_size: Integer. By default a dataset's own, else 16 to 128
                 by the amount of data.
             epochs: Integer of at least 1, default 30.
@@ -255,21 +251,12 @@ class AutoModel(Trained):
         is_new = self.joint is None
         if self._directory:
             self._directory.check(self.settings, is_new)
-        form = known_form(self.settings, self.joint)
-        self._spec, training, search = prepare(
-            self.settings,
-            self.joint,
-            None if is_new else self._spec,
-            self._distribution.num_replicas_in_sync,
-            form,
-            x,
-            y,
-            batch_size,
-            shuffle,
-            steps_per_epoch,
-            search_data,
+        self._spec, training, search = preparation.prepare(
+            *(self.settings, self.joint, None if is_new else self._spec),
+            *(self._distribution.num_replicas_in_sync, x, y, batch_size),
+            *(shuffle, steps_per_epoch, search_data),
         )
-        validate = self._validation(validation_data, form)
+        validate = self._validation(validation_data)
         steps = steps_per_epoch or training.steps
         if time_limit is None:
             pace = StepPace(epochs or 30, steps)
@@ -290,10 +277,11 @@ class AutoModel(Trained):
         run = self._begin(training, search, steps, pace, verbose, saved)
         return self._execute(run, callbacks, validate, is_new)
 
-    def _validation(self, given, form):
+    def _validation(self, given):
         """Returns a function that returns validation logs, or `None`."""
         if given is None:
             return None
+        form = preparation.known_form(self.settings, self.joint)
         pair = data.evaluable(*arguments.pair(given), self._spec, form)
         return lambda: self._evaluate(*pair, prefix="val_")
 
@@ -307,7 +295,9 @@ class AutoModel(Trained):
                 *(self.settings, self._spec, self._distribution, pace),
                 *(training.batch_size, steps, verbose),
             )
-        self._spec = arrange(self.joint.form, self._spec, training, search)
+        self._spec = preparation.arrange(
+            *(self.joint.form, self._spec, training, search)
+        )
         run = Run(
             self.joint,
             training,

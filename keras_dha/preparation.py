@@ -11,7 +11,6 @@ def prepare(
     joint,
     known,
     replicas,
-    form,
     x,
     y,
     batch_size,
@@ -26,7 +25,6 @@ def prepare(
         joint: The `JointModel` that goes on, or `None` at the first `fit`.
         known: `DataSpec` of the first `fit`, or `None`.
         replicas: Integer, devices that share a batch.
-        form: `form.Form` of the network, or `None` if there is none yet.
         x, y, batch_size, shuffle, steps, search_data: As given to `fit`.
 
     Returns:
@@ -37,6 +35,7 @@ def prepare(
     """
     if batch_size is not None:
         arguments.check_count("batch_size", batch_size)
+    form = known_form(settings, joint)
     x, y = data.arranged(x, y, form)
     spec = data.inspect(x, y, steps, known and known.num_classes)
     if known is not None and not spec.is_like(known):

@@ -60,11 +60,14 @@ def on_halves(shape, num_classes):
 
 
 def with_another_output(shape, num_classes):
+    """Their names sort otherwise than the network has them."""
+    if isinstance(num_classes, list):
+        num_classes = dict(zip(["first", "extra"], num_classes, strict=True))
     inputs = keras.Input(shape, name="whole")
     x = dense(6, 1, activation="relu")(inputs)
     first = dense(num_classes["first"], 2, name="first")(x)
-    other = dense(num_classes["other"], 3, name="other")(x)
-    return keras.Model(inputs, [first, other])
+    extra = dense(num_classes["extra"], 3, name="extra")(x)
+    return keras.Model(inputs, [first, extra])
 
 
 def run(space, x, y=None, epochs=2, compiled=None, fit=None, **kwargs):
@@ -115,13 +118,24 @@ def test_halves_of_an_input_train_as_the_whole_does(whole, halves):
 
 def test_an_output_without_weight_changes_nothing(whole):
     model = run(
-        with_another_output,
+        with_another_output((7,), {"first": 2, "extra": 3}),
         X,
-        {"other": OTHER, "first": Y},
-        compiled={"loss_weights": {"first": 1, "other": 0}},
+        {"extra": OTHER, "first": Y},
+        compiled={"loss_weights": {"first": 1, "extra": 0}},
     )
     kept = model.get_weights()[:4]
     for ours, theirs in zip(kept, whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_function_gets_classes_as_the_labels_are_and_finds_their_output():
+    arguments = {"hyperparameters": {"learning_rate": 0.05}}
+    named = {"extra": OTHER, "first": Y}
+    by_name = run(with_another_output, X, named, **arguments)
+    in_order = run(with_another_output, X, [Y, OTHER], **arguments)
+    for ours, theirs in zip(
+        by_name.get_weights(), in_order.get_weights(), strict=True
+    ):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
