@@ -283,7 +283,7 @@ class AutoModel(Trained):
             return None
         form = preparation.known_form(self.settings, self.joint)
         pair = data.evaluable(*arguments.pair(given), self._spec, form)
-        return lambda: self._evaluate(*pair, prefix="val_")
+        return lambda: self._validation_logs(*pair)
 
     def _begin(self, training, search, steps, pace, verbose, saved):
         """Returns the `Run`, a new one or one that goes on."""

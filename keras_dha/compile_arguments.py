@@ -12,6 +12,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.losses import OutputLosses
+from keras_dha.nested_layers import output_layers
 
 
 def losses(loss, weights, network, spec):
@@ -121,9 +122,7 @@ def _loss(loss, last, one_hot):
 
 def _last_layers(network):
     """Returns the layer that gives each output."""
-    if len(network.outputs) == 1:
-        return [network]
-    return [tensor._keras_history.operation for tensor in network.outputs]
+    return [network] if len(network.outputs) == 1 else output_layers(network)
 
 
 def _ends_in_softmax(last):

@@ -1,4 +1,7 @@
-"""Nested layers: those that a layer or a model holds, at any depth."""
+"""Nested layers: those that a layer or a model holds, at any depth.
+
+What a graph is made of has no public way to it: the private hooks are here.
+"""
 
 
 def find_layers(model, kind):
@@ -16,3 +19,14 @@ def find_layers(model, kind):
         if isinstance(layer, kind):
             found.setdefault(id(layer), layer)
     return list(found.values())
+
+
+def output_layers(model):
+    """Returns what gives each output of a functional model, a list.
+
+    Uses Keras' private `_keras_history` of a tensor.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+    """
+    return [tensor._keras_history.operation for tensor in model.outputs]

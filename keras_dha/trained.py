@@ -40,12 +40,8 @@ class Trained:
         """
         self._check_fitted("evaluate")
         x, y = data.evaluable(x, y, self._spec, self.joint.form)
-        return self.joint.network.evaluate(
-            x,
-            y,
-            batch_size=None if y is None else batch_size or 256,
-            verbose=verbose,
-            return_dict=return_dict,
+        return self._evaluated(
+            x, y, batch_size, verbose=verbose, return_dict=return_dict
         )
 
     def predict(self, x, batch_size=None, verbose=0):
@@ -68,16 +64,19 @@ class Trained:
             batch_size = batch_size or 256
         return self.joint.network.predict(x, batch_size, verbose=verbose)
 
-    def _evaluate(self, x, y, prefix):
-        x, y = self.joint.form.arranged(x, y)
-        logs = self.joint.network.evaluate(
+    def _evaluated(self, x, y, batch_size=None, **options):
+        return self.joint.network.evaluate(
             x,
             y,
-            batch_size=None if y is None else 256,
-            verbose=0,
-            return_dict=True,
+            # A dataset has batches of its own.
+            batch_size=None if y is None else batch_size or 256,
+            **options,
         )
-        return {prefix + name: float(value) for name, value in logs.items()}
+
+    def _validation_logs(self, x, y):
+        x, y = self.joint.form.arranged(x, y)
+        logs = self._evaluated(x, y, verbose=0, return_dict=True)
+        return {f"val_{name}": float(logs[name]) for name in logs}
 
     def summary(self):
         """Prints the network; a `Choice` counts all of its candidates."""

@@ -1,4 +1,4 @@
-"""Keras' private walk over layers still shows all of them."""
+"""Keras' private ways to layers still show all of them."""
 
 import keras
 from keras import layers
@@ -7,6 +7,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import output_layers
 
 
 def test_layers_at_any_depth_each_one_once():
@@ -24,3 +25,16 @@ def test_layers_at_any_depth_each_one_once():
     assert find_decisions(model) == [decision]
     assert find_layers(shared, layers.Dense) == [shared]
     assert find_layers(model, keras.Model)[0] is model
+
+
+def test_the_layer_that_gives_each_output():
+    inputs = keras.Input((3,))
+    first, second = (layers.Dense(2, name=name) for name in "ab")
+    x = first(inputs)
+    model = keras.Model(inputs, [second(x), keras.ops.softmax(x), x])
+    found = output_layers(model)
+    assert found[0] is second
+    assert found[1].name.startswith("softmax")
+    assert found[2] is first
+    chain = keras.Sequential([inputs, layers.ReLU(), first])
+    assert output_layers(chain) == [first]

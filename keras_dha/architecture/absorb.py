@@ -14,6 +14,7 @@ from keras import ops
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import output_layers
 
 
 def absorb(network):
@@ -66,7 +67,7 @@ def _linear_variables(candidates):
 
 def _last(layer):
     while isinstance(layer, keras.Model):
-        layer = layer.outputs[0]._keras_history.operation
+        (layer,) = output_layers(layer)
     return layer
 
 

@@ -13,6 +13,7 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import output_layers
 
 
 def derive(model):
@@ -85,7 +86,7 @@ def _derived_graph(model, names):
     named = set()
     if len(model.outputs) > 1:
         # Labels, losses and metrics go by the names of the outputs' layers.
-        named = {id(t._keras_history.operation) for t in model.outputs}
+        named = {id(layer) for layer in output_layers(model)}
 
     def replace(layer):
         if id(layer) not in replaced:
