@@ -22,6 +22,8 @@ from benchmarks.record import Record
 from keras_dha.hyperparameters.engine import AUTO
 
 DRAWS = 20
+# What someone would draw from who knows little: logarithmically even.
+DRAWN = {"learning_rate": (1e-4, 3.0), "weight_decay": (1e-5, 1e-2)}
 # What forward mode and the implicit horizon leave fixed.
 RATE, DECAY = 0.1, 5e-4
 ENGINES = {
@@ -44,8 +46,8 @@ def drawn(index):
     """Returns the pair of values of one random draw, a dict."""
     generator = np.random.default_rng(index)
     return {
-        name: float(np.exp(generator.uniform(*np.log([r.low, r.high]))))
-        for name, r in AUTO.items()
+        name: float(np.exp(generator.uniform(*np.log(ends))))
+        for name, ends in DRAWN.items()
     }
 
 
