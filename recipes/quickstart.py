@@ -36,7 +36,7 @@ model = keras_dha.AutoModel(
     search_space="resnet",
     hyperparameters={
         "learning_rate": keras_dha.Range(1e-3, 1.0),  # learned
-        "weight_decay": keras_dha.Range(1e-5, 1e-2),  # learned
+        "weight_decay": keras_dha.Range(1e-4, 1e-2),  # learned
         "momentum": 0.9,  # fixed
     },
     seed=SEED,
