@@ -2,9 +2,8 @@
 
 Keras writes batch normalisation out as mean, variance, scale and shift, each a
 pass over the images, and as many again for every derivative. TensorFlow has
-one kernel for all of it. On a processor a small residual network takes a
-quarter to a third less time for a step with it, and the graphs of a supernet
-are smaller (`benchmarks.normalization`).
+one kernel for all of it. On a processor a small residual network takes a fifth
+to a third less time for a step with it (`benchmarks.normalization`).
 """
 
 import keras

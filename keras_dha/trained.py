@@ -160,9 +160,14 @@ class Trained:
 
     @property
     def genotype(self):
-        """The architecture as it is now, see `SearchResult.genotype`."""
+        """The architecture as it is now, see `SearchResult.genotype`.
+
+        While it is searched that of the moment, and then what was found.
+        """
         self._check_fitted("genotype")
-        return genotype(self.joint.network)
+        searched = genotype(self.joint.network)
+        is_known = self._so_far is not None or self._result is not None
+        return searched or (self.result.genotype if is_known else {})
 
     def _check_fitted(self, name):
         if self.joint is None:

@@ -54,6 +54,7 @@ def test_a_loaded_run_goes_on_to_the_same_losses(tmp_path):
     assert loaded.result.policy == model.result.policy
     assert loaded.result.genotype == model.result.genotype
     assert len(loaded.result.genotype) == 2
+    assert loaded.genotype == model.genotype == model.result.genotype
 
 
 def test_compiled_loss_and_metrics_are_used_and_saved(tmp_path):
