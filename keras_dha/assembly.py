@@ -65,16 +65,7 @@ def _joint_model(settings, spec, fitting):
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
     if MIXUP in hyperparameters.quantities:
-        _check_mixup(network)
-    if MIXUP in hyperparameters.quantities and getattr(
-        augmentation, "mixers", ()
-    ):
-        raise ValueError(
-            "Images are mixed once: give mixup's strength as a "
-            "hyperparameter, or mixers to the augmentation. Received: "
-            f"hyperparameters with {MIXUP!r} and an augmentation with mixers "
-            f"{tuple(augmentation.mixers)}"
-        )
+        _check_mixup(network, augmentation)
     joint = JointModel(
         network,
         compile_arguments.losses(
@@ -100,8 +91,15 @@ def _engine(parts, values):
     return LearnedHyperparameters(values, parts.horizon)
 
 
-def _check_mixup(network):
-    """Refuses to blend what is a number for something, such as words."""
+def _check_mixup(network, augmentation):
+    """Refuses to mix twice, and what is a number for something, as words."""
+    if getattr(augmentation, "mixers", ()):
+        raise ValueError(
+            "Images are mixed once: give mixup's strength as a "
+            "hyperparameter, or mixers to the augmentation. Received: "
+            f"hyperparameters with {MIXUP!r} and an augmentation with mixers "
+            f"{tuple(augmentation.mixers)}"
+        )
     dtypes = {tensor.name: tensor.dtype for tensor in network.inputs}
     if len(dtypes) > 1 and not all("float" in d for d in dtypes.values()):
         raise ValueError(
@@ -116,9 +114,15 @@ def _augmentation(augmentation, spec):
     if augmentation is None:
         return None
     shapes = facts(spec.shape)
-    if not isinstance(augmentation, (str, dict)) and len(shapes) > 1:
-        _check_several(augmentation, spec)
     if not spec.is_image:
+        if len(shapes) > 1 and not isinstance(augmentation, (str, dict)):
+            raise ValueError(
+                "An augmentation acts on the one input that is an image, "
+                "(h, w) or (h, w, c). Leave augmentation='auto' or None, which "
+                "augment none of several images. "
+                f"Received: augmentation={augmentation!r} for inputs of shape "
+                f"{spec.shape}"
+            )
         return None
     shape = shapes[spec.image]
     channels = (shape[2:] or (1,))[0]
@@ -139,16 +143,6 @@ def _augmentation(augmentation, spec):
     if len(shapes) > 1:
         _check_mixers(augmentation)
     return augmentation
-
-
-def _check_several(augmentation, spec):
-    if not spec.is_image:
-        raise ValueError(
-            "An augmentation acts on the one input that is an image, (h, w) or "
-            "(h, w, c). Leave augmentation='auto' or None, which augment none "
-            "of several images. Received: "
-            f"augmentation={augmentation!r} for inputs of shape {spec.shape}"
-        )
 
 
 def _check_mixers(augmentation):

@@ -30,7 +30,7 @@ def losses(loss, weights, network, spec):
             _loss(asked, last, rows)
             for asked, last, rows in zip(
                 _of_each(outputs, "loss", loss),
-                _last_layers(network),
+                output_layers(network),
                 one_hot,
                 strict=True,
             )
@@ -118,11 +118,6 @@ def _loss(loss, last, one_hot):
         "`keras.losses.CategoricalFocalCrossentropy()`. "
         f"Received: loss={loss!r}"
     )
-
-
-def _last_layers(network):
-    """Returns the layer that gives each output."""
-    return [network] if len(network.outputs) == 1 else output_layers(network)
 
 
 def _ends_in_softmax(last):

@@ -27,13 +27,8 @@ class DataSpec(NamedTuple):
 
     @property
     def image(self):
-        """Number of the one input that is an image, or `None`.
-
-        An image is `(h, w)` or `(h, w, c)`; of several none is the one.
-        """
-        shapes = forms.facts(self.shape)
-        found = [k for k, shape in enumerate(shapes) if len(shape) in (2, 3)]
-        return found[0] if len(found) == 1 else None
+        """Number of the one input that is an image, or `None`."""
+        return image_among(forms.facts(self.shape))
 
     @property
     def is_image(self):
@@ -79,3 +74,15 @@ def _tuples(value):
     if isinstance(value[0], list):
         return [tuple(part) for part in value]
     return tuple(value)
+
+
+def image_among(shapes):
+    """Returns the number of the one shape that is of an image, or `None`.
+
+    An image is `(h, w)` or `(h, w, c)`; of several none is the one.
+
+    Args:
+        shapes: List of shapes of one example.
+    """
+    found = [k for k, shape in enumerate(shapes) if len(shape) in (2, 3)]
+    return found[0] if len(found) == 1 else None

@@ -8,6 +8,7 @@ a list. Parts in a row are in Keras' order: that of a network's inputs, and for
 a dict that of its sorted names.
 """
 
+from collections.abc import Sized
 from typing import NamedTuple
 
 import keras
@@ -215,7 +216,7 @@ def _lengths(given):
     """Returns the numbers of examples that data can be meant to have."""
     if isinstance(given, dict):
         return {len(part) for part in given.values()}
-    if not hasattr(given, "__len__"):
+    if not isinstance(given, Sized):
         return set()
     lengths = {len(given)}
     if _are_arrays(given):

@@ -13,6 +13,7 @@ from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.augmentation.learned import LearnedPolicy
+from keras_dha.data_spec import image_among
 from keras_dha.form import Form
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
@@ -67,8 +68,7 @@ class JointModel(keras.Model):
         self.network = network
         self.form = Form.of(network)
         self.loss_object = OutputLosses.of(loss)
-        metrics = metrics or []
-        self.metric_list = metrics
+        self.metric_list = metrics or []
         if strategy is not None:
             strategy.check(network)
         self.architecture = LearnedArchitecture(
@@ -124,7 +124,7 @@ class JointModel(keras.Model):
         # has none that needs no state.
         network.compile(
             "sgd",
-            metrics=metrics,
+            metrics=self.metric_list,
             jit_compile=False,
             **self.loss_object.compile_arguments(self.form.outputs),
         )
@@ -186,7 +186,7 @@ class JointModel(keras.Model):
         if self.policy.augmentation is None:
             return None, inputs, None
         parts = keras.tree.flatten(inputs)
-        number = _number_of_image(self.network)
+        number = image_among([x.shape[1:] for x in self.network.inputs])
         choices, parts[number], share = self.policy.augment(
             parts[number], seeds, replica, replicas
         )
@@ -328,12 +328,6 @@ class JointModel(keras.Model):
         ):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
-
-
-def _number_of_image(network):
-    """Returns the number of the input that a policy is for."""
-    ranks = [len(tensor.shape) for tensor in network.inputs]
-    return next((k for k, rank in enumerate(ranks) if rank in (3, 4)), 0)
 
 
 def _reward_of(architecture, hyperparameters):

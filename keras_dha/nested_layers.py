@@ -3,6 +3,8 @@
 What a graph is made of has no public way to it: the private hooks are here.
 """
 
+import keras
+
 
 def find_layers(model, kind):
     """Returns every layer of class `kind` inside `model`, each one once.
@@ -30,3 +32,21 @@ def output_layers(model):
         model: A functional or Sequential `keras.Model`.
     """
     return [tensor._keras_history.operation for tensor in model.outputs]
+
+
+def rebuilt(model, replace, call=None):
+    """Returns a model with other layers in the place of its own.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        replace: Function from a layer to what takes its place, maybe itself.
+        call: How a functional model's layers are called, as `clone_model`
+            takes it; by default as they are.
+    """
+    if isinstance(model, keras.Sequential):
+        inputs = keras.Input(batch_shape=model.input_shape)
+        layers = [replace(layer) for layer in model.layers]
+        return keras.Sequential([inputs, *layers], name=model.name)
+    return keras.models.clone_model(
+        model, clone_function=replace, call_function=call
+    )

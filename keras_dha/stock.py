@@ -8,6 +8,7 @@ import keras
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.hyperparameters import dropout
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import rebuilt
 
 _OURS = (dropout.Dropout, FusedBatchNormalization)
 
@@ -40,15 +41,7 @@ def _stock_model(model, rate, replaced):
             replaced[id(layer)] = (layer, _stock_layer(layer, rate))
         return replaced[id(layer)][1]
 
-    if isinstance(model, keras.Sequential):
-        return keras.Sequential(
-            [
-                keras.Input(batch_shape=model.input_shape),
-                *map(replace, model.layers),
-            ],
-            name=model.name,
-        )
-    return keras.models.clone_model(model, clone_function=replace)
+    return rebuilt(model, replace)
 
 
 def _stock_layer(layer, rate):

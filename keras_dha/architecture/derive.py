@@ -14,6 +14,7 @@ from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import output_layers
+from keras_dha.nested_layers import rebuilt
 
 
 def derive(model):
@@ -47,11 +48,7 @@ def derive(model):
         if not isinstance(layer, SearchableLayer)
     )
     if isinstance(model, keras.Sequential):
-        layers = [_plain(layer, names) for layer in model.layers]
-        derived = keras.Sequential(
-            [keras.Input(batch_shape=model.input_shape), *layers],
-            name=model.name,
-        )
+        derived = rebuilt(model, lambda layer: _plain(layer, names))
     elif getattr(model, "inputs", None):
         derived = _derived_graph(model, names)
     else:
@@ -103,9 +100,7 @@ def _derived_graph(model, names):
         outputs = [part(args[0][edge]) for edge, part in kept]
         return add(outputs) if len(outputs) > 1 else outputs[0]
 
-    return keras.models.clone_model(
-        model, clone_function=replace, call_function=call
-    )
+    return rebuilt(model, replace, call)
 
 
 def _plain_node(node, names):

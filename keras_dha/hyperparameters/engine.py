@@ -22,7 +22,7 @@ AUTO = {
     # Both bounds of the rate are far out: a range test narrows them.
     "learning_rate": Range(1e-4, 3.0),
     # In the first half of a run evidence is for less decay than is best in the
-    # end; with a bound of 1e-5 it went down to 1e-4, and came back too late.
+    # end: a bound far below lets it go where it comes back from too late.
     "weight_decay": Range(1e-4, 1e-2, start=5e-4),
 }
 

@@ -81,13 +81,18 @@ def depthwise(kernel, stride, name):
     return keras.Sequential([layer, normalisation(name)], name=name)
 
 
-def normalisation(name, affine=True):
-    """Returns the batch normalisation that all spaces use."""
+def normalisation(name=None, affine=True):
+    """Returns the batch normalisation that all spaces use.
+
+    Args:
+        name: Name of what is normalised, or `None`.
+        affine: Whether it has a scale and an offset.
+    """
     return FusedBatchNormalization(
         momentum=_STATISTICS_MOMENTUM,
         center=affine,
         scale=affine,
-        name=f"{name}_norm",
+        name=name and f"{name}_norm",
     )
 
 

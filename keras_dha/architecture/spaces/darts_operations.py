@@ -10,7 +10,7 @@ of the image shifted by a pixel, side by side, BN
 import keras
 from keras import layers
 
-from keras_dha.fused_normalization import FusedBatchNormalization
+from keras_dha.architecture.spaces import blocks
 
 PRIMITIVES = (
     "max_pool_3x3",
@@ -21,8 +21,6 @@ PRIMITIVES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-# Moving statistics follow within a hundred steps: runs can be short.
-_STATISTICS_MOMENTUM = 0.9
 
 
 def operation(primitive, shape, channels, stride, name, searched=False):
@@ -62,14 +60,15 @@ def operation(primitive, shape, channels, stride, name, searched=False):
         if not searched:
             return pool(size, stride, "same", name=name)
         parts = [pool(size, stride, "same")]
-        parts.append(_normalisation(center=False, scale=False))
+        parts.append(blocks.normalisation(affine=False))
     return keras.Sequential(parts, name=name)
 
 
 def pointwise(channels, name):
     """Returns ReLU, 1x1 convolution, normalisation."""
     return keras.Sequential(
-        [layers.ReLU(), _convolution(channels, 1), _normalisation()], name=name
+        [layers.ReLU(), _convolution(channels, 1), blocks.normalisation()],
+        name=name,
     )
 
 
@@ -90,7 +89,7 @@ def factorized_reduce(shape, channels, name):
         _convolution(channels // 2, 1, 2)(x),
         _convolution(channels - channels // 2, 1, 2)(shifted),
     ]
-    x = _normalisation()(layers.Concatenate()(halves))
+    x = blocks.normalisation()(layers.Concatenate()(halves))
     return keras.Model(inputs, x, name=name)
 
 
@@ -110,20 +109,20 @@ def stem(x, channels):
     """
     if min(x.shape[1:3]) < 96:
         x = _convolution(3 * channels, 3, name="stem_conv")(x)
-        x = _normalisation(name="stem_norm")(x)
+        x = blocks.normalisation("stem")(x)
         return x, x, False
     first = keras.Sequential(
         [
             _convolution(channels // 2, 3, 2),
-            _normalisation(),
+            blocks.normalisation(),
             layers.ReLU(),
             _convolution(channels, 3, 2),
-            _normalisation(),
+            blocks.normalisation(),
         ],
         name="stem0",
     )(x)
     second = keras.Sequential(
-        [layers.ReLU(), _convolution(channels, 3, 2), _normalisation()],
+        [layers.ReLU(), _convolution(channels, 3, 2), blocks.normalisation()],
         name="stem1",
     )(first)
     return first, second, True
@@ -141,7 +140,7 @@ def _separable(channels, size, stride):
             depthwise_initializer="he_normal",
             pointwise_initializer="he_normal",
         ),
-        _normalisation(),
+        blocks.normalisation(),
     ]
 
 
@@ -172,7 +171,7 @@ def _dilated(channels, size, stride):
             layers.MaxPooling2D(1, stride, "same"),
             _convolution(channels, 1),
         ]
-    return [layers.ReLU(), *parts, _normalisation()]
+    return [layers.ReLU(), *parts, blocks.normalisation()]
 
 
 def _convolution(channels, size, stride=1, name=None):
@@ -185,7 +184,3 @@ def _convolution(channels, size, stride=1, name=None):
         kernel_initializer="he_normal",
         name=name,
     )
-
-
-def _normalisation(**kwargs):
-    return FusedBatchNormalization(momentum=_STATISTICS_MOMENTUM, **kwargs)
