@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import keras
@@ -190,6 +191,24 @@ def test_what_is_a_failed_beginning(losses, undone):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert any(feed(guard, losses)) == undone
+
+
+def test_after_a_range_test_decay_is_what_the_highest_rate_allows():
+    values = {
+        "learning_rate": Range(1e-3, 10.0),
+        "weight_decay": Range(1e-6, 0.5, start=0.4),
+    }
+    joint = joint_model(values)
+    rng = np.random.default_rng(0)
+    batch = (
+        tf.constant(rng.normal(size=(8, 4)), "float32"),
+        tf.zeros(8, "int32"),
+    )
+    found = trust.test_range(joint, joint.train_step, itertools.repeat(batch))
+    # One per cent a step, at a momentum of 0.9.
+    assert float(
+        joint.hyperparameters.current("weight_decay")
+    ) == pytest.approx(0.01 * (1 - 0.9) / found.high, rel=1e-4)
 
 
 def test_groups_are_lowered_together():

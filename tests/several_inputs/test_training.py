@@ -1,0 +1,249 @@
+"""Networks with several inputs and outputs train as those with one do.
+
+What is known from outside: a network that joins two halves of an input is the
+network on the whole, and an output whose loss has no weight teaches nothing.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.strategies import DARTS
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import GDAS
+from keras_dha.architecture.strategies import ISTA
+from keras_dha.architecture.strategies import Reinforce
+from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.auto_model import AutoModel
+from keras_dha.hyperparameters.ranges import Range
+from tests.auto_model.small_runs import RATES
+from tests.several_inputs.networks import IMAGES
+from tests.several_inputs.networks import LEFT
+from tests.several_inputs.networks import NAMED
+from tests.several_inputs.networks import NO_DROPOUT
+from tests.several_inputs.networks import ORDERED
+from tests.several_inputs.networks import OTHER
+from tests.several_inputs.networks import QUICK
+from tests.several_inputs.networks import RIGHT
+from tests.several_inputs.networks import N
+from tests.several_inputs.networks import X
+from tests.several_inputs.networks import Y
+from tests.several_inputs.networks import by_name
+from tests.several_inputs.networks import in_order
+from tests.several_inputs.networks import on_halves
+from tests.several_inputs.networks import on_the_whole
+from tests.several_inputs.networks import run
+from tests.several_inputs.networks import with_another_output
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run(on_the_whole, X, Y)
+
+
+@pytest.mark.parametrize(
+    "halves",
+    [(LEFT, RIGHT), [LEFT, RIGHT], {"right": RIGHT, "left": LEFT}],
+    ids=["tuple", "list", "dict"],
+)
+def test_halves_of_an_input_train_as_the_whole_does(whole, halves):
+    model = run(on_halves, halves, Y)
+    for ours, theirs in zip(
+        model.get_weights(), whole.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(halves), whole.predict(X), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        model.evaluate(halves, Y), whole.evaluate(X, Y), atol=1e-6
+    )
+    # The rate was learned, from a search split that is the same.
+    rates = [
+        m.result.hyperparameters["learning_rate"]["value"]
+        for m in (model, whole)
+    ]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-5)
+    assert abs(rates[0] - RATES["learning_rate"].start) > 1e-3
+
+
+def test_an_output_without_weight_changes_nothing(whole):
+    model = run(
+        with_another_output((7,), {"first": 2, "extra": 3}),
+        X,
+        {"extra": OTHER, "first": Y},
+        compiled={"loss_weights": {"first": 1, "extra": 0}},
+    )
+    kept = model.get_weights()[:4]
+    for ours, theirs in zip(kept, whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_function_gets_classes_as_the_labels_are_and_finds_their_output():
+    arguments = {"hyperparameters": {"learning_rate": 0.05}}
+    named = {"extra": OTHER, "first": Y}
+    by_name = run(with_another_output, X, named, **arguments)
+    in_order = run(with_another_output, X, [Y, OTHER], **arguments)
+    for ours, theirs in zip(
+        by_name.get_weights(), in_order.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def seeing(shape, num_classes):
+    """A choice whose one candidate is blind to the input with the class."""
+    noise, telling = keras.Input(shape[0]), keras.Input(shape[1])
+    branch = Choice(
+        [
+            keras.Sequential(
+                [layers.Rescaling(0.0), layers.Dense(4)], name="blind"
+            ),
+            layers.Dense(4, name="sees"),
+        ],
+        name="branch",
+    )(telling)
+    x = layers.Concatenate()([layers.Dense(4)(noise), branch])
+    return keras.Model([noise, telling], layers.Dense(num_classes)(x))
+
+
+def test_the_branch_that_carries_the_class_is_found():
+    rng = np.random.default_rng(3)
+    noise, telling = rng.normal(size=(2, N, 5)).astype("float32")
+    model = run(
+        seeing,
+        (noise, telling),
+        (telling[:, 0] > 0).astype(int),
+        epochs=12,
+        strategy=DSNAS(),
+        hyperparameters={"learning_rate": 0.1},
+    )
+    assert model.result.genotype["branch"]["choice"] == "sees"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"strategy": DSNAS()},
+        {"strategy": GDAS()},
+        {"strategy": DARTS()},
+        {"strategy": DARTS(order=2)},
+        {"strategy": ISTA()},
+        {"strategy": Reinforce()},
+        {
+            "method": "autohas",
+            "hyperparameters": {"learning_rate": Range(1e-3, 0.05)},
+        },
+        {"strategy": None, "horizon": "one_step"},
+        {"strategy": None, "horizon": "forward"},
+        {
+            "strategy": None,
+            "horizon": "implicit",
+            "hyperparameters": {
+                "learning_rate": 0.05,
+                "weight_decay": RATES["weight_decay"],
+            },
+        },
+        {"target": {"params": 160, "flops": 30_000}},
+        {"target": {"latency_ms": 1e3}},
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments.values()))[:30],
+)
+def test_every_strategy_and_horizon_trains_such_a_network(arguments):
+    arguments = {"hyperparameters": RATES, **arguments}
+    model = run(keras.Model(*by_name()), *NAMED, epochs=6, **arguments)
+    losses = model.history.history["loss"]
+    assert losses[-1] < losses[0]
+    for name, cost in model.result.cost.get("target", {}).items():
+        assert 0 < cost["reached"] <= cost["limit"], name
+    if "params" in arguments.get("target", {}):
+        assert model.export_model().count_params() <= 160
+
+
+def test_replicas_share_batches_of_several_parts():
+    devices = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with devices.scope():
+        model = AutoModel(
+            keras.Model(*by_name()),
+            augmentation=None,
+            hyperparameters=RATES,
+            seed=1,
+        )
+    model.fit(*ORDERED, batch_size=16, epochs=2, verbose=0)
+    losses = model.history.history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_datasets_are_trained_on():
+    dataset = tf.data.Dataset.from_tensor_slices(NAMED).batch(16)
+    model = run(keras.Model(*in_order()), dataset, **QUICK, epochs=6)
+    losses = model.history.history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_only_the_image_is_augmented():
+    layer = DifferentiableAugmentation(
+        ["Invert"], levels=1, flip=None, shift=None
+    )
+    model = run(
+        keras.Model(*in_order()), *ORDERED, augmentation=layer, epochs=1
+    )
+    seeds = tf.constant([[1, 2], [3, 4]])
+    images, vectors = tf.constant(IMAGES), tf.constant(X)
+    _, (seen, same), share = model.joint.augment((images, vectors), seeds)
+    assert same is vectors and share is None
+    assert not np.allclose(seen, IMAGES)
+    assert model.result.policy is not None
+
+
+def test_integers_are_not_blended():
+    words = keras.Input((2,), dtype="int32", name="words")
+    other = keras.Input((7,), name="other")
+    x = layers.Flatten()(layers.Embedding(5, 3)(words))
+    x = layers.Dense(2)(layers.Concatenate()([x, other]))
+    network = keras.Model([words, other], x)
+    given = np.arange(2 * N).reshape(N, 2) % 5
+    run(network, (given, X), Y, epochs=1, **NO_DROPOUT)
+    with pytest.raises(ValueError, match="no blend"):
+        run(network, (given, X), Y)
+
+
+def test_a_directory_goes_on_to_the_same_losses(tmp_path):
+    class Killed(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def begun(**fit):
+        return run(
+            on_halves,
+            {"left": LEFT, "right": RIGHT},
+            Y,
+            epochs=3,
+            directory=tmp_path / "run",
+            fit=fit,
+        )
+
+    expected = run(on_halves, {"left": LEFT, "right": RIGHT}, Y, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        begun(callbacks=[Killed()])
+    for _ in range(2):  # goes on, and once more, is only loaded
+        found = begun()
+        assert found.history.history["loss"] == pytest.approx(
+            expected.history.history["loss"], rel=1e-6
+        )
+        np.testing.assert_allclose(
+            found.predict((LEFT, RIGHT)), expected.predict((LEFT, RIGHT))
+        )
+    with pytest.raises(ValueError, match="asked for otherwise"):
+        run(
+            on_halves,
+            {"left": LEFT, "right": LEFT[:, [0, 1, 2, 2]]},
+            Y,
+            epochs=3,
+            directory=tmp_path / "run",
+        )
