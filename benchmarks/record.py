@@ -62,8 +62,12 @@ class Record:
         return str(seed) in self.content["runs"].get(arm, {})
 
     def add(self, arm, seed, values):
-        """Keeps the values of one run, a dict, and writes the file."""
-        self.content["runs"].setdefault(arm, {})[str(seed)] = values
+        """Keeps the values of one run, a dict, and writes the file.
+
+        With what it ran on, as a record may grow on several machines.
+        """
+        runs = self.content["runs"].setdefault(arm, {})
+        runs[str(seed)] = {**values, "processor": machine.processor()}
         self.write()
 
     def means(self):

@@ -77,7 +77,8 @@ class Guard:
     In the beginning a run has only its start to lose: cross-entropy that is
     no better after some steps than at first, or than in the mean of the first
     ones, or worse than that of guessing once it was better, is enough to go
-    back, and where a range test is to be had, it says once where to go on.
+    back, and where a range test is to be had, it says once where to go on,
+    with half of the rate that was too high as the lowest upper bound.
     Without a learned learning rate the guard does nothing: a fixed number is
     the user's.
 
@@ -213,10 +214,10 @@ class Guard:
         if self.undone == 1:
             warnings.warn(
                 f"Training diverged (loss {loss:.3g}) at {_shown(rates)}. The "
-                "last good state was gone back to; the learning rate and its "
-                "upper bound were set by a range test, or halved where it had "
-                "got further. Further times are counted in `result.cost`, not "
-                "announced.",
+                "last good state was gone back to; the learning rate was set "
+                "by a range test, or halved where it had got further, and its "
+                "upper bound lowered. Further times are counted in "
+                "`result.cost`, not announced.",
                 stacklevel=2,
             )
         _restore(self._joint, self._saved)
@@ -226,10 +227,21 @@ class Guard:
         self._at_first = self._lowest = math.inf
         test, self.test = self.test, None
         if self._is_beginning and test and "learning_rate" in rates:
-            test()
+            self._go_on(test().start, rates["learning_rate"] / 2)
             return
         for key, rate in rates.items():
             learned.set_value(key, rate / 2, high=rate / 2)
+
+    def _go_on(self, start, high):
+        """Goes on where a range test says, up to what was half too high.
+
+        Rates so high were asked for, and what a network does not bear at
+        first may be right later.
+        """
+        learned = self._joint.hyperparameters
+        high = max(high, learned.bounds("learning_rate")[1])
+        learned.set_value("learning_rate", start, high=high)
+        learned.expect_rate(high)
 
 
 def bound_shares(learned, at_bounds, updates):

@@ -65,12 +65,12 @@ class WeightVector:
 
     def join(self, tensors):
         """Returns tensors shaped like the variables as one vector."""
-        return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+        return tf.concat([_reshaped(t, [-1]) for t in tensors], axis=0)
 
     def split(self, vector):
         """Returns the parts of a vector, shaped like the variables."""
         return [
-            tf.reshape(part, v.shape)
+            _reshaped(part, v.shape)
             for part, v in zip(
                 tf.split(vector, self.sizes), self.variables, strict=True
             )
@@ -121,6 +121,17 @@ class WeightVector:
         # Where no group is, the minimum is the largest integer.
         flags = tf.minimum(flags, 1)
         return tf.repeat(tf.cast(flags, self.dtype), self.sizes)
+
+
+def _reshaped(tensor, shape):
+    """Returns `tf.reshape(tensor, shape)`, without an operation if it can.
+
+    Most of a supernet's many variables are vectors already, and what each
+    operation costs is not its work.
+    """
+    if len(tensor.shape) == len(shape) == 1:
+        return tensor
+    return tf.reshape(tensor, shape)
 
 
 class _Owners(NamedTuple):

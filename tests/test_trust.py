@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_dha import trust
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.range_test import RangeTest
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.update_rules import SGD
@@ -146,13 +147,15 @@ def test_it_is_said_once_and_given_up_at_last():
     assert rate(joint) == pytest.approx(1.0 / 8)
 
 
-def test_at_the_beginning_a_range_test_says_where_to_go_on():
-    joint = joint_model()
+@pytest.mark.parametrize("found, high", [(0.1, 0.5), (0.8, 0.8)])
+def test_at_the_beginning_a_range_test_says_where_to_go_on(found, high):
+    joint = joint_model({**RATE, "weight_decay": Range(1e-6, 0.5, start=0.4)})
     tested = []
 
     def test():
         tested.append(True)
-        joint.hyperparameters.set_value("learning_rate", 0.02, high=0.1)
+        joint.hyperparameters.set_value("learning_rate", 0.02, high=found)
+        return RangeTest(0.02, found)
 
     guard = trust.Guard(joint, every=2, keep_every=100, test=test)
     # No worse than at first, and no better for long.
@@ -160,9 +163,12 @@ def test_at_the_beginning_a_range_test_says_where_to_go_on():
     with pytest.warns(UserWarning, match="diverged"):
         assert feed(guard, [1.5] * 2) == [0, 2]
     assert rate(joint) == pytest.approx(0.02)
+    # Half of the rate that was too high, 1, is let come again.
     assert joint.hyperparameters.bounds("learning_rate")[1] == pytest.approx(
-        0.1
+        high
     )
+    decay = float(joint.hyperparameters.current("weight_decay"))
+    assert decay == pytest.approx(0.02 * (1 - 0.9) / high, rel=1e-4)
     # Once: what follows must be worse to be undone, and halves the rate.
     assert not any(feed(guard, [1.5] * 20))
     assert any(feed(guard, [99.0] * 2))
@@ -187,7 +193,9 @@ def test_at_the_beginning_a_range_test_says_where_to_go_on():
 )
 def test_what_is_a_failed_beginning(losses, undone):
     joint = joint_model()
-    guard = trust.Guard(joint, every=2, keep_every=100, test=lambda: None)
+    guard = trust.Guard(
+        joint, every=2, keep_every=100, test=lambda: RangeTest(0.02, 0.1)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert any(feed(guard, losses)) == undone
@@ -205,10 +213,10 @@ def test_after_a_range_test_decay_is_what_the_highest_rate_allows():
         tf.zeros(8, "int32"),
     )
     found = trust.test_range(joint, joint.train_step, itertools.repeat(batch))
-    # One per cent a step, at a momentum of 0.9.
+    # Two per cent a step, at a momentum of 0.9.
     assert float(
         joint.hyperparameters.current("weight_decay")
-    ) == pytest.approx(0.01 * (1 - 0.9) / found.high, rel=1e-4)
+    ) == pytest.approx(0.02 * (1 - 0.9) / found.high, rel=1e-4)
 
 
 def test_groups_are_lowered_together():

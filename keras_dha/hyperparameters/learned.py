@@ -19,9 +19,9 @@ from keras_dha.inner_update import adam
 # Memory of the averages by which noisy hypergradients are judged.
 _MEMORY = 0.9
 # By what share of itself decay may shorten a weight in one step: a weight that
-# remembers fewer than a hundred steps learns nothing that lasts, which no
-# gradient at averaged weights sees.
-_MOST_SHRINKING = 0.01
+# remembers fewer than fifty steps learns nothing that lasts, which no gradient
+# at averaged weights sees.
+_MOST_SHRINKING = 0.02
 # Size of Adam's steps in parts of the range, times the step size.
 _ADAM = 0.1
 
