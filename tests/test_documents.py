@@ -23,7 +23,7 @@ def run(code_or_file, folder):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         env={
             **os.environ,
             "KERAS_DHA_TINY": "1",
