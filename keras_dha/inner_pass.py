@@ -172,9 +172,8 @@ def step_from(model, gradient, schedule, count):
         hyperparameters.value("weight_decay"),
         hyperparameters.value("momentum"),
     )
-    decayed = tf.constant(vector.decayed)
     extent = Extent(
-        tf.ones_like(decayed) if model.rule.decays_all else decayed,
+        tf.ones_like(at.weights) if model.rule.decays_all else vector.decayed(),
         vector.active(),
         vector.sizes,
         tf.convert_to_tensor(count),
@@ -216,7 +215,7 @@ def fold(seed, use, index):
     )
 
 
-def sum_over_replicas(tensor):
-    """Returns the sum of a tensor over all replicas."""
+def sum_over_replicas(tensors):
+    """Returns the sum of a tensor, or of each of a list, over all replicas."""
     context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)

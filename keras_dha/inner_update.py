@@ -10,6 +10,7 @@ must not hide inside an optimizer object. The rules themselves are in
 
 from typing import NamedTuple
 
+import numpy as np
 from keras import ops
 
 
@@ -157,7 +158,7 @@ class UpdateRule:
         """Sums over what a norm is taken of."""
         if self.clipnorm is None:
             return ops.sum(vector)
-        return ops.repeat(sums(vector, extent.sizes), extent.sizes)
+        return spread(sums(vector, extent.sizes), extent.sizes)
 
     def _clip(self, gradient, extent):
         # g <- g min(1, c / |g|)
@@ -235,6 +236,23 @@ def sums(vectors, sizes):
     edges = [sum(sizes[:k]) for k in range(1, len(sizes))]
     parts = ops.split(vectors, edges, axis=-1)
     return ops.stack([ops.sum(part, axis=-1) for part in parts], axis=-1)
+
+
+def spread(values, sizes):
+    """Returns values of variables at each of their elements, `(..., P)`.
+
+    Not by `ops.repeat`, which makes a table of all variables by the largest,
+    nor by constants, which would make graphs as large as the weights.
+
+    Args:
+        values: Shape `(..., variables)`.
+        sizes: List of the variables' sizes; they sum to P.
+    """
+    starts = np.cumsum(sizes)[:-1, None]
+    ones = ops.ones(len(starts), "float32")
+    # How many variables begin up to each element; floats, as GPUs add these.
+    begun = ops.cumsum(ops.scatter(starts, ones, (sum(sizes),)))
+    return ops.take(values, ops.cast(begun, "int32"), axis=-1)
 
 
 class AdamState(NamedTuple):

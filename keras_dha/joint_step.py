@@ -77,13 +77,12 @@ def joint_step(model, batch, schedule, search_batch=None):
         passed = inner_pass.run(model, batch, seed, values, factors)
     outer.gradient = passed.gradient
     model.update_metrics(passed.inputs, labels, passed.predictions)
-    total = sum_over_replicas(
-        tf.concat([passed.gradient, passed.credit, [passed.loss]], axis=0)
+    gradient, credit, loss = sum_over_replicas(
+        [passed.gradient, passed.credit, passed.loss]
     )
-    size = model.weight_vector.size
-    at, extent = _update_weights(model, total[:size], schedule, outer)
+    at, extent = _update_weights(model, gradient, schedule, outer)
     if model.architecture.is_one_level:
-        model.architecture.update(total[size:-1])
+        model.architecture.update(credit)
     elif model.architecture.is_bilevel and search_batch is not None:
         model.architecture.update(
             _architecture_gradient(model, search_batch, outer, at, extent)
@@ -111,7 +110,7 @@ def joint_step(model, batch, schedule, search_batch=None):
                 sum_over_replicas,
             )
     model.step.assign_add(1)
-    return total[-1]
+    return loss
 
 
 def _outer_tape(model, factors, values, is_outer):

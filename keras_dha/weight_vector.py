@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.inner_update import spread
 from keras_dha.nested_layers import find_layers
 
 
@@ -25,9 +26,6 @@ class WeightVector:
         variables: List of the Keras variables, in the vector's order.
         sizes: List of their numbers of elements; they sum to P.
         dtype: Name of the vector's dtype, that of the variables.
-        decayed: NumPy array `(P,)`, 1 where weight decay applies:
-            kernels and embeddings, but no biases or normalisation scales
-            (variables of rank below 2).
     """
 
     def __init__(self, network):
@@ -45,9 +43,6 @@ class WeightVector:
                 f"Received: {len(self.variables)} weights of {sorted(dtypes)}"
             )
         self.dtype = dtypes.pop()
-        self.decayed = np.repeat(
-            [float(len(v.shape) > 1) for v in self.variables], self.sizes
-        ).astype(self.dtype)
         self._owners = _owners(network, self.variables)
 
     @property
@@ -101,6 +96,15 @@ class WeightVector:
         }
         return np.concatenate([position[id(v)] for v in variables])
 
+    def decayed(self):
+        """Returns `(P,)`: 1 where weight decay applies, else 0.
+
+        To kernels and embeddings, but not to biases or normalisation scales
+        (variables of rank below 2).
+        """
+        flags = [float(len(v.shape) > 1) for v in self.variables]
+        return spread(tf.constant(flags, self.dtype), self.sizes)
+
     def active(self):
         """Returns `(P,)`: 1 where the step that runs uses the weight, else 0.
 
@@ -120,7 +124,7 @@ class WeightVector:
         )
         # Where no group is, the minimum is the largest integer.
         flags = tf.minimum(flags, 1)
-        return tf.repeat(tf.cast(flags, self.dtype), self.sizes)
+        return spread(tf.cast(flags, self.dtype), self.sizes)
 
 
 def _reshaped(tensor, shape):

@@ -140,7 +140,7 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
         ).numpy()
 
     product = central_difference(gradient, 0.0)
-    product = product + 0.1 * joint.weight_vector.decayed * v.numpy()
+    product = product + 0.1 * joint.weight_vector.decayed().numpy() * v.numpy()
     np.testing.assert_allclose(
         vector, 2.0 * v - 0.1 * product, rtol=1e-5, atol=1e-9
     )

@@ -218,3 +218,27 @@ def test_adam_equals_keras():
         optimizer.apply([tf.constant(g)], [variable])
         w, state = inner_update.adam(w, g, state, 0.05)
     np.testing.assert_allclose(w, variable.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("sizes", [[3], [1, 5, 1], [7, 2, 30, 1, 1]])
+def test_values_of_variables_are_spread_as_numpy_repeats(sizes, shape):
+    values = RNG.normal(size=(*shape, len(sizes)))
+    np.testing.assert_array_equal(
+        inner_update.spread(tf.constant(values), sizes),
+        np.repeat(values, sizes, axis=-1),
+    )
+
+
+def test_spreading_makes_nothing_larger_than_the_weights():
+    sizes = [1000] + [1] * 500
+
+    @tf.function
+    def spread(values):
+        return inner_update.spread(values, sizes)
+
+    graph = spread.get_concrete_function(tf.TensorSpec([501])).graph
+    outputs = [y for op in graph.get_operations() for y in op.outputs]
+    assert max(y.shape.num_elements() for y in outputs) == sum(sizes)
+    constants = [op for op in graph.get_operations() if op.type == "Const"]
+    assert max(op.outputs[0].shape.num_elements() for op in constants) <= 501

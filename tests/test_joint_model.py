@@ -389,3 +389,21 @@ def test_dsnas_mean_equals_enumeration_and_bias_is_reported(
     record_property("relative_bias", float(bias))
     record_property("cosine", float(cosine))
     assert cosine > 0.5, f"bias {bias:.2f}, cosine {cosine:.2f}"
+
+
+def test_a_graph_holds_no_constants_as_large_as_the_weights():
+    inputs = keras.Input((300,))
+    wide = [layers.Dense(300, name=name) for name in ("one", "other")]
+    x = layers.Dense(CLASSES)(Choice(wide, name="choice")(inputs))
+    groups = {"choice": Range(1e-3, 1.0, start=0.1), "*": 0.1}
+    joint = JointModel(
+        keras.Model(inputs, x),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        hyperparameters=LearnedHyperparameters({"learning_rate": groups}),
+        strategy=DSNAS(),
+    )
+    data = tf.zeros([8, 300]), tf.zeros(8, "int32")
+    step = tf.function(joint.train_step, autograph=False)
+    graph = step.get_concrete_function(data, tf.constant(1.0), data).graph
+    text = graph.as_graph_def().SerializeToString()
+    assert len(text) < 2 * joint.weight_vector.size

@@ -16,6 +16,7 @@ from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import quantities
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.inner_update import average
+from keras_dha.inner_update import spread
 
 DEFAULTS = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
 AUTO = {
@@ -115,21 +116,21 @@ class Engine(keras.layers.Layer):
         return self._position(index)
 
     def _allocate_groups(self, paths):
-        """Finds on which weights each quantity acts; 1 is all of them."""
-        self._masks = {}
+        """Finds on which variables each quantity of a group acts."""
+        self._groups = {}
         for key, quantity in self.quantities.items():
-            self._masks[key] = 1.0
             if quantity.pattern is not None:
                 patterns = self.values[quantity.name]
                 index = quantities.groups(patterns, paths)
                 acts = index == list(patterns).index(quantity.pattern)
-                self._masks[key] = np.repeat(
-                    acts.astype(self.vector_dtype), self.sizes
-                )
+                self._groups[key] = acts
 
     def _where(self, key):
-        mask = self._masks[key]
-        return ops.convert_to_tensor(mask) if np.ndim(mask) else mask
+        """Returns 1 where a quantity acts on the weights: all, or `(P,)`."""
+        if key not in self._groups:
+            return 1.0
+        acts = ops.convert_to_tensor(self._groups[key], self.vector_dtype)
+        return spread(acts, self.sizes)
 
     def check_groups(self, paths):
         """Refuses patterns that fit no layer of a network."""

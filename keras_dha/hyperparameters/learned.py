@@ -115,7 +115,7 @@ class LearnedHyperparameters(Engine):
     def direct(self, key, schedule):
         """Returns what a quantity adds to the rule's input of its name."""
         rate = self.quantities[key].name == "learning_rate"
-        return self._masks[key] * (
+        return self._where(key) * (
             schedule if rate else ops.ones_like(schedule)
         )
 

@@ -18,6 +18,7 @@ Which variables are invariant is read off the first equation.
 
 from keras import ops
 
+from keras_dha.inner_update import spread
 from keras_dha.inner_update import sums
 
 # <g, w>^2 n / (|g| |w|)^2 is about 1 for n numbers that know nothing of each
@@ -61,7 +62,7 @@ def radial(tangents, weights, where, sizes):
     """
     square = sums(ops.square(weights), sizes) + 1e-30
     share = where * sums(tangents * weights, sizes) / square
-    return ops.repeat(share, sizes, axis=-1)
+    return spread(share, sizes)
 
 
 def turning(tangents, weights, where, sizes):
