@@ -40,9 +40,9 @@ class Extent(NamedTuple):
 
     Attributes:
         decayed: `(P,)`, 1 where weight decay applies, else 0.
-        active: `(P,)`, 1 where the weight took part in the step. Elsewhere
-            nothing moves: these are the candidates that did not run, and a
-            zero gradient is not a gradient.
+        active: Booleans `(P,)`, where the weight took part in the step, or
+            `None`: everywhere. Elsewhere nothing moves: these are the
+            candidates that did not run, and a zero gradient is not a gradient.
         sizes: List of integers, the sizes of the variables in the vector.
         count: Float scalar, number of this step, from 1.
     """
@@ -102,9 +102,9 @@ class UpdateRule:
         """Returns the `Step` from `Inputs` within an `Extent`."""
         at = at._replace(gradient=self._clip(at.gradient, extent))
         direction, slots = self._direction(at, extent)
-        direction = extent.active * direction
+        direction = _only(extent.active, direction, 0.0)
         slots = tuple(
-            _blend(extent.active, new, old)
+            _only(extent.active, new, old)
             for new, old in zip(slots, at.slots, strict=True)
         )
         return Step(at.weights - at.learning_rate * direction, slots, direction)
@@ -129,9 +129,9 @@ class UpdateRule:
         moved = sum_of(
             (tangent.learning_rate, direction), (at.learning_rate, change)
         )
-        weights = tangent.weights - extent.active * moved
+        weights = tangent.weights - _only(extent.active, moved, 0.0)
         return weights, tuple(
-            _blend(extent.active, new, old)
+            _only(extent.active, new, old)
             for new, old in zip(slots, tangent.slots, strict=True)
         )
 
@@ -152,7 +152,8 @@ class UpdateRule:
         clipped = at._replace(gradient=self._clip(at.gradient, extent))
         still = Inputs(0.0, (0.0,) * len(self.slots), vector, 0.0, 0.0, 0.0)
         change, _ = self._direction_tangent(clipped, still, extent)
-        return self._clip_tangent(at.gradient, extent.active * change, extent)
+        change = _only(extent.active, change, 0.0)
+        return self._clip_tangent(at.gradient, change, extent)
 
     def _total(self, vector, extent):
         """Sums over what a norm is taken of."""
@@ -218,8 +219,8 @@ def sum_of(*products):
     return total
 
 
-def _blend(active, new, old):
-    return active * new + (1.0 - active) * old
+def _only(active, new, old):
+    return new if active is None else ops.where(active, new, old)
 
 
 def _scale(norm, square):

@@ -106,13 +106,14 @@ class WeightVector:
         return spread(tf.constant(flags, self.dtype), self.sizes)
 
     def active(self):
-        """Returns `(P,)`: 1 where the step that runs uses the weight, else 0.
+        """Returns which weights the step that runs uses, booleans `(P,)`.
 
         A candidate's weights are active when its decision runs it with a
-        weight that is not 0, and every decision around it does so too.
+        weight that is not 0, and every decision around it does so too. In a
+        network without decisions all are, which is `None`.
         """
         if not self._owners.groups:
-            return tf.ones([self.size], self.dtype)
+            return None
         runs = tf.concat([d.runs() for d in self._owners.decisions], axis=0)
         runs = tf.cast(runs, "int32")
         # Any candidate of a group, and then all groups of a variable.
@@ -123,8 +124,7 @@ class WeightVector:
             used, self._owners.variables, len(self.variables)
         )
         # Where no group is, the minimum is the largest integer.
-        flags = tf.minimum(flags, 1)
-        return spread(tf.cast(flags, self.dtype), self.sizes)
+        return spread(flags > 0, self.sizes)
 
 
 def _reshaped(tensor, shape):

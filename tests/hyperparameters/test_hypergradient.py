@@ -91,7 +91,7 @@ def followed(problem, rule, name, horizon):
             double(problem.values["weight_decay"]),
             double(problem.values["momentum"]),
         )
-        extent = Extent(zeros + 1.0, zeros + 1.0, [SIZE], double(t + 1.0))
+        extent = Extent(zeros + 1.0, None, [SIZE], double(t + 1.0))
         tangents = hypergradient.advance(
             rule,
             at,
@@ -239,7 +239,7 @@ def test_forward_mode_converges_to_the_implicit_hypergradient(name):
         gradient = ridge.product(w) - ridge.target
         at = Inputs(w, slots, gradient, 0.2, ridge.decay, 0.5)
         extent = Extent(
-            zeros + 1.0, zeros + 1.0, [SIZE], tf.constant(t + 1.0, "float64")
+            zeros + 1.0, None, [SIZE], tf.constant(t + 1.0, "float64")
         )
         tangents = hypergradient.advance(
             rule,
@@ -290,7 +290,7 @@ def test_what_is_inactive_has_no_tangent(name):
         0.2,
         0.9,
     )
-    extent = Extent(zeros + 1.0, zeros, [SIZE], tf.constant(1.0, "float64"))
+    extent = Extent(zeros + 1.0, zeros > 0, [SIZE], tf.constant(1.0, "float64"))
     start = Tangents(zeros, (zeros,), zeros)
     moved = hypergradient.advance(
         SGD(), at, extent, name, 1.0, start, Horizon()

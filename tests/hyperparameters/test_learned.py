@@ -52,7 +52,7 @@ def follow(layer, w, b, u, schedule):
     g = u - 0.9 * b - 1e-3 * w
     at = Inputs(w, (b,), g, rate, 1e-3, 0.9)
     step = Step(w - rate * u, (u,), u)
-    layer.advance(at, Extent(ones, ones, SIZES, 1.0), step, schedule)
+    layer.advance(at, Extent(ones, None, SIZES, 1.0), step, schedule)
 
 
 def push(layer, name, sign):

@@ -96,7 +96,7 @@ def test_a_step_after_a_change_of_length_is_exact(rule, name):
     slots = tuple(np.abs(RNG.normal(size=(len(rule.slots), SIZE))))
     values = {"learning_rate": 0.1, "weight_decay": 0.2, "momentum": 0.9}
     ones = tf.ones([SIZE], "float64")
-    extent = Extent(ones, ones, SIZES, tf.constant(3.0, "float64"))
+    extent = Extent(ones, None, SIZES, tf.constant(3.0, "float64"))
     along = np.where(np.arange(SIZE) < 6, W, 0.0)
 
     def inputs(h):
@@ -131,7 +131,7 @@ def test_a_step_after_a_change_of_length_is_exact(rule, name):
 def test_decay_has_an_answer_where_weights_are_normalised():
     """Two steps: shorter weights make the second turn further."""
     ones = tf.ones([SIZE], "float64")
-    extent = Extent(ones, ones, SIZES, tf.constant(1.0, "float64"))
+    extent = Extent(ones, None, SIZES, tf.constant(1.0, "float64"))
     zeros = tf.zeros([SIZE], "float64")
     rule, w = SGD(), tf.constant(W)
     at = Inputs(w, (zeros,), gradient(W), 0.1, 0.0, 0.0)
