@@ -25,6 +25,8 @@ _PATIENCE = 3
 # clearly, should not fall back behind it, but for the noise of a few steps.
 _CLEARLY_BETTER = 0.9
 _BEHIND_GUESSING = 1.03
+# What was too high for a range test may be right later, but this many times.
+_BEYOND = 2.0
 # Of so many updates a report can be made, and at a bound for so large a share.
 _REPORTED_UPDATES, _REPORTED_SHARE = 20, 0.5
 
@@ -78,7 +80,8 @@ class Guard:
     no better after some steps than at first, or than in the mean of the first
     ones, or worse than that of guessing once it was better, is enough to go
     back, and where a range test is to be had, it says once where to go on,
-    with half of the rate that was too high as the lowest upper bound.
+    with half of the rate that it began at as the upper bound, but between once
+    and twice that of the test.
     Without a learned learning rate the guard does nothing: a fixed number is
     the user's.
 
@@ -227,19 +230,22 @@ class Guard:
         self._at_first = self._lowest = math.inf
         test, self.test = self.test, None
         if self._is_beginning and test and "learning_rate" in rates:
-            self._go_on(test().start, rates["learning_rate"] / 2)
+            # Not what it came to, which may be NaN.
+            began = float(learned.current("learning_rate"))
+            self._go_on(test().start, began / 2)
             return
         for key, rate in rates.items():
             learned.set_value(key, rate / 2, high=rate / 2)
 
     def _go_on(self, start, high):
-        """Goes on where a range test says, up to what was half too high.
+        """Goes on where a range test says, and after that beyond its bound.
 
-        Rates so high were asked for, and what a network does not bear at
-        first may be right later.
+        Rates as high as `high` were asked for, and what a network does not
+        bear at first may be right later; but by twice at most.
         """
         learned = self._joint.hyperparameters
-        high = max(high, learned.bounds("learning_rate")[1])
+        tested = learned.bounds("learning_rate")[1]
+        high = min(max(high, tested), _BEYOND * tested)
         learned.set_value("learning_rate", start, high=high)
         learned.expect_rate(high)
 
