@@ -32,17 +32,26 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable and self._fits(inputs, mask)):
             return super().call(inputs, training=training, mask=mask)
         channels = self.moving_mean.shape
+        # The kernel's variance is the population's, where Keras keeps that of
+        # the batch; so it is handed a population's, and hands one back.
+        whole = _population_factor(inputs)
+        follows = {}
+        if self.momentum > 0.0:
+            follows = {
+                "mean": _single(self.moving_mean),
+                "variance": _single(self.moving_variance) * whole,
+                "exponential_avg_factor": 1.0 - self.momentum,
+            }
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
             ops.ones(channels) if self.gamma is None else _single(self.gamma),
             ops.zeros(channels) if self.beta is None else _single(self.beta),
             epsilon=self.epsilon,
             is_training=True,
+            **follows,
         )
-        self._follow(self.moving_mean, mean)
-        # The kernel's estimate is for the population; Keras keeps the batch's.
-        count = ops.cast(ops.size(inputs) // channels[0], "float32")
-        self._follow(self.moving_variance, variance * (count - 1.0) / count)
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance / whole)
         return y
 
     def _fits(self, inputs, mask):
@@ -54,9 +63,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             and self.compute_dtype in ("float32", "float16", "bfloat16")
         )
 
-    def _follow(self, moving, value):
-        value = ops.cast(value, moving.dtype)
-        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+
+def _population_factor(images):
+    """Returns n / (n - 1) for n values a channel, a number if n is known."""
+    count = images.shape[:-1].num_elements()
+    if count is not None:
+        return count / max(count - 1, 1)
+    count = ops.cast(ops.size(images) // images.shape[-1], "float32")
+    return count / ops.maximum(count - 1.0, 1.0)
 
 
 def _single(variable):
