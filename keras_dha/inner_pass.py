@@ -70,16 +70,21 @@ def sample(model, seed, explores):
     )
 
 
-def run(model, batch, seed, values, factors=None):
+def run(
+    model, weights, batch, seed, values, factors=None, moves=True, once=False
+):
     """Returns the `Pass` of a batch, along the path that was sampled.
 
     Args:
         model: `keras_dha.joint_model.JointModel`.
+        weights: w, shape `(P,)`, where the gradient is taken.
         batch: Pair (images, labels), this replica's share; of several inputs
             or outputs each in the form of the network.
         seed: int32 tensor of shape `(2,)`.
         values: Dict of what acts through the training loss.
         factors: `(n,)`, unit factors of the losses, or `None`.
+        moves: Whether normalisation statistics and seeds move.
+        once: Whether nothing differentiates this pass again.
     """
     images, labels = batch
     if factors is None:
@@ -89,9 +94,13 @@ def run(model, batch, seed, values, factors=None):
         inputs, share = _mix_up(values[MIXUP], inputs, seed)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     parameters = model.architecture.parameters()
-    weights = model.weight_vector.tensors()
+    pieces = model.weight_vector.pieces(weights)
     with tf.GradientTape() as tape:
-        with own.given(values) as used:
+        tape.watch(pieces)
+        with (
+            own.given(values) as used,
+            model.weight_vector.given(pieces, moves, once),
+        ):
             predictions = model.network(inputs, training=True)
             losses = pairing.mixed_losses(
                 lambda truth: model.loss_object.smoothed(
@@ -112,11 +121,11 @@ def run(model, batch, seed, values, factors=None):
     model.hyperparameters.check_used(used)
     gradients = tape.gradient(
         loss,
-        weights + parameters,
+        pieces + parameters,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    credit = gradients[len(weights) :] or [tf.zeros([0])]
-    gradient = model.weight_vector.join(gradients[: len(weights)])
+    credit = gradients[len(pieces) :] or [tf.zeros([0])]
+    gradient = model.weight_vector.join(gradients[: len(pieces)])
     return Pass(
         *(choices, inputs, share, predictions, losses, loss),
         gradient=gradient,
@@ -153,18 +162,19 @@ def _mix_up(strength, images, seed):
     return pairing.blended(images, share), share
 
 
-def step_from(model, gradient, schedule, count):
+def step_from(model, weights, gradient, schedule, count):
     """Returns the rule's `Inputs` and `Extent` of a step from here.
 
     Args:
         model: `keras_dha.joint_model.JointModel`.
+        weights: w, shape `(P,)`.
         gradient: g of all replicas, shape `(P,)`.
         schedule: Scalar, the base schedule's factor of the rate.
         count: Scalar, number of the step, from 1.
     """
     hyperparameters, vector = model.hyperparameters, model.weight_vector
     at = Inputs(
-        vector.read(),
+        weights,
         # Tensors: a variable would be read after the step has changed it.
         tuple(tf.convert_to_tensor(slot) for slot in model.slots),
         gradient,
@@ -181,30 +191,17 @@ def step_from(model, gradient, schedule, count):
     return at, extent
 
 
-class ReadOnly(keras.StatelessScope):
-    """Runs a model at given weights and lets nothing of it move.
-
-    Normalisation statistics and seeds keep their values: what a loss needs
-    of them it computes from its own batch. Keras' own scope would hand an
-    update on to the next call of the layer; one made in the branch of a
-    choice cannot be read outside of it.
-    """
-
-    def add_update(self, update):
-        """Drops an update that a layer asks for."""
-        del update
-
-
-def predictions_at(model, images, values):
+def predictions_at(model, images, pieces, once=False):
     """Returns the network's predictions at weights other than its own.
 
     Args:
-        model: `keras_dha.joint_model.JointModel`; nothing of it moves.
+        model: `keras_dha.joint_model.JointModel`; nothing of it moves:
+            what a loss needs of statistics it computes from its own batch.
         images: Tensor.
-        values: List of tensors, shaped as its weights.
+        pieces: List of tensors, `WeightVector.pieces` of the weights.
+        once: Whether they will be differentiated by the pieces, once.
     """
-    mapping = list(zip(model.weight_vector.variables, values, strict=True))
-    with ReadOnly(state_mapping=mapping):
+    with model.weight_vector.given(pieces, once=once):
         return model.network(images, training=True)
 
 

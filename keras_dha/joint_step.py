@@ -72,15 +72,21 @@ def joint_step(model, batch, schedule, search_batch=None):
     inner_pass.sample(model, seed, model.architecture.is_moving())
     values = model.hyperparameters.in_loss()
     factors = inner_pass.unit_factors(model, batch)
-    outer = _outer_tape(model, factors, values, search_batch is not None)
+    weights = model.weight_vector.read()
+    outer = _outer_tape(
+        model, weights, factors, values, search_batch is not None
+    )
     with outer.recording():
-        passed = inner_pass.run(model, batch, seed, values, factors)
+        passed = inner_pass.run(
+            *(model, weights, batch, seed, values, factors),
+            once=not outer.records,
+        )
     outer.gradient = passed.gradient
     model.update_metrics(passed.inputs, labels, passed.predictions)
     gradient, credit, loss = sum_over_replicas(
         [passed.gradient, passed.credit, passed.loss]
     )
-    at, extent = _update_weights(model, gradient, schedule, outer)
+    at, extent = _update_weights(model, weights, gradient, schedule, outer)
     if model.architecture.is_one_level:
         model.architecture.update(credit)
     elif model.architecture.is_bilevel and search_batch is not None:
@@ -113,7 +119,7 @@ def joint_step(model, batch, schedule, search_batch=None):
     return loss
 
 
-def _outer_tape(model, factors, values, is_outer):
+def _outer_tape(model, weights, factors, values, is_outer):
     """Returns the tape of what this step's gradient is differentiated by."""
     learned, architecture = model.hyperparameters, model.architecture
     sources, times = {}, 0
@@ -133,15 +139,15 @@ def _outer_tape(model, factors, values, is_outer):
     horizon = learned.horizon
     follows_hessian = horizon.restart or (horizon.terms and is_outer)
     if learned.by_gradient and follows_hessian:
-        sources[outer_tape.WEIGHTS] = model.weight_vector.tensors()
+        sources[outer_tape.WEIGHTS] = weights
         times += 2  # or more
     return outer_tape.OuterTape(sources, model.network, times)
 
 
-def _update_weights(model, gradient, schedule, outer):
+def _update_weights(model, weights, gradient, schedule, outer):
     """Takes the step; returns its `Inputs` and `Extent`."""
     at, extent = inner_pass.step_from(
-        model, gradient, schedule, model.count.assign_add(1.0)
+        model, weights, gradient, schedule, model.count.assign_add(1.0)
     )
     step = model.rule.step(at, extent)
     if model.hyperparameters.by_gradient:
@@ -157,8 +163,8 @@ def _update_weights(model, gradient, schedule, outer):
 
 def _curvature(model, outer, vector):
     """Returns the training loss' Hessian times a vector, `(P,)`."""
-    (parts,) = outer.along(vector, outer_tape.WEIGHTS)
-    return sum_over_replicas(model.weight_vector.join(parts))
+    (product,) = outer.along(vector, outer_tape.WEIGHTS)
+    return sum_over_replicas(product)
 
 
 def _update_hyperparameters(model, direction, outer, at, extent, values, share):
@@ -237,15 +243,17 @@ def _search_gradients(model, batch, weights, parameters):
     """Returns this replica's gradients of L_S at some weights, a list."""
     images, labels = batch
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    values = model.weight_vector.split(weights)
+    pieces = model.weight_vector.pieces(weights)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([*values, *parameters])
-        predictions = inner_pass.predictions_at(model, images, values)
+        tape.watch([*pieces, *parameters])
+        predictions = inner_pass.predictions_at(
+            model, images, pieces, once=True
+        )
         # Outside of `own.given`: what judges has the defaults.
         losses = model.loss_object.call(labels, predictions)
         loss = tf.reduce_mean(losses) / replicas
     return tape.gradient(
         loss,
-        [*values, *parameters],
+        [*pieces, *parameters],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )

@@ -53,10 +53,15 @@ class OuterTape:
         self._times = times
         self._tape = None
 
+    @property
+    def records(self):
+        """Whether anything will be asked of it."""
+        return bool(self._sources)
+
     @contextlib.contextmanager
     def recording(self):
         """Records what happens inside."""
-        if not self._sources:
+        if not self.records:
             yield
             return
         statistics = contextlib.nullcontext()

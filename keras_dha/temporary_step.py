@@ -40,13 +40,15 @@ def temporary_weights(model, batch, schedule, seed):
     Args:
         model, batch, schedule, seed: As for `learn_from_reward`.
     """
-    # Penalties on activations are part of the training loss.
-    with inner_pass.ReadOnly(collect_losses=True):
-        passed = inner_pass.run(
-            model, batch, seed, model.hyperparameters.in_loss()
-        )
+    current = model.weight_vector.read()
+    passed = inner_pass.run(
+        *(model, current, batch, seed, model.hyperparameters.in_loss()),
+        moves=False,
+        once=True,
+    )
     at, extent = inner_pass.step_from(
         model,
+        current,
         inner_pass.sum_over_replicas(passed.gradient),
         schedule,
         model.count + 1.0,
@@ -64,7 +66,7 @@ def reward_at(model, weights, search_batch):
     """
     images, labels = search_batch
     predictions = inner_pass.predictions_at(
-        model, images, model.weight_vector.split(weights)
+        model, images, model.weight_vector.pieces(weights)
     )
     # Outside of `own.given`: what judges has the defaults.
     each = model.reward.of_each(model.loss_object, labels, predictions)

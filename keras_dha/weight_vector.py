@@ -12,8 +12,11 @@ import tensorflow as tf
 
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.given_weights import GivenWeights
+from keras_dha.given_weights import reshaped
 from keras_dha.inner_update import spread
 from keras_dha.nested_layers import find_layers
+from keras_dha.weight_layout import layout
 
 
 class WeightVector:
@@ -44,6 +47,7 @@ class WeightVector:
             )
         self.dtype = dtypes.pop()
         self._owners = _owners(network, self.variables)
+        self._layout = layout(network, self.variables)
 
     @property
     def size(self):
@@ -60,16 +64,37 @@ class WeightVector:
 
     def join(self, tensors):
         """Returns tensors shaped like the variables as one vector."""
-        return tf.concat([_reshaped(t, [-1]) for t in tensors], axis=0)
+        flat = [reshaped(t, [-1]) for t in tensors]
+        return tf.concat(flat, axis=0)
 
     def split(self, vector):
         """Returns the parts of a vector, shaped like the variables."""
         return [
-            _reshaped(part, v.shape)
+            reshaped(part, v.shape)
             for part, v in zip(
                 tf.split(vector, self.sizes), self.variables, strict=True
             )
         ]
+
+    def pieces(self, vector):
+        """Returns the parts of a vector that are handed to the network.
+
+        To run it at them, by `given`, and to differentiate by: a list of
+        vectors (`keras_dha.weight_layout`).
+        """
+        sizes = self._layout.sizes
+        return [vector] if len(sizes) == 1 else tf.split(vector, sizes)
+
+    def given(self, pieces, moves=False, once=False):
+        """Returns the scope in which the network has other weights.
+
+        Args:
+            pieces: List of vectors, as `pieces` gives them.
+            moves: Whether normalisation statistics and seeds move.
+            once: Whether derivatives by the pieces will be taken once, and
+                never twice.
+        """
+        return GivenWeights(self._layout, pieces, moves, once)
 
     def write(self, vector):
         """Assigns a vector to the variables."""
@@ -125,17 +150,6 @@ class WeightVector:
         )
         # Where no group is, the minimum is the largest integer.
         return spread(flags > 0, self.sizes)
-
-
-def _reshaped(tensor, shape):
-    """Returns `tf.reshape(tensor, shape)`, without an operation if it can.
-
-    Most of a supernet's many variables are vectors already, and what each
-    operation costs is not its work.
-    """
-    if len(tensor.shape) == len(shape) == 1:
-        return tensor
-    return tf.reshape(tensor, shape)
 
 
 class _Owners(NamedTuple):

@@ -1,14 +1,17 @@
 """What searchable layers share: candidates on edges, and a decision.
 
-On one edge the decision names an operation, of which `keras.ops.switch` runs
-the candidate and no other; or all candidates run and are summed, weighted.
+On one edge the decision names an operation, whose candidate runs and no other
+(`keras_dha.architecture.branches`); or all run and are summed, weighted.
 """
 
 import keras
 from keras import ops
 
+from keras_dha import given_weights
+from keras_dha.architecture.branches import run_one
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.shared_graph import run_edge
+from keras_dha.nested_layers import find_layers
 
 
 class SearchableLayer(keras.layers.Layer):
@@ -104,9 +107,18 @@ class SearchableLayer(keras.layers.Layer):
             shared = run_edge(candidates, inputs, index, False, training)
             if shared is not None:
                 return shared
+        given = given_weights.active()
+        branches, weights = candidates, None
+        if given is not None:
+            branches = [_at(given, candidate) for candidate in candidates]
+            # A choice within a candidate may have derivatives of its own.
+            is_plain = not any(
+                find_layers(c, SearchableLayer) for c in candidates
+            )
+            weights = given.values() if given.once and is_plain else None
         if self.decision.keep < self.decision.edges:
-            candidates = [*candidates, self._nothing(candidates[0])]
-        return ops.switch(index, candidates, inputs)
+            branches = [*branches, self._nothing(candidates[0])]
+        return run_one(index, branches, inputs, weights)
 
     def _nothing(self, candidate):
         """Returns the function of an edge on which nothing runs."""
@@ -175,6 +187,16 @@ class SearchableLayer(keras.layers.Layer):
         # key, and honours it everywhere.
         decision["shared_object_id"] = id(self.decision)
         return {**super().get_config(), "decision": decision}
+
+
+def _at(given, candidate):
+    """Returns the function that runs a candidate at given weights."""
+
+    def run(inputs):
+        with given.within(candidate):
+            return candidate(inputs)
+
+    return run
 
 
 def check_candidates(kind, candidates):

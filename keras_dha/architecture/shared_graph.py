@@ -47,6 +47,7 @@ def mark(searchables):
             edge
             for edge in range(len(layer.edges))
             if counts[described[layer, edge]] >= _LEAST
+            and None not in described[layer, edge]
         )
 
 

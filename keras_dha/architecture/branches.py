@@ -1,0 +1,216 @@
+"""Branches of a choice: of several candidates one runs, by index.
+
+TensorFlow spreads the branches of `tf.switch_case` over the graph around them,
+with a switch for every input of every branch, and makes every intermediate
+result that a derivative needs an output of all branches. In a supernet that
+takes more memory than training does, and time. A candidate that is to be
+differentiated once becomes two functions instead, forward and backward: the
+forward one hands all that the backward one needs over as a single value, and
+functions are prepared when they first run.
+"""
+
+import tensorflow as tf
+from keras import ops
+
+
+def run_one(index, candidates, inputs, weights=None):
+    """Returns what one of the candidates makes of the inputs.
+
+    Args:
+        index: int32 scalar in `[0, len(candidates))`.
+        candidates: List of functions or layers of one tensor, whose outputs
+            have one shape and dtype.
+        inputs: Tensor.
+        weights: List of tensors of known shapes that the candidates may use.
+            With them the output has first derivatives by `inputs` and by
+            these, and by nothing else. Without, it has all derivatives.
+
+    Raises:
+        RuntimeError: From a second derivative, if there are `weights`.
+    """
+    # What functions cost on a GPU was not measured.
+    is_on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if weights is None or tf.executing_eagerly() or is_on_gpu:
+        return ops.switch(index, candidates, inputs)
+    pairs = [_Pair(candidate, inputs, weights) for candidate in candidates]
+    sources = _distinct([t for pair in pairs for t in pair.sources])
+    captured = _distinct([*sources, *(t for p in pairs for t in p.captured)])
+    forward = [pair.forward_branch(inputs, captured) for pair in pairs]
+    backward = [pair.backward_branch(inputs, sources) for pair in pairs]
+    likeness = pairs[0].output
+
+    @tf.custom_gradient
+    def run(inputs, *sources):
+        output, kept = tf.raw_ops.Case(
+            branch_index=index,
+            input=[inputs, *sources, *captured[len(sources) :]],
+            Tout=[likeness.dtype, tf.variant],
+            branches=forward,
+            output_shapes=[likeness.shape, []],
+        )
+
+        def gradient(upstream):
+            return _refuse_derivatives(
+                tf.raw_ops.StatelessCase(
+                    branch_index=index,
+                    input=[kept, upstream, inputs],
+                    Tout=[t.dtype for t in (inputs, *sources)],
+                    branches=backward,
+                    output_shapes=[t.shape for t in (inputs, *sources)],
+                )
+            )
+
+        return output, gradient
+
+    return run(inputs, *sources)
+
+
+class _Pair:
+    """The functions of one candidate, forward and backward.
+
+    Each is a function of its own inside of a branch: TensorFlow optimises
+    functions that are called, with the kernels of oneDNN, but not branches.
+
+    Args:
+        candidate: Function of one tensor.
+        inputs: Tensor like those that it will get.
+        weights: List of tensors to differentiate by, if it uses them.
+
+    Attributes:
+        output: `tf.TensorSpec` of what it returns.
+        sources: List of those of `weights` that it uses.
+        captured: List of all tensors from outside that it uses.
+    """
+
+    def __init__(self, candidate, inputs, weights):
+        def forward(inputs):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([inputs, *weights])
+                output = candidate(inputs)
+            self.output = _spec(output)
+
+            def backward(upstream):
+                found = tape.gradient(output, [inputs, *weights], upstream)
+                self._has = [d is not None for d in found]
+                return [d for d in found if d is not None]
+
+            # What the backward function captures is what must be kept.
+            self._backward = _called(backward, self.output)
+            kept = self._backward.captured_inputs
+            self._kept = [_spec(t) for t in kept]
+            return output, _as_one(kept)
+
+        self._forward = _called(forward, _spec(inputs))
+        self.captured = self._forward.captured_inputs
+        self.sources = [
+            t for t, has in zip(weights, self._has[1:], strict=True) if has
+        ]
+
+    def forward_branch(self, inputs, captured):
+        """Returns the forward branch, of inputs and captured tensors."""
+        places = [_place(t, captured) for t in self.captured]
+
+        def branch(inputs, *captured):
+            return tf.raw_ops.StatefulPartitionedCall(
+                args=[inputs, *(captured[k] for k in places)],
+                Tout=[self.output.dtype, tf.variant],
+                f=self._forward,
+            )
+
+        return _branch(branch, inputs, *captured)
+
+    def backward_branch(self, inputs, sources):
+        """Returns the backward branch: derivatives by inputs and sources.
+
+        It is a function of what was kept, the derivative of the output, and
+        the inputs, which only tell their shape.
+        """
+        places = [0, *(1 + _place(t, sources) for t in self.sources)]
+        if not self._has[0]:
+            places.pop(0)
+
+        def branch(kept, upstream, inputs):
+            found = []
+            if places:
+                found = tf.raw_ops.PartitionedCall(
+                    args=[upstream, *_as_many(kept, self._kept)],
+                    Tout=[t.dtype for t in self._backward.outputs],
+                    f=self._backward,
+                )
+            found = dict(zip(places, found, strict=True))
+            return [
+                found[k] if k in found else _zeros_like(t)
+                for k, t in enumerate([inputs, *sources])
+            ]
+
+        return _branch(
+            branch, tf.TensorSpec([], tf.variant), self.output, inputs
+        )
+
+
+def _as_one(tensors):
+    """Returns tensors as a single value."""
+    if not tensors:
+        return tf.raw_ops.OptionalNone()
+    return tf.raw_ops.OptionalFromValue(components=tensors)
+
+
+def _as_many(value, specs):
+    """Returns the tensors of which a value was made."""
+    if not specs:
+        return []
+    return tf.raw_ops.OptionalGetValue(
+        optional=value,
+        output_types=[s.dtype for s in specs],
+        output_shapes=[s.shape for s in specs],
+    )
+
+
+def _zeros_like(tensor):
+    is_known = tensor.shape.is_fully_defined()
+    # Where the shape is known the tensor is not needed, nor captured.
+    return tf.zeros(
+        tensor.shape if is_known else tf.shape(tensor), tensor.dtype
+    )
+
+
+def _called(function, spec):
+    """Returns a concrete function that stays one where it is called."""
+    return tf.function(
+        function,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    ).get_concrete_function(spec)
+
+
+def _branch(function, *likeness):
+    """Returns a concrete function of tensors like some."""
+    return tf.function(function, autograph=False).get_concrete_function(
+        *(_spec(t) for t in likeness)
+    )
+
+
+def _spec(tensor):
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
+def _distinct(tensors):
+    return list({id(t): t for t in tensors}.values())
+
+
+def _place(tensor, tensors):
+    return next(k for k, t in enumerate(tensors) if t is tensor)
+
+
+@tf.custom_gradient
+def _refuse_derivatives(tensors):
+    """Returns tensors that must not be differentiated again."""
+
+    def gradient(*upstream):
+        raise RuntimeError(
+            "A second derivative was asked of a choice that was run to be "
+            "differentiated once. Leave out `weights` in `run_one`, or "
+            "`once` in `WeightVector.given`."
+        )
+
+    return [tf.identity(t) for t in tensors], gradient

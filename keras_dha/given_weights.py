@@ -1,0 +1,112 @@
+"""A network at given weights: those of a vector, in place of its variables'."""
+
+import contextlib
+import math
+import threading
+
+import keras
+import tensorflow as tf
+
+_active = threading.local()
+
+
+class GivenWeights(keras.StatelessScope):
+    """Inside of it layers read these weights.
+
+    Penalties on activations are collected. Assignments to other variables,
+    as normalisation statistics and seeds, either happen, which Keras' own
+    scope does not let them, or are dropped: that one would hand them on to
+    the next call of the layer, and what is made in the branch of a choice
+    cannot be read outside of it.
+
+    Args:
+        layout: `keras_dha.weight_layout.Layout` of the weights.
+        pieces: List of vectors, one for each of its pieces.
+        moves: Whether other variables move.
+        once: Whether derivatives by the pieces will be taken once, and never
+            twice.
+    """
+
+    def __init__(self, layout, pieces, moves, once):
+        super().__init__(collect_losses=True, initialize_variables=False)
+        self._layout = layout
+        self._pieces = pieces
+        self._moves = moves
+        self.once = once
+
+    def values(self):
+        """Returns the given weights as they were taken so far, tensors."""
+        return [*self._pieces, *self.state_mapping.values()]
+
+    def get_current_value(self, variable):
+        """Returns the value of a weight, else `None`."""
+        if id(variable) not in self.state_mapping:
+            number = self._layout.piece_of.get(id(variable))
+            if number is None:
+                return None
+            variables = self._layout.variables[number]
+            self._take(number, 0, len(variables))
+        return self.state_mapping[id(variable)]
+
+    def _take(self, number, first, end):
+        """Maps some variables of a piece to their values in it."""
+        variables = self._layout.variables[number]
+        sizes = [math.prod(v.shape) for v in variables]
+        around = [sum(sizes[:first]), sum(sizes[end:])]
+        parts = [self._pieces[number]]
+        if len(sizes) > 1:
+            sizes = [around[0], *sizes[first:end], around[1]]
+            parts = tf.split(self._pieces[number], sizes)[1:-1]
+        for variable, part in zip(variables[first:end], parts, strict=True):
+            self.state_mapping[id(variable)] = reshaped(part, variable.shape)
+
+    def add_update(self, update):
+        """Assigns at once, or not at all."""
+        if not self._moves:
+            return
+        variable, value = update
+        self.__exit__()
+        try:
+            variable.assign(value)
+        finally:
+            self.__enter__()
+
+    @contextlib.contextmanager
+    def within(self, candidate):
+        """Takes a candidate's weights from their piece for what runs inside.
+
+        Values that are made inside, of a branch, are forgotten outside.
+        """
+        before = dict(self.state_mapping)
+        place = self._layout.candidates.get(id(candidate))
+        try:
+            if place is not None:
+                self._take(*place)
+            yield
+        finally:
+            self.state_mapping = before
+
+    def __enter__(self):
+        self._outer = active()
+        _active.scope = self
+        return super().__enter__()
+
+    def __exit__(self, *args):
+        _active.scope = self._outer
+        super().__exit__(*args)
+
+
+def active():
+    """Returns the `GivenWeights` that the running layer is in, or `None`."""
+    return getattr(_active, "scope", None)
+
+
+def reshaped(tensor, shape):
+    """Returns `tf.reshape(tensor, shape)`, without an operation if it can.
+
+    Most of a supernet's many variables are vectors already, and what each
+    operation costs is not its work.
+    """
+    if len(tensor.shape) == len(shape) == 1:
+        return tensor
+    return tf.reshape(tensor, shape)

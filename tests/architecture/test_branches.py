@@ -1,0 +1,156 @@
+"""Branches that stay functions, against `tf.switch_case` and closed forms."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_dha.architecture.branches import run_one
+
+
+def numbers(seed, *shape):
+    return tf.constant(np.random.default_rng(seed).normal(size=shape))
+
+
+X, KERNEL, BIAS, OTHER = (
+    numbers(0, 4, 3),
+    numbers(1, 3, 3),
+    numbers(2, 3),
+    numbers(3, 3),
+)
+# By number: kernel and bias, bias alone, none of its own, and no derivative.
+CANDIDATES = [
+    lambda x: tf.tanh(x @ KERNEL + BIAS),
+    lambda x: x * tf.exp(BIAS),
+    lambda x: x,
+    tf.zeros_like,
+    lambda x: tf.sin(x) * OTHER,
+]
+
+
+def output_and_derivatives(index, weights, shape=(4, 3)):
+    """Returns y and the derivatives of sum(y ** 3), as arrays."""
+
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec([], "int32"),
+            tf.TensorSpec(shape, "float64"),
+        ],
+    )
+    def step(index, x):
+        sources = [x, KERNEL, BIAS, OTHER]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            y = run_one(index, CANDIDATES, x, weights)
+            loss = tf.reduce_sum(y**3)
+        return y, tape.gradient(loss, sources, unconnected_gradients="zero")
+
+    return tf.nest.map_structure(
+        lambda t: t.numpy(), step(tf.constant(index), X)
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (None, 3)], ids=str)
+@pytest.mark.parametrize("index", range(len(CANDIDATES)))
+def test_one_candidate_runs_and_is_differentiated(index, shape):
+    weights = [KERNEL, BIAS, OTHER]
+    y, derivatives = output_and_derivatives(index, weights, shape)
+    expected, by_switch = output_and_derivatives(index, None)
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    for ours, theirs in zip(derivatives, by_switch, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_not_among_the_weights_has_no_derivative():
+    y, derivatives = output_and_derivatives(4, [KERNEL, BIAS])
+    np.testing.assert_allclose(y, np.sin(X) * OTHER)
+    assert not derivatives[3].any()
+    np.testing.assert_allclose(
+        derivatives[0], 3 * y**2 * np.cos(X) * OTHER, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("weights", [None, []], ids=["switch", "functions"])
+def test_only_the_candidate_of_the_index_has_effects(weights):
+    calls = [tf.Variable(0) for _ in range(3)]
+
+    def counting(call):
+        def run(x):
+            call.assign_add(1)
+            return x + tf.cast(call, x.dtype)
+
+        return run
+
+    @tf.function(autograph=False)
+    def step(index):
+        return run_one(index, [counting(c) for c in calls], X, weights)
+
+    for index in (1, 2, 1, 1):
+        last = step(tf.constant(index))
+    assert [int(c) for c in calls] == [0, 3, 1]
+    np.testing.assert_allclose(last, X + 3.0)
+
+
+def test_branches_stay_functions_and_keep_one_value():
+    @tf.function(autograph=False)
+    def step(index):
+        with tf.GradientTape() as tape:
+            tape.watch(BIAS)
+            y = run_one(index, CANDIDATES, X, [KERNEL, BIAS])
+        return tape.gradient(y, BIAS)
+
+    graph = step.get_concrete_function(tf.constant(0)).graph
+    cases = {o.type: o for o in graph.get_operations() if "Case" in o.type}
+    assert sorted(cases) == ["Case", "StatelessCase"]
+    assert len(cases["Case"].outputs) == 2
+    for case in cases.values():
+        assert "_lower_using_switch_merge" not in case.node_def.attr
+
+
+def test_mixed_precision():
+    layer = keras.layers.Dense(3, dtype="mixed_float16")
+    layer.build((4, 3))
+    x, kernel = tf.cast(X, "float16"), layer.kernel.value
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            y = run_one(tf.constant(0), [layer, lambda x: x], x, [kernel])
+            loss = tf.reduce_sum(tf.cast(y, "float32"))
+        return y, tape.gradient(loss, kernel)
+
+    y, derivative = step()
+    assert (y.dtype, derivative.dtype) == ("float16", "float32")
+    np.testing.assert_allclose(
+        derivative, np.repeat(x.numpy().sum(0)[:, None], 3, 1), rtol=2e-3
+    )
+
+
+def second_derivative(weights):
+    @tf.function(autograph=False)
+    def step(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = run_one(tf.constant(4), CANDIDATES, x, weights)
+            first = inner.gradient(y, x)
+        return outer.gradient(first, x)
+
+    return step(X)
+
+
+def test_a_second_derivative_is_right_or_refused():
+    np.testing.assert_allclose(second_derivative(None), -np.sin(X) * OTHER)
+    with pytest.raises(RuntimeError, match="to be differentiated once"):
+        second_derivative([KERNEL, BIAS])
+
+
+def test_eager_execution():
+    with tf.GradientTape() as tape:
+        tape.watch(BIAS)
+        y = run_one(tf.constant(1), CANDIDATES, X, [KERNEL, BIAS])
+    np.testing.assert_allclose(
+        tape.gradient(y, BIAS), (X.numpy() * np.exp(BIAS)).sum(0)
+    )

@@ -1,0 +1,143 @@
+"""Networks at given weights, against networks that have these weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.weight_vector import WeightVector
+
+IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 2)).astype("float32")
+
+
+def convolution(name, penalty=None):
+    return keras.Sequential(
+        [
+            layers.Conv2D(2, 3, padding="same", kernel_regularizer=penalty),
+            layers.BatchNormalization(),
+        ],
+        name=name,
+    )
+
+
+def network():
+    """A choice, one within a candidate, one of shared weights, and a node."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((4, 4, 2))
+    x = layers.Conv2D(2, 1, kernel_regularizer="l2")(x)
+    x = Choice(
+        [convolution("a", "l2"), convolution("b", "l2"), layers.Identity()],
+        name="plain",
+    )(x)
+    inner = Choice([convolution("c"), convolution("d")], name="inner")
+    x = Choice(
+        [keras.Sequential([convolution("e"), inner]), convolution("f")],
+        name="outer",
+    )(x)
+    common = layers.Conv2D(2, 3, padding="same", name="common")
+    x = Choice(
+        [
+            keras.Sequential([common, layers.ReLU()], name="g"),
+            keras.Sequential([common, convolution("h")], name="i"),
+        ],
+        name="sharing",
+    )(x)
+    x = NodeChoice(
+        [[convolution(f"j{e}"), convolution(f"k{e}")] for e in range(2)],
+        keep=1,
+        name="node",
+    )([x, image])
+    x = layers.Dropout(0.5)(x)
+    y = layers.Dense(3, activity_regularizer="l2")(layers.Flatten()(x))
+    return keras.Model(image, y)
+
+
+def at(path):
+    """Returns the network with a path, and other weights than its own."""
+    model = network()
+    for decision, index in zip(find_decisions(model), path, strict=True):
+        decision.freeze(index)
+    vector = WeightVector(model)
+    noise = np.random.default_rng(1).normal(size=vector.size)
+    return model, vector, tf.constant(noise, vector.dtype)
+
+
+def loss_of(model, images):
+    y = model(images, training=True)
+    return tf.reduce_mean(tf.sin(y)) + tf.add_n(model.losses)
+
+
+PATHS = [(0, 0, 1, 1, 1), (2, 1, 0, 0, 2)]
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["once", "often"])
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_loss_gradient_and_statistics_are_those_of_the_weights(path, once):
+    model, vector, weights = at(path)
+
+    @tf.function(autograph=False)
+    def given(images):
+        pieces = vector.pieces(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(pieces)
+            with vector.given(pieces, moves=True, once=once):
+                loss = loss_of(model, images)
+        gradient = tape.gradient(loss, pieces, unconnected_gradients="zero")
+        return loss, vector.join(gradient)
+
+    before = vector.read()
+    found = given(IMAGES)
+    np.testing.assert_array_equal(vector.read(), before)
+    state = [v.numpy() for v in model.non_trainable_variables]
+
+    model, vector, weights = at(path)
+    vector.write(weights)
+
+    @tf.function(autograph=False)
+    def own(images):
+        with tf.GradientTape() as tape:
+            loss = loss_of(model, images)
+        gradient = tape.gradient(
+            loss, vector.tensors(), unconnected_gradients="zero"
+        )
+        return loss, vector.join(gradient)
+
+    for ours, theirs in zip(found, own(IMAGES), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(state, model.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_moves_if_it_shall_not():
+    model, vector, weights = at(PATHS[0])
+    before = [v.numpy() for v in model.variables]
+
+    @tf.function(autograph=False)
+    def run(images):
+        with vector.given(vector.pieces(weights)):
+            return model(images, training=True)
+
+    run(IMAGES)
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_candidates_of_an_edge_are_one_piece():
+    _, vector, weights = at(PATHS[0])
+    sizes = [int(tf.size(p)) for p in vector.pieces(weights)]
+    norm, conv, common = 2 + 2, 2 * 2 * 9 + 2, [2 * 2 * 9, 2]
+    one = conv + norm
+    dense = [32 * 3, 3]
+    # Shared weights are a piece each, and so is what is beside them.
+    beside = [2 * 2 * 9, 2, 2, 2]
+    stem = [2 * 2, 2]
+    expected = [*stem, 2 * one, 4 * one, *common, *beside]
+    expected += [2 * one, 2 * one, *dense]
+    assert sizes == expected
+    np.testing.assert_array_equal(
+        tf.concat(vector.pieces(weights), axis=0), weights
+    )
