@@ -5,9 +5,11 @@ import json
 import pkgutil
 
 import keras
+import numpy as np
 import pytest
 
 import benchmarks
+from benchmarks import rankings
 from benchmarks.record import Record
 from keras_dha import base_schedule
 
@@ -71,3 +73,17 @@ def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
     ]
     assert rates == pytest.approx(expected)
     assert max(rates) > 0.4 > 0.1 > rates[-1]
+
+
+def test_rankings_agree_or_do_not():
+    usual = np.array([[0.1, 0.3], [0.5, 0.4], [0.6, 0.8], [0.9, 0.7]])
+    found = rankings.agreement(
+        {"usual": usual, "same": 2.0 * usual, "turned": 1.0 - usual}
+    )
+    assert found["same"]["with_usual"] == pytest.approx(1.0)
+    assert found["turned"]["with_usual"] == pytest.approx(-1.0)
+    assert found["usual"]["lost"] == 0.0
+    # The last is the best by the mean of `usual`, 0.8, and the worst turned.
+    assert found["turned"]["lost"] == pytest.approx(100 * (0.8 - 0.2))
+    # Seeds differ by a swap: 0.8, and for two of them 2 * 0.8 / 1.8.
+    assert found["usual"]["with_itself"] == pytest.approx(1.6 / 1.8)
