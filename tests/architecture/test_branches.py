@@ -154,3 +154,33 @@ def test_eager_execution():
     np.testing.assert_allclose(
         tape.gradient(y, BIAS), (X.numpy() * np.exp(BIAS)).sum(0)
     )
+
+
+def test_loops_and_conditionals_within_candidates():
+    def loop(x):
+        step = lambda k, y: (k + 1, tf.tanh(y @ KERNEL))  # noqa: E731
+        return tf.while_loop(lambda k, _: k < 3, step, (0, x))[1]
+
+    def conditional(x):
+        is_positive = tf.reduce_sum(x) > 0.0
+        return tf.cond(is_positive, lambda: x * BIAS, lambda: x * x * BIAS)
+
+    def derivatives(index, weights):
+        @tf.function(autograph=False)
+        def step(index, x):
+            with tf.GradientTape() as tape:
+                tape.watch([x, KERNEL, BIAS])
+                y = run_one(index, [loop, conditional], x, weights)
+            return tape.gradient(
+                y, [x, KERNEL, BIAS], unconnected_gradients="zero"
+            )
+
+        return step(tf.constant(index), X)
+
+    for index in (0, 1):
+        for ours, theirs in zip(
+            derivatives(index, [KERNEL, BIAS]),
+            derivatives(index, None),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
