@@ -1,7 +1,7 @@
 """Outer steps: which steps of a run are joint ones.
 
-An outer step costs about as much again as the inner one beside it. What is
-learned by them needs a number of them, not a share: a long run spaces them
+An outer step costs about twice as much again as the inner one beside it, and
+more in a supernet. What is learned by them needs a number of them, not a share: a long run spaces them
 out.
 """
 
