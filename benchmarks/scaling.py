@@ -15,11 +15,11 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
 import keras_dha
 from benchmarks import machine
+from benchmarks import step_cost
 
 COMMON = {
     "size": 32,
@@ -36,6 +36,8 @@ CURVES = {
     "images": (1024, 4096, 16384),
 }
 CLASSES = 10
+# Of the plain network.
+STEPS = 40
 
 
 def space(candidates, blocks):
@@ -86,7 +88,7 @@ def point(size, batch, candidates, blocks, images, epochs=3):
     model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0)
     seconds = time.monotonic() - begun
     phases = model.result.cost["phases"]
-    plain = plain_step_ms(model.export_model(), x, y, batch)
+    plain = plain_step_ms(model.export_model(), batch)
     search = step_ms(phases, ("search", "settle"))
     train = step_ms(phases, ("train",))
     return {
@@ -108,21 +110,19 @@ def step_ms(phases, names):
     )
 
 
-def plain_step_ms(network, x, y, batch):
-    """Returns the milliseconds of a Keras step of the derived network."""
-    network = keras.models.clone_model(network)
-    network.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        "sparse_categorical_crossentropy",
-        jit_compile=False,
-    )
-    data = tf.data.Dataset.from_tensor_slices((x, y)).repeat()
-    data = data.batch(batch, drop_remainder=True).prefetch(2)
-    steps = max(20, len(x) // batch)
-    network.fit(data, steps_per_epoch=5, verbose=0)
-    begun = time.monotonic()
-    network.fit(data, steps_per_epoch=steps, verbose=0)
-    return 1e3 * (time.monotonic() - begun) / steps
+def plain_step_ms(network, batch):
+    """Returns the milliseconds of a Keras step of the derived network.
+
+    Of the step alone: on one core `fit` and the thread of `tf.data` take turns
+    by the scheduler's clock. The median of a few dozen.
+    """
+    step = step_cost.plain_step(keras.models.clone_model(network), batch)
+    seconds = []
+    for _ in range(STEPS):
+        begun = time.monotonic()
+        step().numpy()
+        seconds.append(time.monotonic() - begun)
+    return 1e3 * float(np.median(seconds))
 
 
 def picture(record, path):

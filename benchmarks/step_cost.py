@@ -82,14 +82,14 @@ def derived(space, indices, shape=SHAPE, **changed):
     return derive(model)
 
 
-def plain_step(model):
-    """Returns Keras' own training step on a plain network."""
+def plain_step(model, size=BATCH):
+    """Returns Keras' own training step on a plain network and `size` images."""
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(),
         jit_compile=False,
     )
-    images, labels = batch(BATCH, 0, model.input_shape[1:])
+    images, labels = batch(size, 0, model.input_shape[1:])
     step = tf.function(
         lambda x, y: model.train_step((tf.cast(x, "float32"), y))["loss"],
         autograph=False,
