@@ -84,15 +84,19 @@ class _Pair:
 
     def __init__(self, candidate, inputs, weights):
         def forward(inputs):
+            sources = [inputs, *weights]
+            if not inputs.dtype.is_floating:
+                sources[0] = tf.zeros([])  # Which has no derivative.
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([inputs, *weights])
+                tape.watch(sources)
                 output = candidate(inputs)
             self.output = _spec(output)
 
             def backward(upstream):
-                found = tape.gradient(output, [inputs, *weights], upstream)
+                found = tape.gradient(output, sources, upstream)
                 self._has = [d is not None for d in found]
-                return [d for d in found if d is not None]
+                # An embedding's derivative is slices.
+                return [tf.convert_to_tensor(d) for d in found if d is not None]
 
             # What the backward function captures is what must be kept.
             self._backward = _called(backward, self.output)

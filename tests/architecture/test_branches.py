@@ -184,3 +184,24 @@ def test_loops_and_conditionals_within_candidates():
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("by_switch", [True, False])
+def test_embeddings_of_integers(by_switch):
+    tokens = tf.constant([[0, 2], [2, 2]])
+    tables = [numbers(4, 3, 5), numbers(5, 3, 5)]
+    candidates = [lambda x, t=t: tf.gather(t, x) for t in tables]
+
+    @tf.function(autograph=False)
+    def step(tokens):
+        with tf.GradientTape() as tape:
+            tape.watch(tables)
+            weights = None if by_switch else tables
+            y = run_one(tf.constant(0), candidates, tokens, weights)
+        derivatives = tape.gradient(y, tables, unconnected_gradients="zero")
+        return y, [tf.convert_to_tensor(d) for d in derivatives]
+
+    y, (used, unused) = step(tokens)
+    np.testing.assert_array_equal(y, tables[0].numpy()[tokens])
+    np.testing.assert_array_equal(used, [[1.0] * 5, [0.0] * 5, [3.0] * 5])
+    assert not np.any(unused)
