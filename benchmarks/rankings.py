@@ -21,15 +21,16 @@ setting has less than the best one, in per cent of the images.
 
 import itertools
 
+import keras
 import numpy as np
 from scipy import stats
 
 import keras_dha
 from benchmarks import images
 from benchmarks import policies
+from benchmarks import step_cost
 from benchmarks.arms import compare
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.derive import derive
 from keras_dha.batches import fitting_batch_size
 
 NETWORKS = 8
@@ -59,14 +60,13 @@ def network(candidates, data):
         len(data.class_names),
         value_range=images.value_range(data),
     )
-    indices = map(int, candidates.split("-"))
-    for decision, index in zip(find_decisions(supernet), indices, strict=True):
-        decision.freeze(index)
-    return derive(supernet)
+    return step_cost.decided(supernet, candidates.split("-"))
 
 
 def run(arm, data, epochs, seed):
     """Trains a network in a setting; returns its accuracy, a dict."""
+    # The weights that a network begins with are not the `AutoModel`'s to seed.
+    keras.utils.set_random_seed(seed)
     setting, candidates = arm.split("/")
     batch_size = fitting_batch_size(data.x_train, len(data.x_train))
     layers = []

@@ -76,10 +76,14 @@ def typical(space):
 
 def derived(space, indices, shape=SHAPE, **changed):
     """Returns the plain network of some candidates."""
-    model = supernet(space, shape, **changed)
-    for decision, index in zip(find_decisions(model), indices, strict=True):
+    return decided(supernet(space, shape, **changed), indices)
+
+
+def decided(network, indices):
+    """Returns the plain network that a supernet with some candidates is."""
+    for decision, index in zip(find_decisions(network), indices, strict=True):
         decision.freeze(int(index))
-    return derive(model)
+    return derive(network)
 
 
 def plain_step(model, size=BATCH):

@@ -82,8 +82,7 @@ class WeightVector:
         To run it at them, by `given`, and to differentiate by: a list of
         vectors (`keras_dha.weight_layout`).
         """
-        sizes = self._layout.sizes
-        return [vector] if len(sizes) == 1 else tf.split(vector, sizes)
+        return tf.split(vector, self._layout.sizes)
 
     def given(self, pieces, moves=False, once=False):
         """Returns the scope in which the network has other weights.

@@ -14,9 +14,9 @@ import numpy as np
 
 import keras_dha
 from benchmarks.peers import family
+from benchmarks.step_cost import decided
 from keras_dha import base_schedule
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.derive import derive
 
 SEARCH_SHARE = 0.6
 # How many trials the search time would hold if none was stopped early.
@@ -241,9 +241,13 @@ def random_architecture(data, seconds, seed, batch_size):
         data.x.shape[1:], data.num_classes, value_range=data.value_range
     )
     generator = np.random.default_rng(seed)
-    for decision in find_decisions(supernet):
-        decision.freeze(int(generator.integers(decision.num_candidates)))
-    network = derive(supernet)
+    network = decided(
+        supernet,
+        [
+            generator.integers(decision.num_candidates)
+            for decision in find_decisions(supernet)
+        ],
+    )
     member = {**family.BY_HAND, "augmentation": "flip_crop"}
     cosine = family.Cosine(member["learning_rate"], seconds, begun)
     model, history = family.fit(network, member, data, cosine, seed, batch_size)

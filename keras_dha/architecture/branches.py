@@ -32,6 +32,7 @@ def run_one(index, candidates, inputs, weights=None):
     is_on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if weights is None or tf.executing_eagerly() or is_on_gpu:
         return ops.switch(index, candidates, inputs)
+    weights = _distinct(weights)
     pairs = [_Pair(candidate, inputs, weights) for candidate in candidates]
     sources = _distinct([t for pair in pairs for t in pair.sources])
     captured = _distinct([*sources, *(t for p in pairs for t in p.captured)])
