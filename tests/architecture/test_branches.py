@@ -147,10 +147,17 @@ def test_a_second_derivative_is_right_or_refused():
         second_derivative([KERNEL, BIAS])
 
 
-def test_eager_execution():
+def test_eager_execution_stays_eager():
+    ran = []
+
+    def candidate(x):
+        ran.append(tf.executing_eagerly())
+        return CANDIDATES[1](x)
+
     with tf.GradientTape() as tape:
         tape.watch(BIAS)
-        y = run_one(tf.constant(1), CANDIDATES, X, [KERNEL, BIAS])
+        y = run_one(tf.constant(1), [tf.identity, candidate], X, [BIAS])
+    assert ran == [True]
     np.testing.assert_allclose(
         tape.gradient(y, BIAS), (X.numpy() * np.exp(BIAS)).sum(0)
     )
@@ -170,7 +177,7 @@ def test_loops_and_conditionals_within_candidates():
         def step(index, x):
             with tf.GradientTape() as tape:
                 tape.watch([x, KERNEL, BIAS])
-                y = run_one(index, [loop, conditional], x, weights)
+                y = run_one(index, [loop, conditional], x, weights) ** 3
             return tape.gradient(
                 y, [x, KERNEL, BIAS], unconnected_gradients="zero"
             )
