@@ -308,6 +308,7 @@ class AutoModel(Trained):
             self.settings.outer_every,
             verbose,
             self.settings.base_schedule,
+            self.settings.parts.refinement,
         )
         if timed:
             run.record.add(run_record.SCALE, timed, 0)

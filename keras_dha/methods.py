@@ -77,6 +77,8 @@ class Parts(NamedTuple):
         horizon: `hypergradient.Horizon` by which they are learned.
         outer_every: Integer, steps from one outer step to the next; `"auto"`
             for a number of them in a run (`keras_dha.outer_steps`).
+        refinement: Float in [0, 1), the last share of a run, over which fewer
+            and fewer images are augmented.
     """
 
     strategy: object
@@ -84,6 +86,7 @@ class Parts(NamedTuple):
     hyperparameters: object
     horizon: Horizon = DISCOUNTED
     outer_every: int | str = outer_steps.CLOSEST
+    refinement: float = 0.0
 
     @property
     def values(self):
@@ -107,7 +110,11 @@ DHA_POLICY = {
 
 
 METHODS = {
-    "auto": lambda: Parts(DSNAS(), "auto", "auto", outer_every="auto"),
+    "auto": lambda: Parts(
+        *(DSNAS(), "auto", "auto"),
+        outer_every="auto",
+        refinement=0.3,
+    ),
     "autohas": lambda: Parts(Reinforce(), None, AutoHAS(), outer_every=1),
     "darts": lambda: Parts(DARTS(), None, None),
     "dha": lambda: Parts(
@@ -163,7 +170,10 @@ def parts(
     if strategy != "auto":
         row = row._replace(strategy=_checked_strategy(strategy))
     if not isinstance(augmentation, str) or augmentation != "auto":
-        row = row._replace(augmentation=_checked_augmentation(augmentation))
+        # A layer of the user's is carried out as it is, to the end.
+        row = row._replace(
+            augmentation=_checked_augmentation(augmentation), refinement=0.0
+        )
     row = row._replace(
         hyperparameters=_checked_hyperparameters(
             row.hyperparameters, hyperparameters

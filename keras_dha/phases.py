@@ -6,7 +6,9 @@
               at the latest at a stated share of the steps
     train     the derived plain network; policy and hyperparameters go on
 
-A network without decisions is trained from the first step.
+A network without decisions is trained from the first step. In the last part of
+a run, its refinement, augmentation may fade out
+(`keras_dha.augmentation.learned`).
 """
 
 from typing import NamedTuple
@@ -22,12 +24,14 @@ class Plan(NamedTuple):
         warmup_end: First step at which architecture is searched.
         search_end: Step at which the network is derived at the latest.
         check_every: Steps between two looks at what has settled.
+        refine_from: First step of the refinement.
     """
 
     total: int
     warmup_end: int
     search_end: int
     check_every: int
+    refine_from: int
 
     def phase(self, step, derived, frozen=0):
         """Returns the phase of a step.
@@ -52,18 +56,32 @@ class Plan(NamedTuple):
         steps = max(1, self.search_end - self.warmup_end)
         return (step + 1 - self.warmup_end) / steps
 
+    def refinement(self, step):
+        """Returns the share of the refinement that is done before a step.
 
-def plan(total, strategy):
+        Args:
+            step: Integer.
+        """
+        if step <= self.refine_from:
+            return 0.0
+        return (step - self.refine_from) / (self.total - self.refine_from)
+
+
+def plan(total, strategy, refinement=0.0):
     """Returns the `Plan` for `total` steps.
 
     Args:
         total: Positive integer.
         strategy: The architecture strategy, or `None` if there is nothing
             to decide.
+        refinement: Float in [0, 1), the refinement's share of the run.
     """
+    refine_from = total - round(refinement * total)
     if strategy is None:
-        return Plan(total, 0, 0, 1)
+        return Plan(total, 0, 0, 1, refine_from)
     warmup = round(strategy.warmup * total)
     # At least one step of search, and one of training the derived network.
     end = min(max(round(strategy.until * total), warmup + 1), total - 1)
-    return Plan(total, min(warmup, end), end, max(1, total // 100))
+    return Plan(
+        *(total, min(warmup, end), end, max(1, total // 100)), refine_from
+    )

@@ -42,6 +42,7 @@ class Run:
         verbose: 0, 1 or 2.
         schedule: Base schedule of the learning rate, see
             `keras_dha.base_schedule`.
+        refinement: Last share of the run, over which augmentation fades out.
 
     Attributes:
         joint: The joint model as it is now; another one once derived.
@@ -61,6 +62,7 @@ class Run:
         outer_every,
         verbose,
         schedule="warmup_cosine",
+        refinement=0.0,
     ):
         self.schedule = schedule
         self.batches = batches
@@ -74,7 +76,7 @@ class Run:
         self.record = run_record.RunRecord(pace.total, time.monotonic())
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
-        self.plan = phases.plan(pace.total, searched)
+        self.plan = phases.plan(pace.total, searched, refinement)
         self._next_step = 0
         self._next_check = 0
         self._guard = None
@@ -325,6 +327,7 @@ class Run:
             self._set_prices()
             self.joint.architecture.start()
             self.joint.architecture.advance_to(self.plan.progress(position))
+        self.joint.policy.refine(self.plan.refinement(position))
         # A Keras schedule goes by steps, ours by the position in the run.
         at = position if isinstance(self.schedule, str) else step
         factor = base_schedule.factor(self.schedule, at, self.plan.total)

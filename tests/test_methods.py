@@ -10,6 +10,7 @@ from keras_dha import methods
 from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
 from keras_dha.augmentation import estimators
+from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
@@ -79,6 +80,15 @@ def test_methods_of_papers(name):
     )
     if augments:
         assert row.horizon == ONE_STEP
+
+
+def test_only_what_is_ours_to_say_fades_out():
+    """A paper's method augments to the end, and so does the user's layer."""
+    assert methods.parts("auto", "auto", "auto", "auto").refinement == 0.3
+    mine = DifferentiableAugmentation()
+    assert methods.parts("auto", "auto", mine, "auto").refinement == 0.0
+    for name in set(methods.METHODS) - {"auto"}:
+        assert methods.parts(name, "auto", "auto", "auto").refinement == 0.0
 
 
 def test_the_policy_of_dha():

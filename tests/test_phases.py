@@ -47,3 +47,18 @@ def test_every_run_searches_and_then_trains(total, warmup, until):
 def test_a_run_of_one_step_searches():
     plan = phases.plan(1, DSNAS())
     assert plan.phase(0, derived=False) == phases.SEARCH
+
+
+def test_the_refinement_ends_with_the_run():
+    plan = phases.plan(200, DSNAS(), refinement=0.25)
+    done = [plan.refinement(step) for step in range(200)]
+    assert done[:151] == [0.0] * 151
+    assert done[150:] == pytest.approx([k / 50 for k in range(50)])
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7])
+@pytest.mark.parametrize("refinement", [0.0, 0.3, 0.99])
+def test_the_refinement_of_a_short_run_is_a_share(total, refinement):
+    plan = phases.plan(total, None, refinement)
+    assert all(0 <= plan.refinement(step) < 1 for step in range(total))
+    assert refinement or not any(map(plan.refinement, range(total)))

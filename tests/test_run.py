@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from keras_dha import calibration
+from keras_dha.auto_model import AutoModel
 from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
+from tests.auto_model.small_runs import space
 
 
 def final_statistics():
@@ -35,3 +37,33 @@ def test_the_search_split_chooses_the_statistics(monkeypatch, clean_is_better):
         for a, b in zip(chosen, augmented, strict=True)
     ]
     assert all(same) != clean_is_better
+
+
+class Clean(keras.callbacks.Callback):
+    """Notes what share of the images nothing was done to in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.shares = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.shares.append(float(self.model.joint.policy.clean.numpy()))
+
+
+def test_augmentation_fades_out_at_the_end_of_a_run():
+    model = AutoModel(space, strategy=None, seed=1)
+    for _ in range(2):
+        # The second run begins as the first one did.
+        noted = Clean()
+        fit(model, epochs=4, callbacks=[noted])
+        shares = np.array(noted.shares)
+        # Of 20 steps the last six, in each as much less as in the last one.
+        np.testing.assert_allclose(shares[:15], 0.1, atol=1e-6)
+        np.testing.assert_allclose(np.diff(shares[14:]), 0.9 / 6, atol=0.01)
+
+
+def test_a_layer_of_the_user_is_carried_out_to_the_end():
+    model = joint_auto_model(strategy=None)
+    noted = Clean()
+    fit(model, epochs=2, callbacks=[noted])
+    assert set(noted.shares) == {0.0}

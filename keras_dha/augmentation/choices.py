@@ -127,7 +127,7 @@ def _sigmoid_logits(probabilities):
     return np.log(p / (1.0 - p))
 
 
-def sample(space, logits, batch_size, seed):
+def sample(space, logits, batch_size, seed, clean=None):
     """Draws choices for a batch.
 
     Args:
@@ -136,6 +136,9 @@ def sample(space, logits, batch_size, seed):
         batch_size: Number of images n, integer or scalar tensor.
         seed: int32 tensor of shape `[2]`; the result is a function of it and
             of the logits.
+        clean: Share of images that nothing is done to, number or scalar
+            tensor; `None` for the space's. With more of it the others' choices
+            stay what they were.
 
     Returns:
         `Choices`.
@@ -163,7 +166,7 @@ def sample(space, logits, batch_size, seed):
         mixer = _inverse_cdf(tf.nn.softmax(logits.mixer)[None], single[:, 3:4])
         strength = tf.gather(levels, _mix_row(logits, mixer))
         mix_level = _inverse_cdf(strength, single[:, 4:5])
-    clean = single[:, 5] < space.clean
+    clean = single[:, 5] < (space.clean if clean is None else clean)
     return Choices(
         *(sub_policy, level, applied, base[:, 0], base[:, 1]),
         *(mixer, mix_level, clean),

@@ -71,9 +71,11 @@ class Distribution:
             )
         )
 
-    def sample(self, batch_size, seed):
+    def sample(self, batch_size, seed, clean=None):
         """Draws `Choices`; see `choices.sample`."""
-        return policies.sample(self.space, self.logits(), batch_size, seed)
+        return policies.sample(
+            self.space, self.logits(), batch_size, seed, clean
+        )
 
     def log_prob(self, choices):
         """Returns log-probabilities `[n]`; see `choices.log_prob`."""

@@ -36,6 +36,13 @@ more the longer the run goes on,
 with u Adam's direction, of size 1 for what all steps agree on and less for
 what they do not: in the end logits settle u / lambda from their start, an
 operation's odds change by exp(1 / lambda) at the most.
+
+A network is to work on images that nothing was done to. At the end of a run,
+where rates are low and it settles, fewer and fewer images may be augmented
+(`refine`), after
+
+    He et al., Data Augmentation Revisited: Rethinking the Distribution Gap
+    between Clean and Augmented Data, 2019.
 """
 
 import keras
@@ -109,6 +116,9 @@ class LearnedPolicy(keras.layers.Layer):
         self.averaged = self._variable(
             "averaged", np.zeros([size if learned else 0]), weights_dtype
         )
+        # The share of images that nothing is done to, as it is now.
+        self.clean = self._variable("clean", np.array(self._least_clean))
+        self._refined = None
         # N_c and S_c.
         self.credit = self._variable(
             "credit", np.zeros([num_classes if learned else 0, 2])
@@ -134,6 +144,23 @@ class LearnedPolicy(keras.layers.Layer):
             dtype=dtype,
             trainable=False,
         )
+
+    @property
+    def _least_clean(self):
+        return getattr(self.augmentation, "clean", 0.0)
+
+    def refine(self, progress):
+        """Sets how much less is augmented than the layer says.
+
+        Args:
+            progress: Float in [0, 1]: 0 for what the layer says, 1 for nothing.
+        """
+        # Hundredths are fine enough, and mostly nothing is to be assigned.
+        progress = round(progress, 2)
+        if progress != self._refined:
+            self._refined = progress
+            least = self._least_clean
+            self.clean.assign(least + (1.0 - least) * progress)
 
     def _logits(self):
         if self.augmentation is None:
@@ -182,7 +209,8 @@ class LearnedPolicy(keras.layers.Layer):
         if layer is None:
             return None, images, None
         size = images.shape[0] or tf.shape(images)[0]
-        choices, draws = layer.draw_part(size, seeds, replica, replicas)
+        clean = tf.convert_to_tensor(self.clean)
+        choices, draws = layer.draw_part(size, seeds, replica, replicas, clean)
         is_plain = images.shape.rank == 3
         inputs = images[..., None] if is_plain else images
         if self.is_learned:

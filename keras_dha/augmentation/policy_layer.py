@@ -67,18 +67,20 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         )
         return policy.without(unfit)
 
-    def sample(self, batch_size, seed):
+    def sample(self, batch_size, seed, clean=None):
         """Draws what is to be done with each image from the policy.
 
         Args:
             batch_size: Number of images, integer or scalar tensor.
             seed: int32 tensor of shape `[2]`; the result is a function of it
                 and of the policy.
+            clean: Share of the images that nothing is done to, number or
+                scalar tensor; `None` for the layer's own.
 
         Returns:
             `Choices`.
         """
-        return self.distribution.sample(batch_size, seed)
+        return self.distribution.sample(batch_size, seed, clean)
 
     def draw(self, batch_size, seed):
         """Draws what the policy leaves open: signs, positions, offsets.
@@ -94,7 +96,7 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         seed = tf.random.experimental.stateless_fold_in(seed, 1)
         return dispatch.draw(batch_size, self.distribution.length, seed)
 
-    def draw_part(self, batch_size, seeds, replica=0, replicas=1):
+    def draw_part(self, batch_size, seeds, replica=0, replicas=1, clean=None):
         """Draws for the images of one replica of several.
 
         Drawn for the global batch, of which each replica takes its part: what
@@ -104,12 +106,13 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
             batch_size: Number of images of this replica.
             seeds: Pair of seeds, for `sample` and `draw`.
             replica, replicas: Which part of how many this one is.
+            clean: As `sample` takes it.
 
         Returns:
             (`Choices`, `dispatch.Draws`).
         """
         drawn = (
-            self.sample(replicas * batch_size, seeds[0]),
+            self.sample(replicas * batch_size, seeds[0], clean),
             self.draw(replicas * batch_size, seeds[1]),
         )
         if replicas == 1:

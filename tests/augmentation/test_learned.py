@@ -42,6 +42,40 @@ def test_update_finds_what_is_rewarded(name):
     assert learned.statistics()["Invert"]["share"] == 0.0
 
 
+def test_what_is_augmented_fades_out():
+    layer = built("influence", operations=("Invert",), clean=0.2)
+    learned = LearnedPolicy(layer, 0.1)
+    images = tf.random.stateless_uniform([2000, 8, 9, 3], [1, 2])
+    seeds = (tf.constant([1, 2]), tf.constant([3, 4]))
+    augment = tf.function(lambda: learned.augment(images, seeds)[:2])
+
+    def clean():
+        choices, augmented = augment()
+        unchanged = tf.reduce_all(augmented == images, axis=[1, 2, 3])
+        np.testing.assert_array_equal(unchanged, choices.clean)
+        return choices
+
+    before = clean()
+    assert np.mean(before.clean) == pytest.approx(0.2, abs=0.03)
+    learned.refine(0.5)
+    later = clean()
+    assert np.mean(later.clean) == pytest.approx(0.6, abs=0.03)
+    # Of an image that still is augmented, as before.
+    assert np.all(later.clean | ~before.clean)
+    np.testing.assert_array_equal(before.level, later.level)
+    learned.refine(1.0)
+    assert np.all(clean().clean)
+    learned.refine(0.0)
+    np.testing.assert_array_equal(clean().clean, before.clean)
+
+
+def test_without_a_layer_nothing_fades_out():
+    learned = LearnedPolicy(None, 0.1)
+    learned.refine(0.5)
+    images = tf.ones([3, 4, 4, 1])
+    assert learned.augment(images, None)[1] is images
+
+
 def test_search_gradients_are_averaged():
     learned = LearnedPolicy(built("influence"), 0.1, size=2)
     generator = np.random.default_rng(4)
