@@ -37,25 +37,30 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
     Returns:
         (`JointModel`, seconds that finding its scale took).
     """
-    fitting, timed = {}, 0.0
-    if settings.fits_time and pace.epochs is None:
+    parts, arguments, timed = settings.parts, {}, 0.0
+    # What the default space is not for, its builder refuses.
+    fits = spec.is_single and spec.is_image
+    if fits and settings.fits_time and pace.epochs is None:
         begun = time.monotonic()
-        fitting = scale.fitting(
+        found = scale.fitting(
             functools.partial(settings.builder, spec),
+            spec.shape,
             batch_size,
             steps,
             pace.seconds_left(0, 0.0),
             verbose,
         )
-        timed = time.monotonic() - begun
+        timed, arguments = time.monotonic() - begun, found.arguments
+        if settings.leaves_search and not found.is_ample:
+            parts = parts._replace(strategy=None)
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():
-        return _joint_model(settings, spec, fitting), timed
+        return _joint_model(settings, parts, spec, arguments), timed
 
 
-def _joint_model(settings, spec, fitting):
-    parts, optimizer = settings.parts, settings.optimizer
-    network = settings.builder(spec, **fitting)
+def _joint_model(settings, parts, spec, arguments):
+    optimizer = settings.optimizer
+    network = settings.builder(spec, **arguments)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         network = derive_first(network)

@@ -231,8 +231,10 @@ class AutoModel(Trained):
                 schedules are laid out over that time, all of `fit` included,
                 rather than cut off by it; candidates are judged by the time
                 they take as well; and the search space `"auto"`, unless
-                there is a `target`, gets the width that the time is enough
-                for.
+                there is a `target`, gets the resolution and the width that
+                the time is enough for. Where it is enough for fewer than 50
+                passes over the data, `method="auto"` searches no
+                architecture, unless `strategy` is given.
 
         Returns:
             A `keras.callbacks.History`.

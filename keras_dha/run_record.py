@@ -21,7 +21,7 @@ from keras_dha.result import SearchResult
 # The name under which the time of first calls is kept.
 TRACING = "tracing"
 RANGE_TEST = "range test"
-SCALE = "choice of the width"
+SCALE = "choice of the scale"
 # At how many places of a run the learning rate is written down.
 _RATES_KEPT = 100
 

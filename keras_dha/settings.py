@@ -17,9 +17,11 @@ class Settings:
     """The checked arguments of `AutoModel`'s constructor and `compile`.
 
     Attributes:
-        builder: Function from a `DataSpec` to a network; it takes a `width`
-            if `fits_time`.
-        fits_time: Whether the width may be chosen by the time there is.
+        builder: Function from a `DataSpec` to a network; it takes arguments
+            of the default space if `fits_time`.
+        fits_time: Whether these may be chosen by the time there is.
+        leaves_search: Whether the architecture is not searched where there is
+            too little time: nobody asked for it, nor for a paper's method.
         parts: `methods.Parts`.
         base_schedule: As `base_schedule.checked` returns it.
         target: `Target` or `None`.
@@ -34,6 +36,7 @@ class Settings:
 
     builder: object
     fits_time: bool
+    leaves_search: bool
     parts: methods.Parts
     base_schedule: object
     target: Target | None
@@ -112,9 +115,8 @@ def checked(
     return Settings(
         builder=methods.space_builder(search_space),
         # A target says how large a network is to be.
-        fits_time=isinstance(search_space, str)
-        and search_space == "auto"
-        and target is None,
+        fits_time=_is_auto(search_space) and target is None,
+        leaves_search=method == "auto" and _is_auto(strategy),
         parts=parts,
         base_schedule=schedules.checked(base_schedule),
         target=Target.of(target),
@@ -124,3 +126,7 @@ def checked(
         optimizer=optimizers.read("sgd"),
         asked=asked,
     )
+
+
+def _is_auto(argument):
+    return isinstance(argument, str) and argument == "auto"

@@ -50,7 +50,7 @@ def resnet(
     """
     inputs, x = parts.images(input_shape, num_classes, value_range)
     if stem_stride is None:
-        stem_stride = parts.stem_stride(input_shape, 24, 96)
+        stem_stride = usual_stem_stride(input_shape)
     x = parts.convolution(width, 3, stem_stride, "stem")(x)
     x = layers.ReLU(name="stem_relu")(x)
     for stage in range(stages):
@@ -65,6 +65,11 @@ def resnet(
             )
     outputs = parts.probabilities(x, num_classes)
     return keras.Model(inputs, outputs, name="resnet")
+
+
+def usual_stem_stride(input_shape):
+    """Returns the stride of the stem where nothing else is said."""
+    return parts.stem_stride(input_shape, 24, 96)
 
 
 def _block(x, channels, stride, optional, name):
