@@ -49,6 +49,8 @@ class AutoModel(Trained):
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
             `None`. Data that are not images have none. Of several inputs the
             one that is an image is augmented; if several are, none is.
+            With `method="auto"` fewer and fewer images are augmented in the
+            last three tenths of a run; a layer of your own is not changed.
         hyperparameters: `"auto"`, `None` for fixed defaults, a
             `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):
@@ -226,7 +228,8 @@ class AutoModel(Trained):
             shuffle: Whether to shuffle arrays; datasets keep their order.
             steps_per_epoch: Integer; by default one pass over the data.
             search_data: Pair of arrays, or dataset, to be used in place of
-                `search_split`.
+                `search_split`. Augmentation then goes on to the end, as these
+                images may be of another kind.
             time_limit: Float, seconds, in place of `epochs`: phases and
                 schedules are laid out over that time, all of `fit` included,
                 rather than cut off by it; candidates are judged by the time
@@ -276,7 +279,13 @@ class AutoModel(Trained):
         )
         if saved and saved.result:
             return self._load_finished(saved, verbose)
-        run = self._begin(training, search, steps, pace, verbose, saved)
+        # Images of the user's own to be judged by may be of another kind than
+        # clean training images.
+        refinement = self.settings.parts.refinement
+        run = self._begin(
+            *(training, search, steps, pace, verbose, saved),
+            refinement=refinement if search_data is None else 0.0,
+        )
         return self._execute(run, callbacks, validate, is_new)
 
     def _validation(self, given):
@@ -287,7 +296,7 @@ class AutoModel(Trained):
         pair = data.evaluable(*arguments.pair(given), self._spec, form)
         return lambda: self._validation_logs(*pair)
 
-    def _begin(self, training, search, steps, pace, verbose, saved):
+    def _begin(self, training, search, steps, pace, verbose, saved, refinement):
         """Returns the `Run`, a new one or one that goes on."""
         timed = 0.0
         if saved:
@@ -310,7 +319,7 @@ class AutoModel(Trained):
             self.settings.outer_every,
             verbose,
             self.settings.base_schedule,
-            self.settings.parts.refinement,
+            refinement=refinement,
         )
         if timed:
             run.record.add(run_record.SCALE, timed, 0)

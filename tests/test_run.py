@@ -7,6 +7,8 @@ import pytest
 from keras_dha import calibration
 from keras_dha.auto_model import AutoModel
 from keras_dha.nested_layers import find_layers
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import space
@@ -67,3 +69,10 @@ def test_a_layer_of_the_user_is_carried_out_to_the_end():
     noted = Clean()
     fit(model, epochs=2, callbacks=[noted])
     assert set(noted.shares) == {0.0}
+
+
+def test_images_to_be_judged_by_may_be_unlike_clean_ones():
+    model = AutoModel(space, strategy=None, seed=1)
+    noted = Clean()
+    fit(model, epochs=2, callbacks=[noted], search_data=(X_NEW, Y_NEW))
+    np.testing.assert_allclose(noted.shares, 0.1, atol=1e-6)
