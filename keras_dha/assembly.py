@@ -48,10 +48,11 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
             batch_size,
             steps,
             pace.seconds_left(0, 0.0),
+            None if settings.leaves_search else parts.strategy is not None,
             verbose,
         )
         timed, arguments = time.monotonic() - begun, found.arguments
-        if settings.leaves_search and not found.is_ample:
+        if not found.is_searched:
             parts = parts._replace(strategy=None)
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():

@@ -235,9 +235,9 @@ class AutoModel(Trained):
                 rather than cut off by it; candidates are judged by the time
                 they take as well; and the search space `"auto"`, unless
                 there is a `target`, gets the resolution and the width that
-                the time is enough for. Where it is enough for fewer than 50
-                passes over the data, `method="auto"` searches no
-                architecture, unless `strategy` is given.
+                the time is enough for (`keras_dha.scale`). A short time is
+                for these alone: `method="auto"` searches no architecture
+                then, unless `strategy` is given.
 
         Returns:
             A `keras.callbacks.History`.

@@ -20,7 +20,8 @@ from tests.test_pace import set_clock
 
 def build(width, stem_stride):
     inputs = keras.Input((4,))
-    return keras.Model(inputs, keras.layers.Dense(width)(inputs))
+    outputs = keras.layers.Dense(2)(inputs)
+    return keras.Model(inputs, outputs, name=f"of_{stem_stride}_{width}")
 
 
 @pytest.mark.parametrize(
@@ -35,91 +36,139 @@ def build(width, stem_stride):
         ((224, 224, 3), [4]),
     ],
 )
-def test_resolution_comes_before_width(shape, strides):
-    rungs = scale.ladder(shape)
-    assert rungs == [
-        {"width": width, "stem_stride": stride}
-        for stride in strides
-        for width in (scale.WIDTHS[:2], scale.WIDTHS)[stride == strides[-1]]
-    ]
+def test_some_width_then_resolution_then_the_search(shape, strides):
+    coarse, fine = strides[:-1], strides[-1]
+    expected = [(w, s, False) for s in coarse for w in (16, 24, 32)]
+    expected += [(16, fine, False)] + [(w, fine, True) for w in scale.WIDTHS]
+    assert listed(scale.ladder(shape)) == expected
+    for searched in (False, True):
+        assert listed(scale.ladder(shape, searched)) == [
+            *[(w, s, searched) for s in coarse for w in (16, 24, 32)],
+            *[(w, fine, searched) for w in scale.WIDTHS],
+        ]
     # The space begins where it does without a word on its scale.
+    first = scale.ladder(shape)[0].arguments
     usual, first = (
-        spaces.resnet(shape, 3, **rung).get_layer("stem").output.shape
-        for rung in ({}, rungs[0])
+        spaces.resnet(shape, 3, **arguments).get_layer("stem").output.shape
+        for arguments in ({}, first)
     )
     assert usual == first
 
 
-@pytest.mark.parametrize("size, rungs", [(8, 6), (32, 8)])
-def test_each_rung_takes_longer_than_the_one_before(size, rungs):
+def listed(scales):
+    return [(*s.arguments.values(), s.is_searched) for s in scales]
+
+
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("searched", [None, True])
+def test_each_rung_takes_longer_than_the_one_before(size, searched):
     """By the operations of its first candidates, which time goes with."""
-    taken = []
-    for rung in scale.ladder((size, size, 3))[:4]:
-        network = derive_first(spaces.resnet((size, size, 3), 3, **rung))
-        taken.append(cost.count(network)["flops"])
+    shape, taken = (size, size, 3), []
+    for rung in scale.ladder(shape, searched)[:6]:
+        network = derive_first(spaces.resnet(shape, 3, **rung.arguments))
+        taken.append(rung.effort * cost.count(network)["flops"])
     rises = np.divide(taken[1:], taken[:-1])
     assert np.all(rises > scale._RISE)
-    assert np.all(rises < 3)
-    assert len(scale.ladder((size, size, 3))) == rungs
+    assert np.all(rises < 4.5)
 
 
-def chosen(monkeypatch, seconds, per_unit=1e-3, passes=10, fewest=20):
-    """The scale for so many seconds where time goes with the width squared."""
-    monkeypatch.setattr(
-        scale,
-        "seconds_per_step",
-        lambda network, batch_size: per_unit * network.output_shape[1] ** 2,
-    )
+def chosen(monkeypatch, seconds, searched, shape=(8, 8, 1)):
+    """The scale for so many seconds where time goes with the width squared.
+
+    And, of 28 pixels and more, with those that the stem leaves.
+    """
+
+    def timed(network, batch_size):
+        stride, width = network.name.split("_")[1:]
+        return 1e-3 * (int(width) / int(stride)) ** 2
+
+    monkeypatch.setattr(scale, "seconds_per_step", timed)
     # Finding out takes no time here, however busy the machine is.
     monkeypatch.setattr(scale.time, "monotonic", lambda: 0.0)
+    found = scale.fitting(build, shape, 8, 5, seconds, searched)
+    return listed([found])[0]
+
+
+def patched(monkeypatch, passes=10, fewest=20):
     monkeypatch.setattr(scale, "PASSES", passes)
     monkeypatch.setattr(scale, "STEPS", fewest)
-    found = scale.fitting(build, (8, 8, 1), 8, steps=5, seconds=seconds)
-    return found.arguments["width"], found.is_ample
 
 
 def test_the_widest_that_sees_all_images_often_enough(monkeypatch):
-    # A pass of five steps at width 32 takes 5.12 s, ten of them, half as much
-    # again for what a run has beside them, 76.8 s.
-    assert chosen(monkeypatch, 76.0) == (24, True)
-    assert chosen(monkeypatch, 77.0) == (32, True)
-    assert chosen(monkeypatch, 154.0, passes=20) == (32, True)
+    # A pass of five steps at width 32 takes 5.12 s, ten of them 51.2 s.
+    patched(monkeypatch)
+    for seconds, width in ((66, 24), (67, 32)):
+        assert chosen(monkeypatch, seconds, False) == (width, 1, False)
+    for seconds, width in ((153, 24), (154, 32)):
+        assert chosen(monkeypatch, seconds, True) == (width, 1, True)
+    patched(monkeypatch, passes=20)
+    assert chosen(monkeypatch, 133, False) == (24, 1, False)
+    assert chosen(monkeypatch, 134, False) == (32, 1, False)
     # However small the data, there are to be steps.
-    assert chosen(monkeypatch, 154.0, fewest=100) == (32, True)
-    assert chosen(monkeypatch, 153.0, fewest=100) == (24, True)
+    patched(monkeypatch, fewest=100)
+    assert chosen(monkeypatch, 133, False) == (24, 1, False)
+    assert chosen(monkeypatch, 134, False) == (32, 1, False)
 
 
-def test_short_and_long_runs_have_the_ends_of_the_ladder(monkeypatch):
-    assert chosen(monkeypatch, 1e6) == (max(scale.WIDTHS), True)
-    # Ten passes of the narrowest take 12.8 s, with the rest 19.2.
-    assert chosen(monkeypatch, 19.3) == (16, True)
-    assert chosen(monkeypatch, 19.1) == (16, False)
+def test_what_more_time_is_spent_on(monkeypatch):
+    """A step of width 16 and stride 2 takes 64 ms, ten passes 3.2 s."""
+    patched(monkeypatch)
+    for seconds, expected in (
+        (1.0, (16, 2, False)),
+        (9.3, (16, 2, False)),
+        (9.4, (24, 2, False)),
+        (16.6, (24, 2, False)),
+        (16.7, (32, 2, False)),
+        # Twice as often, as it is finer: 25.6 s.
+        (33.2, (32, 2, False)),
+        (33.3, (16, 1, False)),
+        (76.7, (16, 1, False)),
+        (76.9, (16, 1, True)),
+        (172.9, (24, 1, True)),
+        (1e6, (96, 1, True)),
+    ):
+        found = chosen(monkeypatch, seconds, None, (28, 28))
+        assert found == expected, seconds
 
 
 def test_what_will_not_fit_is_not_timed(monkeypatch):
-    timed = []
+    tried = []
     monkeypatch.setattr(scale.time, "monotonic", lambda: 0.0)
     monkeypatch.setattr(
-        scale, "seconds_per_step", lambda n, _: timed.append(n) or 1.0
+        scale, "seconds_per_step", lambda n, _: tried.append(n) or 1.0
     )
-    needed = scale.STEPS * scale._OVERHEAD
+    needed = scale.STEPS * scale._ALONE
     for seconds, tries in ((0.9, 1), (1.1, 1), (1.4, 1), (1.6, 6)):
-        timed.clear()
-        scale.fitting(build, (8, 8, 1), 8, 5, seconds=seconds * needed)
-        assert len(timed) == tries, seconds
+        tried.clear()
+        scale.fitting(build, (8, 8, 1), 8, 5, seconds * needed, False)
+        assert len(tried) == tries, seconds
+    # Each is timed once, and serves without a search and with one.
+    tried.clear()
+    scale.fitting(build, (8, 8, 1), 8, 5, 10 * needed)
+    assert len(tried) == 6
 
 
 def test_finding_out_takes_its_share_and_no_more(monkeypatch):
     tried = []
-    clock = iter(range(0, 10**6, 10))
+    clock = iter(range(0, 10**6, 5))
     monkeypatch.setattr(scale.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(
         scale, "seconds_per_step", lambda *_: tried.append(1) or 1e-9
     )
-    # Each try takes ten seconds; 6 % of 250 s are 15.
-    found = scale.fitting(build, (8, 8, 1), 8, 5, seconds=250.0)
-    assert found.arguments["width"] == 24
-    assert len(tried) == 2
+    # Of 100 s six may be spent: what was timed serves a search as well.
+    found = scale.fitting(build, (8, 8, 1), 8, 5, 100.0)
+    assert listed([found]) == [(16, 1, True)]
+    assert len(tried) == 1
+
+
+def test_what_is_chosen_is_said(monkeypatch, capsys):
+    patched(monkeypatch)
+    monkeypatch.setattr(scale, "seconds_per_step", lambda *_: 1.0)
+    for searched in (None, False, True):
+        scale.fitting(build, (28, 28), 8, 5, 1.0, searched, verbose=1)
+    said = capsys.readouterr().out.split("\n")
+    assert "width 16, stem of stride 2; its architecture is not" in said[0]
+    assert said[1] == said[2] == "Fits the time: width 16, stem of stride 2"
 
 
 def test_a_step_is_timed_without_changing_anything():
@@ -148,7 +197,7 @@ class Asked(Exception):
     ids=["time", "epochs", "space", "target"],
 )
 def test_when_the_scale_is_chosen(monkeypatch, arguments, fit, fitted):
-    def refuse(build, shape, batch_size, steps, seconds, verbose):
+    def refuse(build, shape, batch_size, steps, seconds, searched, verbose):
         # Whole steps of the larger part, and what is left of the time.
         assert (shape, batch_size, steps) == ((8, 8, 1), 16, 5)
         assert 0 < seconds <= 30.0
@@ -167,32 +216,35 @@ def test_when_the_scale_is_chosen(monkeypatch, arguments, fit, fitted):
         model.fit(X, Y, batch_size=16, verbose=0, **fit)
 
 
-@pytest.mark.parametrize("is_ample", [True, False])
+@pytest.mark.parametrize("is_searched", [True, False])
 @pytest.mark.parametrize(
-    "arguments, may_be_left",
+    "arguments, asked",
     [
-        ({}, True),
-        ({"augmentation": None}, True),
-        ({"strategy": DSNAS()}, False),
-        ({"method": "dsnas"}, False),
+        ({}, None),
+        ({"augmentation": None}, None),
+        ({"strategy": DSNAS()}, True),
+        ({"method": "dsnas"}, True),
+        ({"strategy": None}, False),
     ],
-    ids=["default", "part", "strategy", "method"],
+    ids=["default", "part", "strategy", "method", "off"],
 )
 def test_too_short_a_time_is_for_the_weights(
-    monkeypatch, is_ample, arguments, may_be_left
+    monkeypatch, is_searched, arguments, asked
 ):
     """Unless somebody asked for a search."""
 
-    def look(settings, parts, spec, found):
-        assert found == {"width": 8}
+    def found(build, shape, batch_size, steps, seconds, searched, verbose):
+        assert searched is asked
+        return scale.Scale({"width": 8}, is_searched, 1.0)
+
+    def look(settings, parts, spec, given):
+        assert given == {"width": 8}
         raise Asked("off" if parts.strategy is None else "on")
 
-    monkeypatch.setattr(
-        scale, "fitting", lambda *_: scale.Scale({"width": 8}, is_ample)
-    )
+    monkeypatch.setattr(scale, "fitting", found)
     monkeypatch.setattr(assembly, "_joint_model", look)
     model = AutoModel(seed=0, **arguments)
-    expected = "off" if may_be_left and not is_ample else "on"
+    expected = "on" if is_searched and asked is not False else "off"
     with pytest.raises(Asked, match=expected):
         model.fit(X, Y, batch_size=16, verbose=0, time_limit=30.0)
 
@@ -202,7 +254,7 @@ def test_the_time_that_the_choice_takes_is_in_the_cost(monkeypatch):
 
     def take_a_minute(*_):
         clock.now += 60.0
-        return scale.Scale({"width": 8}, True)
+        return scale.Scale({"width": 8}, False, 1.0)
 
     monkeypatch.setattr(scale, "fitting", take_a_minute)
     model = AutoModel(
