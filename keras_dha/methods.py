@@ -23,6 +23,9 @@ factor of the base schedule; policies are drawn back to where they began, and
 weight decay to the middle of its range; the search split is disjoint from what
 trains the weights, which the code of DHA does not see to.
 
+`"auto"` augments fewer and fewer images in the last three tenths of a run
+(`keras_dha.augmentation.learned`), which none of the papers' methods does.
+
 `"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
 every step. The paper trains what it found anew; here training goes on.
 
