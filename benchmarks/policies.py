@@ -32,6 +32,7 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks.arms import compare
+from keras_dha.assembly import CLEAN_SHARE
 from keras_dha.batches import fitting_batch_size
 
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
@@ -79,6 +80,16 @@ def trivial_augment(value_range):
     ]
 
 
+def learned(value_range):
+    """Returns the layer that a run learns by default.
+
+    A layer of the user's, so that it augments to the end as the others do.
+    """
+    return keras_dha.DifferentiableAugmentation(
+        value_range=value_range, clean=CLEAN_SHARE
+    )
+
+
 ARMS = {
     "none": lambda value_range: [],
     "flip_crop": flip_crop,
@@ -91,7 +102,7 @@ ARMS = {
         keras_cv_rand_augment, augmentations_per_image=1, magnitude=0.3
     ),
     "trivial_augment": trivial_augment,
-    LEARNED: lambda value_range: "auto",
+    LEARNED: learned,
 }
 
 
