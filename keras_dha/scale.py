@@ -38,10 +38,10 @@ WIDTHS = (16, 24, 32, 48, 64, 96)
 # that a device may not have; networks for ImageNet have 56.
 _FINEST = 64
 # How often each image is to be seen, and how many steps there are to be.
-PASSES = 35
-STEPS = 2300
+PASSES = 26
+STEPS = 1900
 # More often where the stem is finer than usual: what that gains comes late.
-_FINER = 1.6
+_FINER = 2.0
 # What a step of a run takes over one of the network alone; and so that a
 # search, whose supernet is slow and traced for long, is a small part of it.
 _ALONE, _SEARCHED = 1.3, 3.0

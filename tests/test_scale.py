@@ -119,13 +119,13 @@ def test_what_more_time_is_spent_on(monkeypatch):
         (9.4, (24, 2, False)),
         (16.6, (24, 2, False)),
         (16.7, (32, 2, False)),
-        # 16 passes, as it is finer: 20.5 s.
-        (26.6, (32, 2, False)),
-        (26.7, (16, 1, False)),
-        (61.4, (16, 1, False)),
-        (61.5, (16, 1, True)),
-        (138.2, (16, 1, True)),
-        (138.3, (24, 1, True)),
+        # Twenty passes, as it is finer: 25.6 s.
+        (33.2, (32, 2, False)),
+        (33.3, (16, 1, False)),
+        (76.7, (16, 1, False)),
+        (76.9, (16, 1, True)),
+        (172.7, (16, 1, True)),
+        (172.9, (24, 1, True)),
         (1e6, (96, 1, True)),
     ):
         found = chosen(monkeypatch, seconds, None, (28, 28))
