@@ -82,6 +82,7 @@ def _joint_model(settings, parts, spec, arguments):
         augmentation=augmentation,
         hyperparameters=hyperparameters,
         rule=optimizer.rule,
+        refinement=parts.refinement,
         seed=settings.seed,
         target=settings.target,
     )

@@ -279,12 +279,11 @@ class AutoModel(Trained):
         )
         if saved and saved.result:
             return self._load_finished(saved, verbose)
-        # Images of the user's own to be judged by may be of another kind than
-        # clean training images.
-        refinement = self.settings.parts.refinement
         run = self._begin(
             *(training, search, steps, pace, verbose, saved),
-            refinement=refinement if search_data is None else 0.0,
+            # Images of the user's own to be judged by may be of another kind
+            # than clean training images.
+            fades=search_data is None,
         )
         return self._execute(run, callbacks, validate, is_new)
 
@@ -296,7 +295,7 @@ class AutoModel(Trained):
         pair = data.evaluable(*arguments.pair(given), self._spec, form)
         return lambda: self._validation_logs(*pair)
 
-    def _begin(self, training, search, steps, pace, verbose, saved, refinement):
+    def _begin(self, training, search, steps, pace, verbose, saved, fades):
         """Returns the `Run`, a new one or one that goes on."""
         timed = 0.0
         if saved:
@@ -319,7 +318,7 @@ class AutoModel(Trained):
             self.settings.outer_every,
             verbose,
             self.settings.base_schedule,
-            refinement=refinement,
+            refinement=self.joint.refinement if fades else 0.0,
         )
         if timed:
             run.record.add(run_record.SCALE, timed, 0)

@@ -41,6 +41,8 @@ class JointModel(keras.Model):
             defaults.
         rule: `inner_update.UpdateRule`; `None` for SGD with momentum.
         policy_rate: Float, step size of Adam on the policy's logits.
+        refinement: Float, the last share of its runs, over which augmentation
+            fades out.
         seed: Integer; all draws follow from it and the step.
         target: `architecture.target.Target` for the derived network, or
             `None`.
@@ -58,6 +60,7 @@ class JointModel(keras.Model):
         hyperparameters=None,
         rule=None,
         policy_rate=0.06,
+        refinement=0.0,
         seed=0,
         target=None,
         owner=None,
@@ -65,6 +68,7 @@ class JointModel(keras.Model):
     ):
         super().__init__(**kwargs)
         self.owner = owner
+        self.refinement = refinement
         self.network = network
         self.form = Form.of(network)
         self.loss_object = OutputLosses.of(loss)
@@ -232,6 +236,7 @@ class JointModel(keras.Model):
             hyperparameters=type(self.hyperparameters).from_config(config),
             rule=self.rule,
             policy_rate=self.policy.rate,
+            refinement=self.refinement,
             seed=self.seed,
             target=self.target,
             name=self.name,
@@ -308,6 +313,7 @@ class JointModel(keras.Model):
             "hyperparameters": serialize(self.hyperparameters),
             "rule": serialize(self.rule),
             "policy_rate": self.policy.rate,
+            "refinement": self.refinement,
             "seed": self.seed,
             "target": serialize(self.target),
             "owner": self.owner,

@@ -52,16 +52,18 @@ class Clean(keras.callbacks.Callback):
         self.shares.append(float(self.model.joint.policy.clean.numpy()))
 
 
-def test_augmentation_fades_out_at_the_end_of_a_run():
+def test_augmentation_fades_out_at_the_end_of_a_run(tmp_path):
     model = AutoModel(space, strategy=None, seed=1)
     for _ in range(2):
-        # The second run begins as the first one did.
+        # The second run begins as the first one did, from a file as well.
         noted = Clean()
         fit(model, epochs=4, callbacks=[noted])
         shares = np.array(noted.shares)
         # Of 20 steps the last six, in each as much less as in the last one.
         np.testing.assert_allclose(shares[:15], 0.1, atol=1e-6)
         np.testing.assert_allclose(np.diff(shares[14:]), 0.9 / 6, atol=0.01)
+        model.save(tmp_path / "run.keras", overwrite=True)
+        model = AutoModel.load(tmp_path / "run.keras")
 
 
 def test_a_layer_of_the_user_is_carried_out_to_the_end():
