@@ -117,8 +117,8 @@ class LearnedPolicy(keras.layers.Layer):
             "averaged", np.zeros([size if learned else 0]), weights_dtype
         )
         # The share of images that nothing is done to, as it is now.
-        self.clean = self._variable("clean", np.array(self._least_clean))
-        self._refined = None
+        clean = 0.0 if augmentation is None else augmentation.clean
+        self.clean = self._variable("clean", np.array(clean))
         # N_c and S_c.
         self.credit = self._variable(
             "credit", np.zeros([num_classes if learned else 0, 2])
@@ -145,21 +145,14 @@ class LearnedPolicy(keras.layers.Layer):
             trainable=False,
         )
 
-    @property
-    def _least_clean(self):
-        return getattr(self.augmentation, "clean", 0.0)
-
     def refine(self, progress):
         """Sets how much less is augmented than the layer says.
 
         Args:
             progress: Float in [0, 1]: 0 for what the layer says, 1 for nothing.
         """
-        # Hundredths are fine enough, and mostly nothing is to be assigned.
-        progress = round(progress, 2)
-        if progress != self._refined:
-            self._refined = progress
-            least = self._least_clean
+        if self.augmentation is not None:
+            least = self.augmentation.clean
             self.clean.assign(least + (1.0 - least) * progress)
 
     def _logits(self):

@@ -63,6 +63,10 @@ def test_what_is_augmented_fades_out():
     # Of an image that still is augmented, as before.
     assert np.all(later.clean | ~before.clean)
     np.testing.assert_array_equal(before.level, later.level)
+    # A run that is undone has its variables put back.
+    learned.clean.assign(0.2)
+    learned.refine(0.5)
+    np.testing.assert_array_equal(clean().clean, later.clean)
     learned.refine(1.0)
     assert np.all(clean().clean)
     learned.refine(0.0)
