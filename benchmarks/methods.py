@@ -1,9 +1,9 @@
 """The methods side by side: what each of them makes of the same time.
 
 For each method a run with its defaults, in the default space, on the same
-images and test set. How wide the network is, is chosen for the time by the
-speed of the machine, and is the same for all methods where that is; so a
-method that takes more from a step gets fewer steps.
+images and test set. The scale of the network is chosen for the time by the
+speed of the machine, for those that search it always alike; a method that
+takes more from a step gets fewer steps.
 
     python -m benchmarks.methods --dataset fashion_mnist --limit 10000
 

@@ -58,8 +58,8 @@ class Scale(NamedTuple):
     Attributes:
         arguments: Dict, the arguments of the default space.
         is_searched: Whether there is time to search the architecture.
-        effort: Float, how long a run takes that is enough, in steps of the
-            network alone, in parts of `PASSES` and `STEPS`.
+        effort: Float, how many times as long as `PASSES` and `STEPS` of the
+            network alone a run takes that is enough.
     """
 
     arguments: dict
@@ -82,24 +82,21 @@ def ladder(shape, is_searched=None):
         if stride == usual
         or (stride < usual and max(shape[:2]) <= _FINEST * stride)
     ]
+    coarse, fine = strides[:-1], strides[-1]
     # Half the stride takes as long as the third width.
-    rungs = [(s, width, False) for s in strides[:-1] for width in WIDTHS[:3]]
+    rungs = [(s, w, bool(is_searched)) for s in coarse for w in WIDTHS[:3]]
     if is_searched is None:
-        rungs.append((strides[-1], WIDTHS[0], False))
-    rungs += [(strides[-1], width, True) for width in WIDTHS]
+        rungs.append((fine, WIDTHS[0], False))
+    rungs += [(fine, width, is_searched is not False) for width in WIDTHS]
     return [
-        _scale(
+        Scale(
             {"width": width, "stem_stride": stride},
-            searched if is_searched is None else is_searched,
-            1.0 if stride == usual else _FINER,
+            searched,
+            (_SEARCHED if searched else _ALONE)
+            * (1.0 if stride == usual else _FINER),
         )
         for stride, width, searched in rungs
     ]
-
-
-def _scale(arguments, is_searched, patience):
-    overhead = _SEARCHED if is_searched else _ALONE
-    return Scale(arguments, is_searched, overhead * patience)
 
 
 def fitting(build, shape, batch_size, steps, seconds, searched=None, verbose=0):

@@ -115,8 +115,8 @@ def checked(
     return Settings(
         builder=methods.space_builder(search_space),
         # A target says how large a network is to be.
-        fits_time=_is_auto(search_space) and target is None,
-        leaves_search=method == "auto" and _is_auto(strategy),
+        fits_time=search_space == "auto" and target is None,
+        leaves_search=method == strategy == "auto",
         parts=parts,
         base_schedule=schedules.checked(base_schedule),
         target=Target.of(target),
@@ -126,7 +126,3 @@ def checked(
         optimizer=optimizers.read("sgd"),
         asked=asked,
     )
-
-
-def _is_auto(argument):
-    return isinstance(argument, str) and argument == "auto"

@@ -101,13 +101,11 @@ def test_the_widest_that_sees_all_images_often_enough(monkeypatch):
         assert chosen(monkeypatch, seconds, False) == (width, 1, False)
     for seconds, width in ((153, 24), (154, 32)):
         assert chosen(monkeypatch, seconds, True) == (width, 1, True)
-    patched(monkeypatch, passes=20)
-    assert chosen(monkeypatch, 133, False) == (24, 1, False)
-    assert chosen(monkeypatch, 134, False) == (32, 1, False)
     # However small the data, there are to be steps.
-    patched(monkeypatch, fewest=100)
-    assert chosen(monkeypatch, 133, False) == (24, 1, False)
-    assert chosen(monkeypatch, 134, False) == (32, 1, False)
+    for twice in ({"passes": 20}, {"fewest": 100}):
+        patched(monkeypatch, **twice)
+        assert chosen(monkeypatch, 133, False) == (24, 1, False)
+        assert chosen(monkeypatch, 134, False) == (32, 1, False)
 
 
 def test_what_more_time_is_spent_on(monkeypatch):
