@@ -50,7 +50,8 @@ class AutoModel(Trained):
             `None`. Data that are not images have none. Of several inputs the
             one that is an image is augmented; if several are, none is.
             With `method="auto"` fewer and fewer images are augmented in the
-            last three tenths of a run; a layer of your own is not changed.
+            last three tenths of a run, in which policy and hyperparameters
+            stay what they are; a layer of your own goes on as it is.
         hyperparameters: `"auto"`, `None` for fixed defaults, a
             `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):
@@ -228,8 +229,8 @@ class AutoModel(Trained):
             shuffle: Whether to shuffle arrays; datasets keep their order.
             steps_per_epoch: Integer; by default one pass over the data.
             search_data: Pair of arrays, or dataset, to be used in place of
-                `search_split`. Augmentation then goes on to the end, as these
-                images may be of another kind.
+                `search_split`. Augmentation and learning then go on to the
+                end, as these images may be of another kind.
             time_limit: Float, seconds, in place of `epochs`: phases and
                 schedules are laid out over that time, all of `fit` included,
                 rather than cut off by it; candidates are judged by the time

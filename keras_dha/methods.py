@@ -24,7 +24,8 @@ weight decay to the middle of its range; the search split is disjoint from what
 trains the weights, which the code of DHA does not see to.
 
 `"auto"` augments fewer and fewer images in the last three tenths of a run
-(`keras_dha.augmentation.learned`), which none of the papers' methods does.
+(`keras_dha.augmentation.learned`), and learns nothing but weights there, which
+none of the papers' methods does.
 
 `"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
 every step. The paper trains what it found anew; here training goes on.
@@ -81,7 +82,7 @@ class Parts(NamedTuple):
         outer_every: Integer, steps from one outer step to the next; `"auto"`
             for a number of them in a run (`keras_dha.outer_steps`).
         refinement: Float in [0, 1), the last share of a run, over which fewer
-            and fewer images are augmented.
+            and fewer images are augmented, and nothing but weights is learned.
     """
 
     strategy: object

@@ -7,8 +7,9 @@ share: a long run spaces them out.
 
 # So many were enough for rates and policies in runs of minutes.
 ENOUGH = 300
-# But no two of them are closer together.
-CLOSEST = 8
+# But no two of them are closer together. What is off the mark is put right by
+# the first hundred; the next hundred are twice as far apart, and so on.
+CLOSEST, CLOSE = 8, 100
 
 
 class OuterSteps:
@@ -17,14 +18,17 @@ class OuterSteps:
     Args:
         every: Integer, inner steps for each outer one; or `"auto"`: as many
             as are `ENOUGH`, spread over the run, and `CLOSEST` steps apart
-            where that are more.
-        total: Integer, the run's last position (`keras_dha.pace`).
+            where that are more, `2 * CLOSEST` after the first `CLOSE`, and so
+            on.
+        total: Integer, the position in the run (`keras_dha.pace`) up to which
+            there are outer steps.
     """
 
     def __init__(self, every, total):
         self._every = every
         self._apart = total / ENOUGH
         self._step = self._position = None
+        self._taken = 0
 
     @property
     def every(self):
@@ -40,17 +44,19 @@ class OuterSteps:
         """
         if self._every != "auto":
             return step % self._every == 0
+        closest = CLOSEST * (1 + self._taken // CLOSE)
         if self._step is not None and (
-            step - self._step < CLOSEST
+            step - self._step < closest
             or position - self._position < self._apart
         ):
             return False
         self._step, self._position = step, position
+        self._taken += 1
         return True
 
     def state(self):
-        """Returns when the last one was, plain data."""
-        return [self._step, self._position]
+        """Returns when the last one was, and how many there were."""
+        return [self._step, self._position, self._taken]
 
     def resume(self, state):
         """Goes on where a run was stopped.
@@ -58,4 +64,4 @@ class OuterSteps:
         Args:
             state: As `state` returned it.
         """
-        self._step, self._position = state
+        self._step, self._position, self._taken = state

@@ -8,7 +8,8 @@
 
 A network without decisions is trained from the first step. In the last part of
 a run, its refinement, augmentation may fade out
-(`keras_dha.augmentation.learned`).
+(`keras_dha.augmentation.learned`); policy and hyperparameters then stay what
+they are, as rates are low and little would come of what is learned.
 """
 
 from typing import NamedTuple
@@ -55,6 +56,15 @@ class Plan(NamedTuple):
         """
         steps = max(1, self.search_end - self.warmup_end)
         return (step + 1 - self.warmup_end) / steps
+
+    def is_learning(self, step, derived):
+        """Whether more than the weights is learned at a step.
+
+        Args:
+            step: Integer.
+            derived: Whether the network is plain by then.
+        """
+        return step < self.refine_from or not derived
 
     def refinement(self, step):
         """Returns the share of the refinement that is done before a step.

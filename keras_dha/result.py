@@ -212,7 +212,7 @@ def operations(history):
 
 
 def mean_statistics(history):
-    """Returns share and influence of each operation over a whole run.
+    """Returns share and influence of each operation where they were noted.
 
     Args:
         history: That of a `SearchResult`.
@@ -221,12 +221,15 @@ def mean_statistics(history):
         Dict from an operation to `"mean share"` and `"mean influence"`, or
         `None` if no policy was learned.
     """
-    found = {}
-    for name, values in operations(history).items():
+    found, noted = {}, operations(history)
+    # In epochs without outer steps all shares are zero.
+    counted = sum(np.array(values["share"]) for values in noted.values())
+    epochs = max(np.count_nonzero(counted), 1)
+    for name, values in noted.items():
         shares, total = values["share"], sum(values["share"])
         moved = np.dot(shares, values["influence"])
         found[name] = {
-            "mean share": total / len(shares),
+            "mean share": total / epochs,
             "mean influence": float(moved) / max(total, 1e-12),
         }
     return found or None

@@ -42,7 +42,8 @@ class Run:
         verbose: 0, 1 or 2.
         schedule: Base schedule of the learning rate, see
             `keras_dha.base_schedule`.
-        refinement: Last share of the run, over which augmentation fades out.
+        refinement: Last share of the run, over which augmentation fades out
+            and nothing but weights is learned.
 
     Attributes:
         joint: The joint model as it is now; another one once derived.
@@ -70,13 +71,15 @@ class Run:
         self.distribution = distribution
         self.pace = pace
         self.steps_per_epoch = steps_per_epoch
-        self._outer_steps = outer_steps.OuterSteps(outer_every, pace.total)
         self.verbose = verbose
         self.genotype = None
         self.record = run_record.RunRecord(pace.total, time.monotonic())
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(pace.total, searched, refinement)
+        self._outer_steps = outer_steps.OuterSteps(
+            outer_every, self.plan.refine_from
+        )
         self._next_step = 0
         self._next_check = 0
         self._guard = None
@@ -336,8 +339,10 @@ class Run:
         schedule = tf.constant(factor, "float32")
         batch = next(self._stream)
         self._drawn[0] += 1
-        is_outer = self._search_stream and self._outer_steps.takes(
-            step, position
+        is_outer = (
+            self._search_stream
+            and self.plan.is_learning(position, self.is_derived)
+            and self._outer_steps.takes(step, position)
         )
         if is_outer:
             function = self._joint_step

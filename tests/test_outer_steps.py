@@ -20,10 +20,17 @@ def test_every_so_many_steps():
 
 
 @pytest.mark.parametrize(
-    "total, apart", [(100, 8), (2400, 8), (3000, 10), (3001, 11), (30_000, 100)]
+    "total, apart", [(800, 8), (7200, 24), (7201, 25), (30_000, 100)]
 )
 def test_three_hundred_in_a_run_and_none_too_close(total, apart):
     assert taken("auto", total, range(total)) == list(range(0, total, apart))
+
+
+def test_the_first_hundred_are_the_closest():
+    found = taken("auto", 3000, range(3000))
+    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    # A three-hundredth of the run is 10 steps.
+    assert gaps == [10] * 99 + [16] * 100 + [24] * 17
 
 
 def test_spaced_by_the_clock_where_that_is_the_pace():
@@ -31,18 +38,18 @@ def test_spaced_by_the_clock_where_that_is_the_pace():
     positions = [*range(0, 5000, 2), *range(5000, 10_000, 8)]
     found = [positions[k] for k in taken("auto", 10_000, positions)]
     gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
-    # A three-hundredth is 33.3; then no closer than 8 steps of 8.
+    # A three-hundredth is 33.3; then no closer than 16 steps of 8.
     assert set(gaps[: 5000 // 34]) == {34}
-    assert set(gaps[-5:]) == {64}
+    assert set(gaps[-5:]) == {128}
 
 
 def test_resumed_it_goes_on_alike():
     whole, stopped = (OuterSteps("auto", 5000) for _ in range(2))
-    before = [stopped.takes(k, k) for k in range(45)]
+    before = [stopped.takes(k, k) for k in range(1500)]
     resumed = OuterSteps("auto", 5000)
     resumed.resume(stopped.state())
-    after = [resumed.takes(k, k) for k in range(45, 120)]
-    assert before + after == [whole.takes(k, k) for k in range(120)]
+    after = [resumed.takes(k, k) for k in range(1500, 3500)]
+    assert before + after == [whole.takes(k, k) for k in range(3500)]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ def test_the_refinement_ends_with_the_run():
     assert done[150:] == pytest.approx([k / 50 for k in range(50)])
 
 
+def test_a_network_that_is_still_searched_is_learned_to_its_end():
+    plan = phases.plan(200, DSNAS(until=0.9), refinement=0.25)
+    assert plan.is_learning(149, derived=True)
+    assert not plan.is_learning(150, derived=True)
+    assert plan.is_learning(179, derived=False)
+
+
 @pytest.mark.parametrize("total", [1, 2, 3, 7])
 @pytest.mark.parametrize("refinement", [0.0, 0.3, 0.99])
 def test_the_refinement_of_a_short_run_is_a_share(total, refinement):

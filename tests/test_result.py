@@ -53,10 +53,10 @@ def test_results_that_differ_in_one_field_differ(field):
     assert dataclasses.replace(RESULT, **{field: other}) != RESULT
 
 
-def statistics(operation, **changed):
-    """What a history of two epochs holds of one operation."""
+def statistics(operation, epochs=2, **changed):
+    """What a history of some epochs holds of one operation."""
     names = ("probability", "magnitude", "share", "influence")
-    values = dict.fromkeys(names, [0.5, 0.5]) | changed
+    values = dict.fromkeys(names, [0.5] * epochs) | changed
     return {f"policy/{operation}/{name}": v for name, v in values.items()}
 
 
@@ -174,8 +174,9 @@ def test_a_long_trajectory_is_thinned_to_its_end():
 def test_summary_shows_what_operations_did():
     history = {
         **RESULT.history,
-        **statistics("Rotate", share=[0.25, 0.25], influence=[2.0, 2.0]),
-        **statistics("Invert", share=[0.75, 0.25], influence=[-2.0, 2.0]),
+        # The last epoch is one in which none was noted.
+        **statistics("Rotate", 3, share=[0.25, 0.25, 0], influence=[2, 2, 0]),
+        **statistics("Invert", 3, share=[0.75, 0.25, 0], influence=[-2, 2, 0]),
     }
     result = dataclasses.replace(RESULT, history=history)
     assert SearchResult.from_json(result.to_json()) == result

@@ -42,14 +42,19 @@ def test_the_search_split_chooses_the_statistics(monkeypatch, clean_is_better):
 
 
 class Clean(keras.callbacks.Callback):
-    """Notes what share of the images nothing was done to in each step."""
+    """Notes after each step what share of the images nothing is done to.
+
+    And how many outer steps there have been.
+    """
 
     def __init__(self):
         super().__init__()
-        self.shares = []
+        self.shares, self.outer_steps = [], []
 
     def on_train_batch_end(self, batch, logs=None):
-        self.shares.append(float(self.model.joint.policy.clean.numpy()))
+        policy = self.model.joint.policy
+        self.shares.append(float(policy.clean.numpy()))
+        self.outer_steps.append(int(policy.count.numpy()))
 
 
 def test_augmentation_fades_out_at_the_end_of_a_run(tmp_path):
@@ -66,15 +71,27 @@ def test_augmentation_fades_out_at_the_end_of_a_run(tmp_path):
         model = AutoModel.load(tmp_path / "run.keras")
 
 
+def test_while_augmentation_fades_out_nothing_is_learned_but_weights():
+    model = AutoModel(space, strategy=None, outer_every=1, seed=1)
+    noted = Clean()
+    logs = fit(model, epochs=4, callbacks=[noted]).history
+    assert noted.outer_steps == [*range(1, 15)] + [14] * 6
+    # Of the last five steps none is an outer one, of the five before four are.
+    assert logs["weight_decay"][-1] == logs["weight_decay"][-2]
+    assert logs["weight_decay"][-2] != logs["weight_decay"][-3]
+
+
 def test_a_layer_of_the_user_is_carried_out_to_the_end():
-    model = joint_auto_model(strategy=None)
+    model = joint_auto_model(strategy=None, outer_every=1)
     noted = Clean()
     fit(model, epochs=2, callbacks=[noted])
     assert set(noted.shares) == {0.0}
+    assert noted.outer_steps == [*range(1, 11)]
 
 
 def test_images_to_be_judged_by_may_be_unlike_clean_ones():
-    model = AutoModel(space, strategy=None, seed=1)
+    model = AutoModel(space, strategy=None, outer_every=1, seed=1)
     noted = Clean()
     fit(model, epochs=2, callbacks=[noted], search_data=(X_NEW, Y_NEW))
     np.testing.assert_allclose(noted.shares, 0.1, atol=1e-6)
+    assert noted.outer_steps == [*range(1, 1 + len(noted.shares))]

@@ -97,15 +97,15 @@ def patched(monkeypatch, passes=10, fewest=20):
 def test_the_widest_that_sees_all_images_often_enough(monkeypatch):
     # A pass of five steps at width 32 takes 5.12 s, ten of them 51.2 s.
     patched(monkeypatch)
-    for seconds, width in ((66, 24), (67, 32)):
+    for seconds, width in ((61, 24), (62, 32)):
         assert chosen(monkeypatch, seconds, False) == (width, 1, False)
     for seconds, width in ((153, 24), (154, 32)):
         assert chosen(monkeypatch, seconds, True) == (width, 1, True)
     # However small the data, there are to be steps.
     for twice in ({"passes": 20}, {"fewest": 100}):
         patched(monkeypatch, **twice)
-        assert chosen(monkeypatch, 133, False) == (24, 1, False)
-        assert chosen(monkeypatch, 134, False) == (32, 1, False)
+        assert chosen(monkeypatch, 122, False) == (24, 1, False)
+        assert chosen(monkeypatch, 123, False) == (32, 1, False)
 
 
 def test_what_more_time_is_spent_on(monkeypatch):
@@ -113,13 +113,13 @@ def test_what_more_time_is_spent_on(monkeypatch):
     patched(monkeypatch)
     for seconds, expected in (
         (1.0, (16, 2, False)),
-        (9.3, (16, 2, False)),
-        (9.4, (24, 2, False)),
-        (16.6, (24, 2, False)),
-        (16.7, (32, 2, False)),
+        (8.6, (16, 2, False)),
+        (8.7, (24, 2, False)),
+        (15.3, (24, 2, False)),
+        (15.4, (32, 2, False)),
         # Twenty passes, as it is finer: 25.6 s.
-        (33.2, (32, 2, False)),
-        (33.3, (16, 1, False)),
+        (30.7, (32, 2, False)),
+        (30.8, (16, 1, False)),
         (76.7, (16, 1, False)),
         (76.9, (16, 1, True)),
         (172.7, (16, 1, True)),
