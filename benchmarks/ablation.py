@@ -20,6 +20,7 @@ import numpy as np
 
 import keras_dha
 from benchmarks.arms import compare
+from benchmarks.arms import outcome
 
 PARTS = {"NAS": "strategy", "DA": "augmentation", "HPO": "hyperparameters"}
 # Without hyperparameter search: the usual values, as in `joint_run`.
@@ -72,13 +73,7 @@ def run(arm, data, epochs, seed):
         model = in_sequence(data, epochs, seed)
     else:
         model = fitted(data, arm.split("+"), epochs, seed)
-    result = model.result
-    return {
-        "accuracy": model.evaluate(data.x_test, data.y_test)[1],
-        "seconds": result.cost["seconds"],
-        "parameters": result.cost["parameters"],
-        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
-    }
+    return outcome(model, data)
 
 
 def main():

@@ -62,3 +62,25 @@ def compare(benchmark, description, arms, extent, run, **settings):
             record.add(arm, seed, run(arm, data, extent, seed))
             keras.utils.clear_session()
     return record
+
+
+def outcome(model, data):
+    """Returns what is kept of any run, a dict.
+
+    Args:
+        model: `AutoModel` that was fitted.
+        data: `keras_dha.datasets.Dataset` whose test images judge it.
+    """
+    result = model.result
+    return {
+        "accuracy": model.evaluate(data.x_test, data.y_test)[1],
+        "seconds": result.cost["seconds"],
+        "epochs": len(result.history["loss"]),
+        "parameters": result.cost["parameters"],
+        "genotype": chosen(result),
+    }
+
+
+def chosen(result):
+    """Returns the candidate of each choice of a `SearchResult`, a dict."""
+    return {name: gene["choice"] for name, gene in result.genotype.items()}

@@ -29,6 +29,7 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks import machine
+from benchmarks.arms import chosen
 from keras_dha.base_schedule import warmup_cosine
 
 ARMS = ("joint", "flip_crop", "rand_augment", "plain")
@@ -137,7 +138,7 @@ def joint_run(data, epochs, batch_size, seed, alone=False):
     record = {
         "accuracy": accuracy,
         "seconds": seconds,
-        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
+        "genotype": chosen(result),
         "cost": result.cost,
     }
     if not alone:

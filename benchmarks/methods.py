@@ -12,6 +12,7 @@ The record is kept run by run and gone on with.
 
 import keras_dha
 from benchmarks.arms import compare
+from benchmarks.arms import outcome
 from keras_dha.methods import METHODS
 
 
@@ -21,11 +22,8 @@ def run(method, data, seconds, seed):
     model.fit(data.x_train, data.y_train, time_limit=seconds, verbose=0)
     result = model.result
     return {
-        "accuracy": model.evaluate(data.x_test, data.y_test)[1],
-        "epochs": len(result.history["loss"]),
-        "parameters": result.cost["parameters"],
+        **outcome(model, data),
         "phases": result.cost["phases"],
-        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
         "hyperparameters": {
             name: result.history[name]
             for name, found in result.hyperparameters.items()

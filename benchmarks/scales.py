@@ -12,6 +12,7 @@ On few images, a short time is as many passes as a long one on many.
 import keras_dha
 from benchmarks import images
 from benchmarks.arms import compare
+from benchmarks.arms import outcome
 
 SEARCHED = "width 16, searched"
 ARMS = {
@@ -22,6 +23,7 @@ ARMS = {
     "stem of stride 1": {"stem_stride": 1},
     "stem of stride 4": {"stem_stride": 4},
     "two blocks a stage": {"blocks": 2},
+    "four stages": {"stages": 4},
 }
 
 
@@ -39,13 +41,7 @@ def run(arm, data, seconds, seed):
         space, strategy="auto" if arm == SEARCHED else None, seed=seed
     )
     model.fit(data.x_train, data.y_train, time_limit=seconds, verbose=0)
-    result = model.result
-    return {
-        "accuracy": model.evaluate(data.x_test, data.y_test)[1],
-        "passes": len(result.history["loss"]),
-        "parameters": result.cost["parameters"],
-        "genotype": {k: g["choice"] for k, g in result.genotype.items()},
-    }
+    return outcome(model, data)
 
 
 def main():

@@ -6,10 +6,11 @@ milliseconds of a search step, of a step of the derived network, and of a
 plain Keras step of that network, the seconds of compiling, and their ratios.
 
     python -m benchmarks.scaling
+
+The record is kept point by point and gone on with.
 """
 
 import argparse
-import json
 import pathlib
 import time
 
@@ -18,8 +19,9 @@ import numpy as np
 from keras import layers
 
 import keras_dha
-from benchmarks import machine
 from benchmarks import step_cost
+from benchmarks.record import RESULTS
+from benchmarks.record import Record
 
 COMMON = {
     "size": 32,
@@ -129,15 +131,13 @@ def picture(record, path):
     """Draws a panel for each curve."""
     from matplotlib.figure import Figure
 
-    count = len(record["curves"])
+    count = len(record.arms)
     figure = Figure(figsize=(3 * count, 3), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
-    for axes, (name, points) in zip(
-        panels, record["curves"].items(), strict=True
-    ):
-        values = [p[name] for p in points]
+    for axes, name in zip(panels, record.arms, strict=True):
+        values = sorted(map(int, record.content["runs"][name]))
         for kind in ("search_ms", "train_ms", "plain_ms"):
-            axes.plot(values, [p[kind] for p in points], "o-", label=kind)
+            axes.plot(values, record.values(name, kind), "o-", label=kind)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xlabel(name)
@@ -147,27 +147,21 @@ def picture(record, path):
 
 
 def main():
-    """Measures all curves and writes record and picture."""
+    """Measures what the record does not hold yet; draws the curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--curves", default=",".join(CURVES))
+    parser.add_argument("--curves", nargs="+", choices=CURVES, default=CURVES)
+    parser.add_argument("--anew", nargs="+", default=(), choices=CURVES)
     parser.add_argument("--output")
     options = parser.parse_args()
-    path = pathlib.Path(
-        options.output
-        or pathlib.Path(__file__).parent / "results" / "scaling.json"
-    )
-    record = {
-        "benchmark": "scaling",
-        "machine": machine.describe(),
-        "common": COMMON,
-        "curves": {},
-    }
-    for name in options.curves.split(","):
-        points = record["curves"].setdefault(name, [])
+    path = pathlib.Path(options.output or RESULTS / "scaling.json")
+    # A curve is an arm, and its points are where other arms have seeds.
+    record = Record(path, "scaling", {"common": COMMON}, options.anew)
+    for name in options.curves:
         for value in CURVES[name]:
-            points.append({name: value, **point(**{**COMMON, name: value})})
-            path.write_text(json.dumps(record, indent=2) + "\n")
-            keras.utils.clear_session()
+            if not record.has(name, value):
+                found = point(**{**COMMON, name: value})
+                record.add(name, value, found)
+                keras.utils.clear_session()
     picture(record, path.with_suffix(".png"))
 
 

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import benchmarks
+from benchmarks import arms
 from benchmarks import rankings
 from benchmarks.record import Record
 from keras_dha import base_schedule
+from keras_dha.datasets import Dataset
+from tests.auto_model import small_runs
 
 MODULES = sorted(
     module.name
@@ -73,6 +76,21 @@ def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
     ]
     assert rates == pytest.approx(expected)
     assert max(rates) > 0.4 > 0.1 > rates[-1]
+
+
+def test_an_outcome_is_plain_data():
+    model = small_runs.joint_auto_model(augmentation=None)
+    small_runs.fit(model, epochs=2)
+    tested = small_runs.X_NEW, small_runs.Y_NEW
+    data = Dataset("some", small_runs.X, small_runs.Y, *tested, ("a", "b", "c"))
+    found = arms.outcome(model, data)
+    assert json.loads(json.dumps(found)) == found
+    assert found["accuracy"] == model.evaluate(*tested)[1]
+    assert found["epochs"] == 2
+    assert found["parameters"] == model.export_model().count_params()
+    names = {k: v["choice"] for k, v in model.result.genotype.items()}
+    assert found["genotype"] == names
+    assert set(names) == {"choice0", "choice1"}
 
 
 def test_rankings_agree_or_do_not():

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 import keras_dha
+from benchmarks.arms import chosen
 from benchmarks.peers import family
 from benchmarks.step_cost import decided
 from keras_dha import base_schedule
@@ -30,7 +31,7 @@ def auto_model(data, seconds, seed, batch_size):
     model.fit(data.x, data.y, time_limit=seconds, verbose=0)
     found = model.result
     return model.export_model(), {
-        "genotype": {k: g["choice"] for k, g in found.genotype.items()},
+        "genotype": chosen(found),
         "cost": found.cost,
         "epochs": len(found.history["loss"]),
     }
@@ -266,9 +267,8 @@ def darts_two_stages(data, seconds, seed, batch_size):
     left = seconds - (now - begun)
     cosine = family.Cosine(member["learning_rate"], left, now)
     model, history = family.fit(network, member, data, cosine, seed, batch_size)
-    found = searched.result.genotype
     return model, {
-        "genotype": {k: g["choice"] for k, g in found.items()},
+        "genotype": chosen(searched.result),
         "epochs": len(history.epoch),
     }
 
