@@ -37,7 +37,7 @@ WIDTHS = (16, 24, 32, 48, 64, 96)
 # that a device may not have; networks for ImageNet have 56.
 _FINEST = 64
 # How often each image is to be seen, and how many steps there are to be.
-PASSES = 26
+PASSES = 31
 STEPS = 1900
 # More often where the stem is finer than usual: what that gains comes late.
 _FINER = 2.0

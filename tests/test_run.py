@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_dha import calibration
+from keras_dha import outer_steps
 from keras_dha.auto_model import AutoModel
 from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import X_NEW
@@ -79,6 +80,18 @@ def test_while_augmentation_fades_out_nothing_is_learned_but_weights():
     # Of the last five steps none is an outer one, of the five before four are.
     assert logs["weight_decay"][-1] == logs["weight_decay"][-2]
     assert logs["weight_decay"][-2] != logs["weight_decay"][-3]
+
+
+def test_outer_steps_are_spread_over_what_comes_before(monkeypatch):
+    monkeypatch.setattr(outer_steps, "ENOUGH", 7)
+    monkeypatch.setattr(outer_steps, "CLOSEST", 1)
+    model = AutoModel(space, strategy=None, seed=1)
+    noted = Clean()
+    fit(model, epochs=4, callbacks=[noted])
+    # Of 20 steps every second one of the first 14.
+    assert np.flatnonzero(np.diff([0, *noted.outer_steps])).tolist() == [
+        *range(0, 14, 2)
+    ]
 
 
 def test_a_layer_of_the_user_is_carried_out_to_the_end():
