@@ -77,8 +77,9 @@ class AutoModel(Trained):
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
         outer_every: Integer, every how many steps these are updated;
-            `"auto"` is 300 times in a run, at most every 8, and 1 for
-            `"autohas"`, `"dha"` and `"diffautoml"`, as in the papers.
+            `"auto"` is 300 times in a run, at most every 8 at first and every
+            16 or 24 later (`keras_dha.outer_steps`), and 1 for `"autohas"`,
+            `"dha"` and `"diffautoml"`, as in the papers.
         seed: Integer for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
