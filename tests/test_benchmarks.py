@@ -80,13 +80,14 @@ def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
 
 def test_an_outcome_is_plain_data():
     model = small_runs.joint_auto_model(augmentation=None)
-    small_runs.fit(model, epochs=2)
-    tested = small_runs.X_NEW, small_runs.Y_NEW
+    small_runs.fit(model, epochs=4)
+    # Labels that are wrong, so that it matters which images are meant.
+    tested = small_runs.X_NEW, (small_runs.Y_NEW + 1) % small_runs.CLASSES
     data = Dataset("some", small_runs.X, small_runs.Y, *tested, ("a", "b", "c"))
     found = arms.outcome(model, data)
     assert json.loads(json.dumps(found)) == found
     assert found["accuracy"] == model.evaluate(*tested)[1]
-    assert found["epochs"] == 2
+    assert found["epochs"] == 4
     assert found["parameters"] == model.export_model().count_params()
     names = {k: v["choice"] for k, v in model.result.genotype.items()}
     assert found["genotype"] == names
