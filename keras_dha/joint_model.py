@@ -42,7 +42,7 @@ class JointModel(keras.Model):
         rule: `inner_update.UpdateRule`; `None` for SGD with momentum.
         policy_rate: Float, step size of Adam on the policy's logits.
         refinement: Float, the last share of its runs, over which augmentation
-            fades out.
+            fades out and nothing but weights is learned.
         seed: Integer; all draws follow from it and the step.
         target: `architecture.target.Target` for the derived network, or
             `None`.
