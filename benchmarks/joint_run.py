@@ -13,13 +13,12 @@ SGD with momentum 0.9, weight decay, and a cosine from the usual rate of 0.1.
 
     python -m benchmarks.joint_run --dataset fashion_mnist --limit 10000
 
-With `--architecture_alone` the joint run searches the architecture and nothing
-else, at the rate and decay of the plain runs: for what that search costs.
+The record is kept seed by seed and gone on with. With `--architecture_alone`
+the joint run searches the architecture and nothing else, at the rate and decay
+of the plain runs: for what that search costs.
 """
 
 import argparse
-import json
-import pathlib
 import time
 
 import keras
@@ -28,8 +27,9 @@ import tensorflow as tf
 
 import keras_dha
 from benchmarks import images
-from benchmarks import machine
 from benchmarks.arms import chosen
+from benchmarks.record import RESULTS
+from benchmarks.record import Record
 from keras_dha.base_schedule import warmup_cosine
 
 ARMS = ("joint", "flip_crop", "rand_augment", "plain")
@@ -79,7 +79,7 @@ def with_decay(layer):
     return type(layer).from_config(config)
 
 
-def plain_run(derived, data, arm, epochs, batch_size, seed, value_range):
+def plain_run(derived, arm, data, epochs, batch_size, seed):
     """Trains a fresh copy of the derived model; returns its record."""
     keras.utils.set_random_seed(seed)
     network = keras.models.clone_model(
@@ -92,7 +92,7 @@ def plain_run(derived, data, arm, epochs, batch_size, seed, value_range):
         metrics=["accuracy"],
         jit_compile=False,
     )
-    layers = augmentation(arm, value_range)
+    layers = augmentation(arm, images.value_range(data))
 
     def augmented(x, y):
         x = tf.cast(x, "float32")
@@ -100,12 +100,12 @@ def plain_run(derived, data, arm, epochs, batch_size, seed, value_range):
             x = layer(x, training=True)
         return x, y
 
-    images = tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train))
-    images = images.shuffle(len(data.x_train), seed=seed)
-    images = images.batch(batch_size, drop_remainder=True)
-    images = images.map(augmented, num_parallel_calls=2).prefetch(2)
+    batches = tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train))
+    batches = batches.shuffle(len(data.x_train), seed=seed)
+    batches = batches.batch(batch_size, drop_remainder=True)
+    batches = batches.map(augmented, num_parallel_calls=2).prefetch(2)
     begun = time.monotonic()
-    network.fit(images, epochs=epochs, shuffle=False, verbose=0)
+    network.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     seconds = time.monotonic() - begun
     _, accuracy = network.evaluate(data.x_test, data.y_test, verbose=0)
     return {
@@ -165,70 +165,72 @@ def step_ms(record, phases):
     return 1e3 * sum(s["seconds"] for s in spent) / steps
 
 
+def ratios(runs, arms):
+    """Returns what the joint run of a seed took against its plain one.
+
+    Args:
+        runs: Dict from each arm to what is kept of it.
+        arms: The arms that were run.
+    """
+    if "plain" not in arms:
+        return {}
+    joint, plain = runs["joint"], runs["plain"]
+    plain_ms = 1e3 * plain["seconds"] / plain["steps"]
+    return {
+        "fit_over_plain": joint["seconds"] / plain["seconds"],
+        "search_step_over_plain": step_ms(joint, ("search", "settle"))
+        / plain_ms,
+        "train_step_over_plain": step_ms(joint, ("train",)) / plain_ms,
+    }
+
+
+def seed_runs(data, seed, options):
+    """Returns what is kept of each arm, a dict, all measured side by side."""
+    common = data, options.epochs, options.batch_size, seed
+    joint, derived = joint_run(*common, options.architecture_alone)
+    runs = {"joint": joint}
+    for arm in options.arms:
+        if arm != "joint":
+            runs[arm] = plain_run(derived, arm, *common)
+    joint |= ratios(runs, options.arms)
+    return runs
+
+
 def main():
-    """Runs all arms for all seeds and writes the record."""
+    """Runs all arms for the seeds that the record does not hold yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--dataset", choices=images.NAMES, required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--data", help="folder of the packed image files")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--architecture_alone", action="store_true")
     parser.add_argument("--output")
     options = parser.parse_args()
-    data = images.load(options.dataset, options.limit)
-    value_range = images.value_range(data)
-    path = pathlib.Path(
-        options.output
-        or pathlib.Path(__file__).parent
-        / "results"
-        / f"joint_run_{data.name}.json"
+    data = images.load(options.dataset, options.limit, options.data)
+    record = Record(
+        options.output or RESULTS / f"joint_run_{options.dataset}.json",
+        "joint_run",
+        {
+            "dataset": options.dataset,
+            "train_images": len(data.x_train),
+            "test_images": len(data.x_test),
+            "epochs": options.epochs,
+            "batch_size": options.batch_size,
+            "architecture_alone": options.architecture_alone,
+        },
     )
-    record = {
-        "benchmark": "joint_run",
-        "machine": machine.describe(),
-        "dataset": options.dataset,
-        "train_images": len(data.x_train),
-        "test_images": len(data.x_test),
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "architecture_alone": options.architecture_alone,
-        "runs": [],
-    }
+    arms = ["joint", *(arm for arm in options.arms if arm != "joint")]
     for seed in range(options.seeds):
-        joint, derived = joint_run(
-            *(data, options.epochs, options.batch_size, seed),
-            options.architecture_alone,
-        )
-        runs = {"seed": seed, "joint": joint}
-        for arm in options.arms.split(",")[1:]:
-            runs[arm] = plain_run(
-                derived,
-                data,
-                arm,
-                options.epochs,
-                options.batch_size,
-                seed,
-                value_range,
-            )
-        if "plain" in runs:
-            plain = runs["plain"]
-            plain_ms = 1e3 * plain["seconds"] / plain["steps"]
-            runs["fit_over_plain"] = joint["seconds"] / plain["seconds"]
-            for phase, names in (
-                ("search", ("search", "settle")),
-                ("train", ("train",)),
-            ):
-                runs[f"{phase}_step_over_plain"] = (
-                    step_ms(joint, names) / plain_ms
-                )
-        record["runs"].append(runs)
-        record["mean_accuracy"] = {
-            arm: float(np.mean([r[arm]["accuracy"] for r in record["runs"]]))
-            for arm in options.arms.split(",")
-        }
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        # Ratios of times that were not taken side by side say nothing, so a
+        # seed of which an arm is missing is run again.
+        if not all(record.has(arm, seed) for arm in arms):
+            for arm, values in seed_runs(data, seed, options).items():
+                record.add(arm, seed, values)
+            keras.utils.clear_session()
+    record.write(mean_accuracy=record.means())
 
 
 if __name__ == "__main__":
