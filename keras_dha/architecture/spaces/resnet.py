@@ -46,6 +46,8 @@ def resnet(
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016;
+        He et al., "Bag of Tricks for Image Classification with Convolutional
+        Neural Networks", CVPR 2019 for the pooled shortcuts (ResNet-D);
         Sandler et al., "MobileNetV2", CVPR 2018 for the inverted bottleneck.
     """
     inputs, x = parts.images(input_shape, num_classes, value_range)
@@ -74,8 +76,16 @@ def usual_stem_stride(input_shape):
 
 def _block(x, channels, stride, optional, name):
     shortcut = x
+    if stride > 1:
+        # A pointwise convolution of this stride would leave three pixels of
+        # four unseen.
+        shortcut = layers.AveragePooling2D(
+            stride, padding="same", name=f"{name}_shortcut_pool"
+        )(x)
     if stride > 1 or x.shape[-1] != channels:
-        shortcut = parts.convolution(channels, 1, stride, f"{name}_shortcut")(x)
+        shortcut = parts.convolution(channels, 1, 1, f"{name}_shortcut")(
+            shortcut
+        )
     candidates = [
         _branch(x, channels, stride, f"{name}_conv3", kernel=3),
         _branch(x, channels, stride, f"{name}_conv5", kernel=5),
