@@ -53,17 +53,19 @@ def test_range(joint, step, batches):
     tried = range_test.rates(*joint.rule.rates, RANGE_TEST_STEPS)
     losses = []
     current = learned.current("learning_rate")
-    for rate in tried:
-        # One seed, and so one path: paths differ more than rates do.
-        joint.step.assign(0)
-        # The rate under test, as a factor of the one that is set.
-        loss = step(next(batches), tf.cast(rate / current, "float32"))
-        losses.append(float(loss))
-        if range_test.has_diverged(losses):
-            break
+    try:
+        for rate in tried:
+            # One seed, and so one path: paths differ more than rates do.
+            joint.step.assign(0)
+            # The rate under test, as a factor of the one that is set.
+            loss = step(next(batches), tf.cast(rate / current, "float32"))
+            losses.append(float(loss))
+            if range_test.has_diverged(losses):
+                break
+    finally:
+        _restore(joint, saved)
+        joint.network.reset_metrics()
     found = range_test.evaluate(tried[: len(losses)], losses)
-    _restore(joint, saved)
-    joint.network.reset_metrics()
     learned.set_value("learning_rate", found.start, high=found.high)
     learned.expect_rate(found.high)
     return found
@@ -204,8 +206,7 @@ class Guard:
         return _FAR_ABOVE * self._reference
 
     def _undo(self, loss):
-        learned = self._joint.hyperparameters
-        rates = {key: float(learned.current(key)) for key in self._rates}
+        rates = self._go_back()
         self.undone += 1
         if self.undone > self.limit:
             raise FloatingPointError(
@@ -223,19 +224,34 @@ class Guard:
                 "`result.cost`, not announced.",
                 stacklevel=2,
             )
-        _restore(self._joint, self._saved)
         self.loss = self.loss or self._reference
         self._looks = self._since_kept = 0
         # What was undone says nothing of the state that was gone back to.
         self._at_first = self._lowest = math.inf
         test, self.test = self.test, None
+        learned = self._joint.hyperparameters
         if self._is_beginning and test and "learning_rate" in rates:
-            # Not what it came to, which may be NaN.
+            # Not what it came to.
             began = float(learned.current("learning_rate"))
             self._go_on(test().start, began / 2)
             return
         for key, rate in rates.items():
             learned.set_value(key, rate / 2, high=rate / 2)
+
+    def _go_back(self):
+        """Restores the last good state; returns the rates that were too high.
+
+        By key. Where an outer step has seen what is not finite, there is none
+        left: then the highest that it may have been.
+        """
+        learned = self._joint.hyperparameters
+        rates = {key: float(learned.current(key)) for key in self._rates}
+        highest = {key: learned.bounds(key)[1] for key in self._rates}
+        _restore(self._joint, self._saved)
+        for key, rate in rates.items():
+            if not math.isfinite(rate):
+                rates[key] = min(highest[key], float(learned.current(key)))
+        return rates
 
     def _go_on(self, start, high):
         """Goes on where a range test says, and after that beyond its bound.

@@ -141,10 +141,13 @@ def test_it_is_said_once_and_given_up_at_last():
     guard = trust.Guard(joint, every=2, limit=3)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(FloatingPointError, match="diverged 4 times"):
+        with pytest.raises(
+            FloatingPointError, match=r"diverged 4 times.*\b0\.125\b"
+        ):
             feed(guard, [float("nan")] * 20)
     assert sum(w.category is UserWarning for w in caught) == 1
-    assert rate(joint) == pytest.approx(1.0 / 8)
+    # What is left is the last good state, not the one that diverged.
+    assert rate(joint) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("found, high", [(0.1, 0.2), (0.3, 0.5), (0.8, 0.8)])
@@ -219,6 +222,49 @@ def test_after_a_range_test_decay_is_what_the_highest_rate_allows():
     assert float(
         joint.hyperparameters.current("weight_decay")
     ) == pytest.approx(0.02 * (1 - 0.9) / found.high, rel=1e-4)
+
+
+def test_a_rate_that_is_not_finite_is_halved_all_the_same():
+    """An outer step of weights that are not finite makes the rate so."""
+    joint = joint_model()
+    train(joint)  # it is no beginning
+    guard = trust.Guard(joint, every=1, limit=3)
+    guard.check(tf.constant(1.0))
+    found = []
+    for _ in range(3):
+        joint.hyperparameters.position.assign([np.nan])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            guard.check(tf.constant(np.nan))
+        bound = joint.hyperparameters.bounds("learning_rate")[1]
+        found.append((rate(joint), float(bound)))
+    expected = [(x, x) for x in (0.5, 0.25, 0.125)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_giving_up_leaves_the_last_good_state():
+    joint = joint_model()
+    guard = trust.Guard(joint, every=1, limit=0)
+    before = joint.weight_vector.read().numpy()
+    train(joint, 3)
+    with pytest.raises(FloatingPointError, match="diverged 1 times"):
+        feed(guard, [1.0, 90.0])
+    np.testing.assert_array_equal(joint.weight_vector.read(), before)
+
+
+def test_a_range_test_that_fails_leaves_everything_as_it_was():
+    joint = joint_model({"learning_rate": Range(1e-3, 10.0)})
+    before = [v.numpy() for v in joint.variables]
+
+    def full(batch, schedule):
+        joint.train_step(batch, schedule)
+        raise MemoryError
+
+    batch = (tf.ones([8, 4]), tf.zeros(8, "int32"))
+    with pytest.raises(MemoryError):
+        trust.test_range(joint, full, itertools.repeat(batch))
+    for old, new in zip(before, joint.variables, strict=True):
+        np.testing.assert_array_equal(new, old)
 
 
 def test_groups_are_lowered_together():
