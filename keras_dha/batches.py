@@ -237,10 +237,14 @@ class StreamBatches:
         return max(1, self.count // self.batch_size)
 
     def dataset(self, step=0):
-        """Returns the endless batches; a stream has no memory of steps."""
-        del step
+        """Returns the endless batches from a step on.
+
+        Args:
+            step: Integer. A dataset that shuffles itself is in a new order.
+        """
         return _untuned(
             self._dataset.repeat()
+            .skip(step * self.batch_size % self.count)
             .batch(self.batch_size, drop_remainder=True)
             .prefetch(2)
         )

@@ -194,6 +194,14 @@ def test_stream_batches_are_full_and_in_the_dataset_s_order():
 # Preparing
 
 
+def test_a_dataset_goes_on_at_the_batch_where_it_was():
+    made = batches.StreamBatches(stream(*numbered(10)), 10, batch_size=4)
+    whole = epoch_numbers(made, 0, epochs=4)
+    for step in (1, 3, 5):
+        rest = [numbers(x) for x, _ in made.dataset(step).take(3)]
+        np.testing.assert_array_equal(rest, whole[step : step + 3])
+
+
 def prepare(x, y=None, batch_size=20, share=0.1, search_data=None, **kwargs):
     arguments = {"seed": 0, "shuffle": True, **kwargs}
     spec = data.inspect(x, y)
