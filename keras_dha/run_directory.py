@@ -28,7 +28,7 @@ from keras_dha.architecture.description import described
 
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
 RESULT = "result.json"
-_CHECKPOINTS = "checkpoint-*.keras"
+_CHECKPOINTS = "checkpoint-[0-9]*.keras"
 _KEPT = 2
 # Of the time at most this share is spent on checkpoints.
 _SHARE = 0.05
@@ -199,7 +199,12 @@ class RunDirectory:
 
     def _checkpoints(self):
         """Returns their paths, the newest first."""
-        return sorted(self.path.glob(_CHECKPOINTS), reverse=True)
+        # By number: as text, epoch 10000 would come before 9999.
+        found = {
+            int(path.stem.split("-")[1]): path
+            for path in self.path.glob(_CHECKPOINTS)
+        }
+        return [found[epochs] for epochs in sorted(found, reverse=True)]
 
     def _newest(self):
         """Returns the newest run that can be read, or `None`."""

@@ -212,9 +212,12 @@ class RunRecord:
         Args:
             learned: `hyperparameters.engine.Engine`.
             history: Dict, that of Keras' `History`, where callbacks may
-                have added to the logs.
+                have added anything to the logs.
         """
-        self.history = history
+        self.history = {
+            name: [_plain(value) for value in values]
+            for name, values in history.items()
+        }
         for advice in self._bounds(learned)[1].values():
             warnings.warn(advice, stacklevel=2)
 
@@ -282,3 +285,13 @@ class RunRecord:
                 "python": platform.python_version(),
             },
         )
+
+
+def _plain(value):
+    """Returns what a callback added to the logs as JSON can hold it."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)

@@ -286,6 +286,13 @@ def test_a_directory_is_that_of_one_fit(tmp_path):
     fit(AutoModel.load(tmp_path / "run.keras"), epochs=1)
 
 
+def test_of_many_epochs_the_last_checkpoints_are_kept(tmp_path):
+    for epochs in (9998, 9999, 10_000):
+        (tmp_path / f"checkpoint-{epochs:04d}.keras").touch()
+    found = run_directory.RunDirectory(tmp_path, False)._checkpoints()
+    assert [int(p.stem[11:]) for p in found] == [10_000, 9999, 9998]
+
+
 def test_a_full_disk_is_no_reason_to_lose_the_run(tmp_path, monkeypatch):
     model = quick(tmp_path)
 
