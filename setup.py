@@ -25,6 +25,8 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
+    # Keras' callback of that name writes with it.
+    "tensorboard>=2.16",
 ]
 
 BENCH = [

@@ -145,6 +145,7 @@ def checked_callbacks(callbacks, searches_architecture):
                 'with AutoModel(hyperparameters={"learning_rate": ...}) in '
                 f"place of a callback. Received: {type(callback).__name__}"
             )
+        _refuse_what_needs_a_keras_model(callback)
         if searches_architecture and getattr(
             callback, "restore_best_weights", False
         ):
@@ -155,3 +156,27 @@ def checked_callbacks(callbacks, searches_architecture):
                 f"Received: {type(callback).__name__}"
             )
     return list(callbacks or [])
+
+
+def _refuse_what_needs_a_keras_model(callback):
+    """Refuses callbacks that reach for what `AutoModel` does not have."""
+    kinds = keras.callbacks
+    advice = None
+    if isinstance(callback, kinds.BackupAndRestore):
+        advice = "A run goes on by itself: use AutoModel(directory=...)"
+    elif isinstance(callback, kinds.SwapEMAWeights):
+        advice = "No optimizer of a run averages weights; leave it out"
+    elif getattr(callback, "save_weights_only", False):
+        advice = "A run is saved whole: use save_weights_only=False"
+    elif isinstance(callback, kinds.TensorBoard) and (
+        callback.histogram_freq
+        or callback.embeddings_freq
+        or callback.write_steps_per_second
+    ):
+        advice = (
+            "TensorBoard gets the logs of a run; leave out histogram_freq, "
+            "embeddings_freq and write_steps_per_second, which ask for the "
+            "layers and the optimizer of a Keras model"
+        )
+    if advice:
+        raise ValueError(f"{advice}. Received: {type(callback).__name__}")

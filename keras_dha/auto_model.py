@@ -51,7 +51,8 @@ class AutoModel(Trained):
             one that is an image is augmented; if several are, none is.
             With `method="auto"` fewer and fewer images are augmented in the
             last three tenths of a run, in which policy and hyperparameters
-            stay what they are; a layer of your own goes on as it is.
+            stay what they are, also where nothing is augmented; a layer of
+            your own goes on as it is, and so does what is learned beside it.
         hyperparameters: `"auto"`, `None` for fixed defaults, a
             `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):
@@ -78,8 +79,10 @@ class AutoModel(Trained):
             weights but judges policy and hyperparameters.
         outer_every: Integer, every how many steps these are updated;
             `"auto"` is 300 times in a run, at most every 8 at first and every
-            16 or 24 later (`keras_dha.outer_steps`), and 1 for `"autohas"`,
-            `"dha"` and `"diffautoml"`, as in the papers.
+            16 or 24 later (`keras_dha.outer_steps`); 8 where these steps alone
+            move the architecture, as for `"darts"`, or hyperparameters move
+            by reward; and 1 for `"autohas"`, `"dha"` and `"diffautoml"`, as
+            in the papers.
         seed: Integer for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
@@ -103,6 +106,9 @@ class AutoModel(Trained):
         Zhou et al., "DHA: End-to-End Joint Optimization of Data Augmentation
         Policy, Hyper-parameter and Architecture", TMLR 2022.
     """
+
+    # Keras' callbacks ask a model for these before they use them.
+    optimizer = train_function = None
 
     def __init__(
         self,
@@ -137,6 +143,7 @@ class AutoModel(Trained):
             outer_every,
             seed,
         )
+        self._base_schedule = self.settings.base_schedule
         self.stop_training = False
         self._directory = None
         if directory is not None:
@@ -184,8 +191,9 @@ class AutoModel(Trained):
             )
         chosen = optimizers.read("sgd" if optimizer is None else optimizer)
         self.settings.optimizer = chosen
-        if chosen.schedule is not None:
-            self.settings.base_schedule = chosen.schedule
+        self.settings.base_schedule = (
+            self._base_schedule if chosen.schedule is None else chosen.schedule
+        )
         self.settings.loss, self.settings.metrics = loss, metrics
         self.settings.loss_weights = loss_weights
 
@@ -238,8 +246,8 @@ class AutoModel(Trained):
                 they take as well; and the search space `"auto"`, unless
                 there is a `target`, gets the resolution and the width that
                 the time is enough for (`keras_dha.scale`). A short time is
-                for these alone: `method="auto"` searches no architecture
-                then, unless `strategy` is given.
+                for these alone: of this space `method="auto"` searches no
+                architecture then, unless `strategy` is given.
 
         Returns:
             A `keras.callbacks.History`.
@@ -281,13 +289,14 @@ class AutoModel(Trained):
         )
         if saved and saved.result:
             return self._load_finished(saved, verbose)
-        run = self._begin(
-            *(training, search, steps, pace, verbose, saved),
+        begin = functools.partial(
+            self._begin,
+            *(training, search, steps, pace, verbose, begun, saved),
             # Images of the user's own to be judged by may be of another kind
             # than clean training images.
             fades=search_data is None,
         )
-        return self._execute(run, callbacks, validate, is_new)
+        return self._execute(begin, callbacks, validate, is_new)
 
     def _validation(self, given):
         """Returns a function that returns validation logs, or `None`."""
@@ -297,7 +306,9 @@ class AutoModel(Trained):
         pair = data.evaluable(*arguments.pair(given), self._spec, form)
         return lambda: self._validation_logs(*pair)
 
-    def _begin(self, training, search, steps, pace, verbose, saved, fades):
+    def _begin(
+        self, training, search, steps, pace, verbose, begun, saved, fades
+    ):
         """Returns the `Run`, a new one or one that goes on."""
         timed = 0.0
         if saved:
@@ -305,7 +316,7 @@ class AutoModel(Trained):
         elif self.joint is None:
             self.joint, timed = assemble(
                 *(self.settings, self._spec, self._distribution, pace),
-                *(training.batch_size, steps, verbose),
+                *(training.batch_size, training.steps, verbose),
             )
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)
@@ -319,6 +330,7 @@ class AutoModel(Trained):
             steps,
             self.settings.outer_every,
             verbose,
+            begun,
             self.settings.base_schedule,
             refinement=self.joint.refinement if fades else 0.0,
         )
@@ -329,16 +341,21 @@ class AutoModel(Trained):
             progress.message(f"Goes on after epoch {run.epochs_done}", verbose)
         return run
 
-    def _execute(self, run, callbacks, validate, is_new):
+    def _execute(self, begin, callbacks, validate, is_new):
         """Runs all epochs; keeps what came of it and returns the `History`."""
         found = self._result.genotype if self._result else {}
         self.stop_training = False
-        self._so_far = functools.partial(run.result, found)
-        keep = self._directory and functools.partial(self._keep, run)
+        run = None
         try:
+            run = begin()
+            self._so_far = functools.partial(run.result, found)
+            keep = self._directory and functools.partial(self._keep, run)
             history = run.fit(self, callbacks, validate, is_new, keep)
-        except FloatingPointError:
-            if is_new:
+        except BaseException as error:
+            has_trained = run is not None and run.has_trained
+            if is_new and (
+                not has_trained or isinstance(error, FloatingPointError)
+            ):
                 # Nothing of it can be gone on with; the next fit is the first.
                 self.joint = None
             raise

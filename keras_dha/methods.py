@@ -30,6 +30,11 @@ none of the papers' methods does.
 `"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
 every step. The paper trains what it found anew; here training goes on.
 
+`"darts"`: Liu et al., "DARTS", ICLR 2019, first order. Outer steps at every
+eighth step and a search split of a twentieth, where the paper has every step
+and a half (`outer_every=1`, `search_split=0.5`): more is left for the weights,
+which are kept.
+
 `"dha"`: Zhou et al., "DHA", TMLR 2022, and its code. Codes of 7 numbers,
 measured by uniform matrices, follow the training loss, and nothing is tried
 beside what is kept. A policy over the ordered pairs of 14 operations, at
@@ -174,9 +179,10 @@ def parts(
     if strategy != "auto":
         row = row._replace(strategy=_checked_strategy(strategy))
     if not isinstance(augmentation, str) or augmentation != "auto":
-        # A layer of the user's is carried out as it is, to the end.
         row = row._replace(
-            augmentation=_checked_augmentation(augmentation), refinement=0.0
+            augmentation=_checked_augmentation(augmentation),
+            # A layer of the user's is carried out as it is, to the end.
+            refinement=row.refinement if augmentation is None else 0.0,
         )
     row = row._replace(
         hyperparameters=_checked_hyperparameters(

@@ -11,6 +11,8 @@ import warnings
 
 # Fine enough for a smooth schedule.
 _PARTS = 10_000
+# Of the time at least this share is kept for what comes after the last step.
+_RESERVED = 0.02
 
 
 class StepPace:
@@ -47,7 +49,7 @@ class StepPace:
     def leave_out(self, seconds):
         """Nothing to do: compiling takes no steps."""
 
-    def reserve(self, seconds):
+    def reserve(self, purpose, seconds):
         """Nothing to do: the end may take the time it takes."""
 
     def check(self, steps, steps_per_epoch, tracing):
@@ -81,15 +83,16 @@ class ClockPace:
         self._begun = begun
         self._started = begun
         self._left_out = 0.0
-        # What comes after the last step: statistics, mostly.
-        self._reserved = 0.02 * seconds
+        # What comes after the last step, by what it is for.
+        self._reserved = {}
         self._furthest = 0
 
     def position(self, step):
         """Returns the position now; it never goes back."""
         del step
         now = time.monotonic()
-        end = self._begun + self._seconds - self._reserved
+        kept = max(_RESERVED * self._seconds, sum(self._reserved.values()))
+        end = self._begun + self._seconds - kept
         share = 1.0
         if now < end:
             # Of the time in which there are steps.
@@ -118,9 +121,14 @@ class ClockPace:
         """
         self._left_out += seconds
 
-    def reserve(self, seconds):
-        """Keeps at least `seconds` for what comes after the last step."""
-        self._reserved = max(self._reserved, seconds)
+    def reserve(self, purpose, seconds):
+        """Keeps time for what comes after the last step.
+
+        Args:
+            purpose: String; what is kept for one adds to that for others.
+            seconds: Float.
+        """
+        self._reserved[purpose] = seconds
 
     def state(self):
         """Returns how the time was spent so far, a dict of plain data."""
@@ -154,7 +162,7 @@ class ClockPace:
         """
         if steps < steps_per_epoch:
             warnings.warn(
-                "`time_limit` was not enough for one pass over the data: "
+                "`time_limit` was not enough for one epoch: "
                 f"compiling alone took {tracing:.0f} s. Give more time, or "
                 f"search less. Received: time_limit={self._seconds:g}, which "
                 f"gave {steps} of {steps_per_epoch} steps",

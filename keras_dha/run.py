@@ -1,10 +1,8 @@
 """A run: one `fit`, from the first step to the derived, trained network.
 
-Keras' own `fit` trains one model with one step function. A run has two: a
-plain inner step and, every so often, a joint one; under a distribution
-strategy this cannot be a branch inside the step, because what replicas
-exchange may not stand in a conditional. And it changes the network on its
-way. So the loop is here; callbacks, metrics and the progress bar are Keras'.
+Keras' own `fit` trains one model with one step function. A run has two
+(`keras_dha.stepping`), and it changes the network on its way. So the loop is
+here; callbacks, metrics and the progress bar are Keras'.
 """
 
 import contextlib
@@ -12,12 +10,9 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_dha import base_schedule
 from keras_dha import calibration
 from keras_dha import compiled
-from keras_dha import outer_steps
 from keras_dha import phases
 from keras_dha import progress
 from keras_dha import run_record
@@ -25,7 +20,7 @@ from keras_dha import trust
 from keras_dha.architecture import health
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
-from keras_dha.architecture.step_price import StepPrice
+from keras_dha.stepping import Stepper
 
 
 class Run:
@@ -40,6 +35,7 @@ class Run:
         steps_per_epoch: Integer.
         outer_every: As `outer_steps.OuterSteps` takes it.
         verbose: 0, 1 or 2.
+        begun: Float, the reading of `time.monotonic()` when `fit` was called.
         schedule: Base schedule of the learning rate, see
             `keras_dha.base_schedule`.
         refinement: Last share of the run, over which augmentation fades out
@@ -62,6 +58,7 @@ class Run:
         steps_per_epoch,
         outer_every,
         verbose,
+        begun,
         schedule="warmup_cosine",
         refinement=0.0,
     ):
@@ -73,41 +70,26 @@ class Run:
         self.steps_per_epoch = steps_per_epoch
         self.verbose = verbose
         self.genotype = None
-        self.record = run_record.RunRecord(pace.total, time.monotonic())
+        self.record = run_record.RunRecord(pace.total, begun)
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(pace.total, searched, refinement)
-        self._outer_steps = outer_steps.OuterSteps(
-            outer_every, self.plan.refine_from
-        )
         self._next_step = 0
         self._next_check = 0
         self._guard = None
         self._frozen = 0
         self.epochs_done = 0
-        self._drawn = None
-        self._price = None
-        if pace.epochs is None and architecture.can_be_priced:
-            self._price = StepPrice(architecture.decisions)
         self._search_options = contextlib.ExitStack()
-        self._use(joint)
-
-    def _use(self, joint):
         self.joint = joint
-        self._traced = []
-        self._build_metrics()
-        self._inner, self._joint_step = compiled.step_functions(
-            joint, self.distribution
+        self._stepper = Stepper(
+            *(joint, batches, search_batches, distribution, pace, self.plan),
+            *(outer_every, schedule, self.record),
         )
 
-    def _build_metrics(self):
-        """Lets metrics create their variables before a step is compiled.
-
-        A `tf.function` that creates variables is traced twice.
-        """
-        labels = next(iter(self.batches.dataset()))[1]
-        self.distribution.run(self.joint.build_metrics, args=(labels,))
-        self.joint.network.reset_metrics()
+    @property
+    def has_trained(self):
+        """Whether a step was taken, in a run that was stopped as well."""
+        return self._next_step > 0
 
     @property
     def is_derived(self):
@@ -130,8 +112,7 @@ class Run:
             "check": self._next_check,
             "frozen": self._frozen,
             "genotype": self.genotype,
-            "drawn": self._drawn,
-            "outer_steps": self._outer_steps.state(),
+            **self._stepper.state(),
             "pace": self.pace.state(),
             "guard": self._guard.state(),
             "record": self.record.state(),
@@ -145,15 +126,12 @@ class Run:
         """
         self.epochs_done, self._next_step = state["epochs"], state["step"]
         self._next_check, self._frozen = state["check"], state["frozen"]
-        self.genotype, self._drawn = state["genotype"], state["drawn"]
-        self._outer_steps.resume(state["outer_steps"])
+        self.genotype = state["genotype"]
         self.pace.resume(state["pace"])
         self.record.resume(state["record"])
-        self._watch(self._test_range)
+        self._stepper.resume(state, self.phase())
+        self._watch(self._stepper.test_range)
         self._guard.resume(state["guard"])
-        if self.phase() != phases.WARMUP:
-            # Prices are found in the warm-up, and are the joint model's.
-            self._price = None
 
     def fit(self, owner, callbacks, validate, is_new, keep=None):
         """Runs all epochs; returns the `keras.callbacks.History`.
@@ -174,13 +152,12 @@ class Run:
             return self._fit(owner, callbacks, validate, is_new, keep)
 
     def _fit(self, owner, callbacks, validate, is_new, keep):
-        is_resumed = self._drawn is not None
+        is_resumed = self._stepper.has_begun
         if not is_resumed:
             self._find_rate(is_new)
             self.record.begin(self.joint.hyperparameters)
-            done = int(self.joint.step.numpy())
-            self._drawn = [done, done // self._outer_steps.every]
-        self._open_streams()
+            self._stepper.begin()
+        self._stepper.open_streams()
         listeners = self._listeners(owner, callbacks)
         if not is_resumed:
             self.pace.start()
@@ -206,15 +183,6 @@ class Run:
         )
         return owner.history
 
-    def _open_streams(self):
-        # One stream for all epochs: to end one costs as much as many batches.
-        self._stream = self._batches_from(self.batches, self._drawn[0])
-        self._search_stream = None
-        if self.search_batches is not None and self.joint.needs_search_data:
-            self._search_stream = self._batches_from(
-                self.search_batches, self._drawn[1]
-            )
-
     def _listeners(self, owner, callbacks):
         shown = progress.Progress(
             self.pace,
@@ -238,13 +206,15 @@ class Run:
             Its logs, a dict of floats, and whether it was the last one.
         """
         listeners.on_epoch_begin(self.epochs_done)
-        logs = self.epoch(listeners)
+        logs = self.epoch(owner, listeners)
         last = self.pace.is_over(self._next_step)
         if last:
             self._finish()
         owner.joint = self.joint
         if validate is not None:
+            begun = time.monotonic()
             logs |= validate()
+            self.pace.reserve("validation", time.monotonic() - begun)
         self.record.end_epoch(logs)
         listeners.on_epoch_end(self.epochs_done, logs)
         self.epochs_done += 1
@@ -255,7 +225,7 @@ class Run:
         if not self.is_derived:
             self.derive()
         self._recalibrate()
-        if self._search_stream and self.joint.policy.augmentation:
+        if self._stepper.has_search_data and self.joint.policy.augmentation:
             calibration.choose_statistics(
                 self.joint, self.batches, self.search_batches
             )
@@ -274,7 +244,9 @@ class Run:
     def _find_rate(self, is_new):
         """Finds where the learning rate starts, if that is to be found."""
         # The rates of a Keras schedule are not known to a range test.
-        test = self._test_range if isinstance(self.schedule, str) else None
+        test = None
+        if isinstance(self.schedule, str):
+            test = self._stepper.test_range
         if test and is_new and trust.lacks_start(self.joint):
             test()
             # Once more, it would say the same.
@@ -285,26 +257,22 @@ class Run:
         # From here on: it begins with a copy of the whole state.
         self._guard = trust.Guard(self.joint, test=test)
 
-    def _test_range(self):
-        begun = time.monotonic()
-        stream = self._batches_from(self.batches, 0)
-        found = trust.test_range(self.joint, self._inner, stream)
-        self.record.spend(run_record.RANGE_TEST, begun, trust.RANGE_TEST_STEPS)
-        return found
-
-    def epoch(self, callbacks):
+    def epoch(self, owner, callbacks):
         """Runs one epoch; returns its logs, a dict of floats."""
         self.joint.network.reset_metrics()
         losses = []
         for k in range(self.steps_per_epoch):
             callbacks.on_train_batch_begin(k)
-            loss = self._step()
+            loss = self._stepper.take(self._next_step, self.phase())
             losses.append(loss)
             callbacks.on_train_batch_end(k, {"loss": loss})
             self._next_step += 1
             losses = losses[: len(losses) - self._guard.check(loss)]
-            self._settle()
-            if self.pace.is_over(self._next_step):
+            if self._has_settled():
+                # What is derived counts as good, so it has to be.
+                losses = losses[: len(losses) - self._guard.look()]
+                self.derive()
+            if owner.stop_training or self.pace.is_over(self._next_step):
                 break
         losses = losses[: len(losses) - self._guard.look()]
         # Where all of an epoch was undone, the loss before it.
@@ -323,65 +291,19 @@ class Run:
             **self.record.trajectory(self.joint),
         }
 
-    def _step(self):
-        step, phase, begun = self._next_step, self.phase(), time.monotonic()
-        position = min(self.pace.position(step), self.plan.total - 1)
-        if phase in (phases.SEARCH, phases.SETTLE):
-            self._set_prices()
-            self.joint.architecture.start()
-            self.joint.architecture.advance_to(self.plan.progress(position))
-        self.joint.policy.refine(self.plan.refinement(position))
-        # A Keras schedule goes by steps, ours by the position in the run.
-        at = position if isinstance(self.schedule, str) else step
-        factor = base_schedule.factor(self.schedule, at, self.plan.total)
-        learned = self.joint.hyperparameters
-        self.record.keep_rates(learned, step, position, factor)
-        schedule = tf.constant(factor, "float32")
-        batch = next(self._stream)
-        self._drawn[0] += 1
-        is_outer = (
-            self._search_stream
-            and self.plan.is_learning(position, self.is_derived)
-            and self._outer_steps.takes(step, position)
-        )
-        if is_outer:
-            function = self._joint_step
-            loss = function(batch, schedule, next(self._search_stream))
-            self._drawn[1] += 1
-        else:
-            function = self._inner
-            loss = function(batch, schedule)
-        is_first = function not in self._traced
-        if is_first:
-            self._traced.append(function)
-            self.pace.leave_out(time.monotonic() - begun)
-        elif self._price and phase == phases.WARMUP and not is_outer:
-            # The loss is read: devices that work on their own are waited for.
-            value = float(loss)
-            self._price.note(time.monotonic() - begun, value)
-        self.record.step(phase, begun, is_first)
-        return loss
-
-    def _set_prices(self):
-        """Where time is what there is, candidates pay for theirs."""
-        if self._price:
-            self.joint.architecture.prices.assign(self._price.prices())
-            self._price = None
-
-    def _settle(self):
-        """Hardens decisions; derives the network when none is left."""
+    def _has_settled(self):
+        """Hardens decisions; returns whether the network is to be derived."""
         position = self.pace.position(self._next_step)
         if self.is_derived or position <= self.plan.warmup_end:
-            return
+            return False
         last = position >= self.plan.search_end
         if not last and position < self._next_check:
-            return
+            return False
         self._next_check = position + self.plan.check_every
         architecture = self.joint.architecture
         hardened = architecture.harden()
         self._frozen += len(hardened)
-        if last or all(d.is_frozen for d in architecture.decisions):
-            self.derive()
+        return last or all(d.is_frozen for d in architecture.decisions)
 
     def derive(self):
         """Makes the network plain; layers and weights are inherited."""
@@ -390,7 +312,8 @@ class Run:
         self.genotype = genotype(searched.network)
         counted = [v.numpy() for v in self._metric_variables()]
         with self.distribution.scope():
-            self._use(searched.derive())
+            self.joint = searched.derive()
+            self._stepper.use(self.joint)
         # A target may take another candidate than the most probable one.
         for name, gene in genotype(searched.network).items():
             self.genotype[name]["choice"] = gene["choice"]
@@ -410,7 +333,7 @@ class Run:
         begun = time.monotonic()
         calibration.fit_statistics(self.joint, self.batches)
         # Once more at the end, for clean images as well, and two losses.
-        self.pace.reserve(3.0 * (time.monotonic() - begun))
+        self.pace.reserve("statistics", 3.0 * (time.monotonic() - begun))
 
     def _metric_variables(self):
         metrics = self.joint.network.metrics
@@ -419,7 +342,3 @@ class Run:
     def _metrics(self):
         results = self.joint.network.get_metrics_result()
         return {k: float(v) for k, v in results.items() if k != "loss"}
-
-    def _batches_from(self, batches, step):
-        dataset = batches.dataset(step)
-        return iter(self.distribution.experimental_distribute_dataset(dataset))

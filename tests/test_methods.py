@@ -87,6 +87,7 @@ def test_only_what_is_ours_to_say_fades_out():
     assert methods.parts("auto", "auto", "auto", "auto").refinement == 0.3
     mine = DifferentiableAugmentation()
     assert methods.parts("auto", "auto", mine, "auto").refinement == 0.0
+    assert methods.parts("auto", "auto", None, "auto").refinement == 0.3
     for name in set(methods.METHODS) - {"auto"}:
         assert methods.parts(name, "auto", "auto", "auto").refinement == 0.0
 

@@ -41,7 +41,7 @@ def test_a_run_of_epochs_is_counted_in_steps():
 
 def test_a_run_of_seconds_is_read_from_the_clock(clock):
     minute = pace.ClockPace(60.0, begun=50.0)
-    minute.reserve(10.0)
+    minute.reserve("statistics", 10.0)
     seen = []
     for passed in (0.0, 25.0, 40.0, 49.9, 50.1, 70.0):
         clock.now = 50.0 + passed
@@ -57,11 +57,22 @@ def test_a_run_of_seconds_is_read_from_the_clock(clock):
     ]
 
 
+def test_what_comes_after_the_last_step_adds_up(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.reserve("statistics", 5.0)
+    minute.reserve("validation", 9.0)
+    minute.reserve("validation", 7.0)
+    clock.now = 97.9
+    assert not minute.is_over(0)
+    clock.now = 98.1
+    assert minute.is_over(0)
+
+
 def test_the_position_never_goes_back(clock):
     minute = pace.ClockPace(60.0, begun=50.0)
     clock.now = 80.0
     before = minute.position(0)
-    minute.reserve(1.0)  # less than what is kept anyway
+    minute.reserve("statistics", 1.0)  # less than what is kept anyway
     assert minute.position(0) == before
     clock.now = 20.0
     assert minute.position(0) == before
@@ -69,7 +80,7 @@ def test_the_position_never_goes_back(clock):
 
 def test_time_without_steps_has_no_positions(clock):
     minute = pace.ClockPace(60.0, begun=50.0)
-    minute.reserve(10.0)
+    minute.reserve("statistics", 10.0)
     # Ten seconds before the first step, and ten to compile it in.
     clock.now = 60.0
     minute.start()

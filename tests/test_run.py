@@ -1,18 +1,28 @@
 """What a run does at its end, apart from what `AutoModel` shows."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
 
 from keras_dha import calibration
 from keras_dha import outer_steps
+from keras_dha import pace
+from keras_dha import scale
+from keras_dha.architecture.strategies import DARTS
+from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
+from tests.auto_model.small_runs import quick_auto_model
 from tests.auto_model.small_runs import space
+from tests.test_pace import Clock
+from tests.test_pace import set_clock
 
 
 def final_statistics():
@@ -108,3 +118,97 @@ def test_images_to_be_judged_by_may_be_unlike_clean_ones():
     fit(model, epochs=2, callbacks=[noted], search_data=(X_NEW, Y_NEW))
     np.testing.assert_allclose(noted.shares, 0.1, atol=1e-6)
     assert noted.outer_steps == [*range(1, 1 + len(noted.shares))]
+
+
+class Poison(keras.callbacks.Callback):
+    """Makes a weight a NaN before one step of the first run."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.left == 0:
+            weight = self.model.joint.network.trainable_variables[0]
+            weight.assign(np.full(weight.shape, np.nan))
+        self.left -= 1
+
+
+def test_no_state_is_derived_that_nobody_has_looked_at():
+    # Of 15 steps the seventh is the last of the search; losses are looked at
+    # every ten steps and after an epoch, of five.
+    model = joint_auto_model(strategy=DSNAS(warmup=0.1, until=7 / 15))
+    with pytest.warns(UserWarning, match="diverged"):
+        history = fit(model, callbacks=[Poison(6)]).history
+    assert model.result.cost["undone"] == 1
+    assert np.all(np.isfinite(history["loss"]))
+    assert np.all(np.isfinite(model.predict(X_NEW)))
+
+
+def test_the_cost_is_that_of_all_of_fit():
+    def slow(shape, num_classes):
+        time.sleep(0.5)
+        return space(shape, num_classes)
+
+    def spent(network):
+        model = quick_auto_model(network, strategy=None)
+        begun = time.monotonic()
+        fit(model, epochs=1, validation_data=(X_NEW, Y_NEW))
+        return time.monotonic() - begun - model.result.cost["seconds"]
+
+    # All but what is done when the result is there.
+    assert spent(slow) < 0.5
+
+
+def test_time_is_kept_for_the_last_validation(monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        pace.ClockPace, "reserve", lambda self, *what: kept.append(what)
+    )
+    set_clock(monkeypatch, Clock(each=1.0))
+    fit(
+        quick_auto_model(strategy=None),
+        epochs=None,
+        time_limit=100.0,
+        validation_data=(X_NEW, Y_NEW),
+    )
+    seconds = [s for purpose, s in kept if purpose == "validation"]
+    assert seconds and all(0 < s < 10 for s in seconds)
+
+
+def test_the_range_test_compiles_the_inner_step():
+    values = {"learning_rate": Range(1e-3, 0.2)}
+    model = quick_auto_model(strategy=None, hyperparameters=values)
+    fit(model, epochs=1)
+    phases = model.result.cost["phases"]
+    assert 10 < phases["range test"]["steps"] <= 60
+    # Of the joint step alone.
+    assert phases["tracing"]["steps"] == 1
+
+
+def test_what_is_derived_takes_no_joint_steps_for_nothing():
+    model = quick_auto_model(strategy=DARTS(until=0.5), outer_every=1)
+    fit(model)
+    # The joint step of the supernet, and the derived network's inner one.
+    assert model.result.cost["phases"]["tracing"]["steps"] == 2
+
+
+def test_the_scale_knows_a_pass_from_an_epoch(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def found(build, shape, batch_size, steps, *_):
+        raise Asked(steps)
+
+    monkeypatch.setattr(scale, "fitting", found)
+    with pytest.raises(Asked, match="^5$"):  # 91 images, 16 a batch
+        fit(AutoModel(), epochs=None, time_limit=9.0, steps_per_epoch=2)
+
+
+def test_the_last_compile_counts(monkeypatch):
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+    model = AutoModel(base_schedule="constant")
+    model.compile(optimizer=keras.optimizers.SGD(schedule))
+    assert model.settings.base_schedule.decay_steps == 100
+    model.compile(optimizer="adamw")
+    assert model.settings.base_schedule == "constant"

@@ -34,8 +34,8 @@ more the longer the run goes on,
     lambda_t = lambda t / (t + 200)
 
 with u Adam's direction, of size 1 for what all steps agree on and less for
-what they do not: in the end logits settle u / lambda from their start, an
-operation's odds change by exp(1 / lambda) at the most.
+what they do not: in the end logits settle u / lambda from their start, one up
+and others down, so that odds change by about exp(2 / lambda) at the most.
 
 A network is to work on images that nothing was done to. At the end of a run,
 where rates are low and it settles, fewer and fewer images may be augmented

@@ -93,6 +93,34 @@ def test_blocks_that_can_be_chosen_away():
     np.testing.assert_array_equal(kept(image), before(image))
 
 
+def test_a_shortcut_that_halves_sees_all_pixels():
+    """Means of two by two pixels, at an odd border of what is there."""
+    keras.utils.set_random_seed(0)
+    model = spaces.resnet((5, 5, 1), 3, width=4, stages=2)
+    before, after = keras.Model(
+        model.input,
+        [
+            model.get_layer("stage1_block1_relu").output,
+            model.get_layer("stage2_block1_shortcut").output,
+        ],
+    )(np.random.default_rng(0).uniform(0, 255, (2, 5, 5, 1)))
+    before = np.asarray(before, "float64")
+    means = np.array(
+        [
+            [before[:, i : i + 2, j : j + 2].mean((1, 2)) for j in (0, 2, 4)]
+            for i in (0, 2, 4)
+        ]
+    )
+    shortcut = model.get_layer("stage2_block1_shortcut")
+    convolution, norm = shortcut.layers
+    kernel = convolution.get_weights()[0][0, 0]
+    # Of statistics 0 and 1, as a normalisation begins with.
+    expected = means @ kernel / np.sqrt(1.0 + norm.epsilon)
+    np.testing.assert_allclose(
+        after, np.moveaxis(expected, 2, 0), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_candidates_differ_in_cost():
     """Else there is nothing to choose for a small model."""
     model = spaces.resnet((8, 8, 1), 3)

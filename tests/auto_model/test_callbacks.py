@@ -6,6 +6,8 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.compat.proto import event_pb2
 
 from keras_dha import saving
 from keras_dha.architecture.choice import Choice
@@ -142,6 +144,78 @@ def test_early_stopping_leaves_a_plain_trained_model():
     assert fit(model, epochs=3).epoch == [0, 1, 2]
 
 
+class Stopping(keras.callbacks.Callback):
+    """Ends the run after a batch, and is ended itself before it if asked."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error = error
+
+    def on_train_begin(self, logs=None):
+        if self.error:
+            raise self.error
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = batch == 1
+
+
+def test_stopping_after_a_batch():
+    model, recorder = quick_auto_model(), Recorder()
+    history = fit(model, callbacks=[Stopping(), recorder])
+    assert recorder.events == ["begin", 0, "batch 0", "batch 1", "end"]
+    assert history.epoch == [0]
+    assert_plain(model.export_model())
+
+
+def test_a_first_fit_that_took_no_step_was_none():
+    expected = quick_auto_model()
+    fit(expected, epochs=1)
+    model = quick_auto_model()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=1, callbacks=[Stopping(KeyboardInterrupt())])
+    model.compile(metrics=["accuracy"])
+    fit(model, epochs=1)
+    np.testing.assert_array_equal(model.predict(X_NEW), expected.predict(X_NEW))
+
+
+class Adding(keras.callbacks.Callback):
+    """Adds to the logs what JSON does not know."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["array"] = np.float32(epoch)
+        logs["tensor"] = keras.ops.convert_to_tensor(epoch + 0.5)
+        logs["words"], logs["nothing"] = "fair", None
+        logs["object"] = {1, 2}
+
+
+def test_what_callbacks_add_to_the_logs_is_kept(tmp_path):
+    model = quick_auto_model(strategy=None, directory=tmp_path)
+    history = fit(model, epochs=2, callbacks=[Adding()]).history
+    assert history["object"] == [{1, 2}] * 2
+    found = saving.read_result(tmp_path / "run.keras").history
+    assert found["array"] == [0.0, 1.0]
+    assert found["tensor"] == [0.5, 1.5]
+    assert found["words"] == ["fair"] * 2
+    assert found["nothing"] == [None] * 2
+    assert found["object"] == ["{1, 2}"] * 2
+
+
+def test_tensorboard_gets_the_logs(tmp_path):
+    board = keras.callbacks.TensorBoard(tmp_path, update_freq="batch")
+    fit(
+        quick_auto_model(strategy=None),
+        epochs=2,
+        callbacks=board,
+        validation_data=(X_NEW, Y_NEW),
+    )
+    (written,) = (tmp_path / "train").glob("events*")
+    names = set()
+    for record in tf.data.TFRecordDataset(str(written)):
+        event = event_pb2.Event.FromString(record.numpy())
+        names |= {value.tag for value in event.summary.value}
+    assert {"epoch_loss", "epoch_accuracy", "batch_loss"} <= names
+
+
 def restoring_callback():
     """Goes back to the epoch of the highest loss, which is the first."""
     return keras.callbacks.EarlyStopping(
@@ -171,6 +245,22 @@ def test_early_stopping_restores_the_weights_of_an_epoch():
         (
             keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate),
             "learning rate is learned.*LearningRateScheduler",
+        ),
+        (keras.callbacks.BackupAndRestore("there"), "directory="),
+        (keras.callbacks.SwapEMAWeights(), "averages weights"),
+        (
+            keras.callbacks.ModelCheckpoint(
+                "1.weights.h5", save_weights_only=True
+            ),
+            "saved whole.*ModelCheckpoint",
+        ),
+        *(
+            (keras.callbacks.TensorBoard(**{name: 1}), "leave out.*TensorBoard")
+            for name in (
+                "histogram_freq",
+                "embeddings_freq",
+                "write_steps_per_second",
+            )
         ),
         ("early stopping", "must be Keras callbacks.*str"),
     ],
