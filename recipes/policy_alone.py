@@ -32,8 +32,8 @@ data = keras_dha.datasets.load("digits", limit=LIMIT)
 
 ################################# Search #################################
 
-# Without a strategy each choice takes its first candidate: the network is plain,
-# and only policy and rates are learned.
+# Without a strategy each choice takes its first candidate: a plain network, of
+# which only policy and rates are learned.
 network = keras_dha.spaces.resnet(
     data.x_train.shape[1:], 10, value_range=VALUE_RANGE
 )
