@@ -8,6 +8,7 @@ import keras
 from keras_dha import compile_arguments
 from keras_dha import optimizers
 from keras_dha import scale
+from keras_dha import small_images
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
 from keras_dha.form import Form
@@ -37,7 +38,7 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
     Returns:
         (`JointModel`, seconds that finding its scale took).
     """
-    parts, arguments, timed = settings.parts, {}, 0.0
+    parts, found, timed = settings.parts, None, 0.0
     # What the default space is not for, its builder refuses.
     fits = spec.is_single and spec.is_image
     if fits and settings.fits_time and pace.epochs is None:
@@ -51,20 +52,22 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
             None if settings.leaves_search else parts.strategy is not None,
             verbose,
         )
-        timed, arguments = time.monotonic() - begun, found.arguments
+        timed = time.monotonic() - begun
         if not found.is_searched:
             parts = parts._replace(strategy=None)
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():
-        return _joint_model(settings, parts, spec, arguments), timed
+        return _joint_model(settings, parts, spec, found), timed
 
 
-def _joint_model(settings, parts, spec, arguments):
+def _joint_model(settings, parts, spec, found):
     optimizer = settings.optimizer
-    network = settings.builder(spec, **arguments)
+    network = settings.builder(spec, **(found.arguments if found else {}))
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         network = derive_first(network)
+    if found and found.begins_small:
+        network = small_images.shrunk(network)
     hyperparameters = _engine(
         parts, optimizers.resolved(optimizer, parts.values)
     )

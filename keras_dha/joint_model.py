@@ -6,6 +6,7 @@ saved, and how the derived plain network takes its place.
 
 import keras
 
+from keras_dha import small_images
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.decision import find_decisions
@@ -70,6 +71,8 @@ class JointModel(keras.Model):
         self.owner = owner
         self.refinement = refinement
         self.network = network
+        # Whether it is shown small images.
+        self.is_shrunk = small_images.is_shrunk(network)
         self.form = Form.of(network)
         self.loss_object = OutputLosses.of(loss)
         self.metric_list = metrics or []
@@ -227,9 +230,20 @@ class JointModel(keras.Model):
         """
         self.architecture.decide()
         self._absorb()
+        return self._carried_over(derive(self.network))
+
+    def on_whole_images(self):
+        """Returns the joint model of the network as whole images are shown it.
+
+        All goes on from where it is, as in `derive`.
+        """
+        return self._carried_over(small_images.whole(self.network))
+
+    def _carried_over(self, network):
+        """Returns the joint model of a plain network of the same layers."""
         config = self.hyperparameters.get_config()
-        derived = JointModel(
-            derive(self.network),
+        made = JointModel(
+            network,
             self.loss_object,
             metrics=self.metric_list,
             augmentation=self.policy.augmentation,
@@ -241,14 +255,14 @@ class JointModel(keras.Model):
             target=self.target,
             name=self.name,
         )
-        kept = self.weight_vector.positions_of(derived.weight_vector.variables)
+        kept = self.weight_vector.positions_of(made.weight_vector.variables)
         size = self.weight_vector.size
         for theirs, ours in zip(
-            derived.state_variables(), self.state_variables(), strict=True
+            made.state_variables(), self.state_variables(), strict=True
         ):
             value = keras.ops.convert_to_numpy(ours)
             theirs.assign(value[kept] if value.shape == (size,) else value)
-        return derived
+        return made
 
     def _absorb(self):
         """Takes the weights of sparse codes into those of the candidates.
@@ -270,7 +284,7 @@ class JointModel(keras.Model):
         return [self.hyperparameters.averaged, self.policy.averaged]
 
     def state_variables(self):
-        """Returns the variables that a derived model takes over."""
+        """Returns the variables that another joint model takes over."""
         return [
             self.step,
             self.count,

@@ -4,6 +4,9 @@
     search    the architecture as well
     settle    the same, from the first decision that froze to the last one,
               at the latest at a stated share of the steps
+    small images
+              a plain network, in runs too short for a search
+              (`keras_dha.small_images`); policy and hyperparameters as well
     train     the derived plain network; policy and hyperparameters go on
 
 A network without decisions is trained from the first step. In the last part of
@@ -14,7 +17,10 @@ they are, as rates are low and little would come of what is learned.
 
 from typing import NamedTuple
 
-WARMUP, SEARCH, SETTLE, TRAIN = "warm-up", "search", "settle", "train"
+from keras_dha import small_images
+
+WARMUP, SEARCH, SETTLE = "warm-up", "search", "settle"
+SMALL, TRAIN = "small images", "train"
 
 
 class Plan(NamedTuple):
@@ -26,6 +32,8 @@ class Plan(NamedTuple):
         search_end: Step at which the network is derived at the latest.
         check_every: Steps between two looks at what has settled.
         refine_from: First step of the refinement.
+        whole_from: First step that whole images are shown, if those before
+            it were small.
     """
 
     total: int
@@ -33,17 +41,19 @@ class Plan(NamedTuple):
     search_end: int
     check_every: int
     refine_from: int
+    whole_from: int
 
-    def phase(self, step, derived, frozen=0):
+    def phase(self, step, derived, frozen=0, shrunk=False):
         """Returns the phase of a step.
 
         Args:
             step: Integer.
             derived: Whether the network is plain by then.
             frozen: How many decisions are frozen by then.
+            shrunk: Whether the network is shown small images.
         """
         if derived:
-            return TRAIN
+            return SMALL if shrunk else TRAIN
         if step < self.warmup_end:
             return WARMUP
         return SETTLE if frozen else SEARCH
@@ -86,12 +96,10 @@ def plan(total, strategy, refinement=0.0):
             to decide.
         refinement: Float in [0, 1), the refinement's share of the run.
     """
-    refine_from = total - round(refinement * total)
+    later = total - round(refinement * total), round(small_images.UNTIL * total)
     if strategy is None:
-        return Plan(total, 0, 0, 1, refine_from)
+        return Plan(total, 0, 0, 1, *later)
     warmup = round(strategy.warmup * total)
     # At least one step of search, and one of training the derived network.
     end = min(max(round(strategy.until * total), warmup + 1), total - 1)
-    return Plan(
-        *(total, min(warmup, end), end, max(1, total // 100)), refine_from
-    )
+    return Plan(total, min(warmup, end), end, max(1, total // 100), *later)

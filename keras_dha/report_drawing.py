@@ -15,6 +15,7 @@ _PHASE_COLORS = {
     "warm-up": "#f3f1ea",
     "search": "#e4edf6",
     "settle": "#efe6f4",
+    "small images": "#f2f3dd",
     "train": "#e9f3e6",
 }
 _OTHER_PHASE = "#eeeeee"

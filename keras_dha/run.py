@@ -99,7 +99,9 @@ class Run:
     def phase(self):
         """Returns the name of the phase that the next step belongs to."""
         position = self.pace.position(self._next_step)
-        return self.plan.phase(position, self.is_derived, self._frozen)
+        return self.plan.phase(
+            position, self.is_derived, self._frozen, self.joint.is_shrunk
+        )
 
     def state(self):
         """Returns what a run goes on from beside its joint model, plain data.
@@ -224,6 +226,8 @@ class Run:
         """Leaves a plain network whose statistics fit its weights."""
         if not self.is_derived:
             self.derive()
+        if self.joint.is_shrunk:
+            self._show_whole_images()
         self._recalibrate()
         if self._stepper.has_search_data and self.joint.policy.augmentation:
             calibration.choose_statistics(
@@ -268,10 +272,11 @@ class Run:
             callbacks.on_train_batch_end(k, {"loss": loss})
             self._next_step += 1
             losses = losses[: len(losses) - self._guard.check(loss)]
-            if self._has_settled():
-                # What is derived counts as good, so it has to be.
+            change = self._due_change()
+            if change:
+                # What goes on counts as good, so it has to be.
                 losses = losses[: len(losses) - self._guard.look()]
-                self.derive()
+                change()
             if owner.stop_training or self.pace.is_over(self._next_step):
                 break
         losses = losses[: len(losses) - self._guard.look()]
@@ -291,9 +296,17 @@ class Run:
             **self.record.trajectory(self.joint),
         }
 
-    def _has_settled(self):
-        """Hardens decisions; returns whether the network is to be derived."""
+    def _due_change(self):
+        """Returns the method that is to change the network now, or `None`."""
         position = self.pace.position(self._next_step)
+        if self._has_settled(position):
+            return self.derive
+        if self.joint.is_shrunk and position >= self.plan.whole_from:
+            return self._show_whole_images
+        return None
+
+    def _has_settled(self, position):
+        """Hardens decisions; returns whether the network is to be derived."""
         if self.is_derived or position <= self.plan.warmup_end:
             return False
         last = position >= self.plan.search_end
@@ -310,24 +323,33 @@ class Run:
         self._search_options.close()
         searched = self.joint
         self.genotype = genotype(searched.network)
-        counted = [v.numpy() for v in self._metric_variables()]
-        with self.distribution.scope():
-            self.joint = searched.derive()
-            self._stepper.use(self.joint)
+        self._go_on_with(searched.derive)
         # A target may take another candidate than the most probable one.
         for name, gene in genotype(searched.network).items():
             self.genotype[name]["choice"] = gene["choice"]
         names = ", ".join(chosen_names(self.genotype))
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
-        self._guard.watch(self.joint)
         self.record.look_at_decisions(searched)
         health.warn_of_collapse(searched.network)
+        self._recalibrate()
+
+    def _show_whole_images(self):
+        progress.message("\nGoes on with whole images", self.verbose)
+        self._go_on_with(self.joint.on_whole_images)
+        self._recalibrate()
+
+    def _go_on_with(self, make):
+        """Goes on with the joint model that `make` returns."""
+        counted = [v.numpy() for v in self._metric_variables()]
+        with self.distribution.scope():
+            self.joint = make()
+            self._stepper.use(self.joint)
+        self._guard.watch(self.joint)
         # The epoch's metrics go on where they were.
         for variable, value in zip(
             self._metric_variables(), counted, strict=True
         ):
             variable.assign(value)
-        self._recalibrate()
 
     def _recalibrate(self):
         begun = time.monotonic()

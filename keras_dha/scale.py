@@ -38,6 +38,8 @@ WIDTHS = (16, 24, 32, 48, 64, 96)
 # What is finer than this, in pixels a side of the first stage, takes memory
 # that a device may not have; networks for ImageNet have 56.
 _FINEST = 64
+# Images of fewer pixels a side are not made smaller still.
+_SMALLEST = 24
 # How often each image is to be seen, and how many steps there are to be.
 PASSES = 31
 STEPS = 1900
@@ -59,12 +61,16 @@ class Scale(NamedTuple):
     Attributes:
         arguments: Dict, the arguments of the default space.
         is_searched: Whether there is time to search the architecture.
+        begins_small: Whether it begins with small images
+            (`keras_dha.small_images`): where no architecture is searched, and
+            there is something to see in them.
         effort: Float, how many times as long as `PASSES` and `STEPS` of the
             network alone a run takes that is enough.
     """
 
     arguments: dict
     is_searched: bool
+    begins_small: bool
     effort: float
 
 
@@ -93,6 +99,7 @@ def ladder(shape, is_searched=None):
         Scale(
             {"width": width, "stem_stride": stride},
             searched,
+            not searched and min(shape[:2]) >= _SMALLEST,
             (_SEARCHED if searched else _ALONE)
             * (1.0 if stride == usual else _FINER),
         )
@@ -141,6 +148,8 @@ def _said(scale, searched):
     said = "Fits the time: width {width}, stem of stride {stem_stride}".format(
         **scale.arguments
     )
+    if scale.begins_small:
+        said += "; small images first"
     if searched is None and not scale.is_searched:
         said += "; its architecture is not searched in so short a time"
     return said

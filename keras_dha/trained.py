@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_dha import data
 from keras_dha import export as exporting
 from keras_dha import report
+from keras_dha import small_images
 from keras_dha import stock
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.genotype import genotype
@@ -107,7 +108,8 @@ class Trained:
         rate = None
         if dropout.RATE in learned.quantities:
             rate = float(learned.current(dropout.RATE))
-        return stock.stock(derive(self.joint.network), rate)
+        network = small_images.whole(derive(self.joint.network))
+        return stock.stock(network, rate)
 
     def export(
         self,

@@ -166,8 +166,9 @@ def test_what_is_chosen_is_said(monkeypatch, capsys):
     for searched in (None, False, True):
         scale.fitting(build, (28, 28), 8, 5, 1.0, searched, verbose=1)
     said = capsys.readouterr().out.split("\n")
-    assert "width 16, stem of stride 2; its architecture is not" in said[0]
-    assert said[1] == said[2] == "Fits the time: width 16, stem of stride 2"
+    chosen = "Fits the time: width 16, stem of stride 2"
+    assert said[0].startswith(f"{chosen}; small images first; its architecture")
+    assert said[1:3] == [f"{chosen}; small images first", chosen]
 
 
 def test_a_step_is_timed_without_changing_anything():
@@ -203,8 +204,8 @@ def test_when_the_scale_is_chosen(monkeypatch, arguments, fit, fitted):
         assert build(width=8).name == "resnet"
         raise Asked("fitting")
 
-    def build_instead(settings, parts, spec, arguments):
-        assert arguments == {}
+    def build_instead(settings, parts, spec, found):
+        assert found is None
         assert parts is settings.parts
         raise Asked("assemble")
 
@@ -234,10 +235,10 @@ def test_too_short_a_time_is_for_the_weights(
 
     def found(build, shape, batch_size, steps, seconds, searched, verbose):
         assert searched is asked
-        return scale.Scale({"width": 8}, is_searched, 1.0)
+        return scale.Scale({"width": 8}, is_searched, False, 1.0)
 
     def look(settings, parts, spec, given):
-        assert given == {"width": 8}
+        assert given.arguments == {"width": 8}
         raise Asked("off" if parts.strategy is None else "on")
 
     monkeypatch.setattr(scale, "fitting", found)
@@ -253,7 +254,7 @@ def test_the_time_that_the_choice_takes_is_in_the_cost(monkeypatch):
 
     def take_a_minute(*_):
         clock.now += 60.0
-        return scale.Scale({"width": 8}, False, 1.0)
+        return scale.Scale({"width": 8}, False, False, 1.0)
 
     monkeypatch.setattr(scale, "fitting", take_a_minute)
     model = AutoModel(
