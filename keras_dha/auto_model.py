@@ -247,7 +247,8 @@ class AutoModel(Trained):
                 there is a `target`, gets the resolution and the width that
                 the time is enough for (`keras_dha.scale`). A short time is
                 for these alone: of this space `method="auto"` searches no
-                architecture then, unless `strategy` is given.
+                architecture then, unless `strategy` is given, and the first
+                half is on small images (`keras_dha.small_images`).
 
         Returns:
             A `keras.callbacks.History`.

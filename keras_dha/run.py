@@ -335,8 +335,8 @@ class Run:
 
     def _show_whole_images(self):
         progress.message("\nGoes on with whole images", self.verbose)
+        # Statistics follow within some steps, and are fitted in the end.
         self._go_on_with(self.joint.on_whole_images)
-        self._recalibrate()
 
     def _go_on_with(self, make):
         """Goes on with the joint model that `make` returns."""

@@ -6,8 +6,10 @@ the end. The networks of a ladder are timed one after the other, for a few
 steps each; the last one is taken whose steps are enough.
 
 First comes some width, then resolution, then the search of an architecture,
-then more width; depth is not on the ladder. Single runs of 240 s on one core,
-test accuracy in per cent and passes over the images:
+then more width; depth is not on the ladder. What is not searched begins with
+small images (`keras_dha.small_images`); networks are timed on whole ones. Runs
+of 240 s on one core, on whole images alone, test accuracy in per cent and
+passes over the images, single runs but where two seeds are said:
 
     plain training              CIFAR-10, 2,000        5,000
     width 16, stem of stride 2    55.9   151        66.1   81
@@ -16,10 +18,12 @@ test accuracy in per cent and passes over the images:
     as the first, depth twice     55.3   101
 
     with policy and rates       Fashion-MNIST, 10,000  CIFAR-10, 10,000
-    width 16                      89.9    60        73.4   51
-    width 24                      90.4    34        73.4   26
+    width 16                      90.3 (2)  58      73.4   51
+    width 24                      90.5 (2)  32      73.4   26
     width 16, slower machine                        72.4   43
     width 24, slower machine                        71.4   21
+
+(`benchmarks.scales`; the CIFAR-10 of it without pooled shortcuts.)
 """
 
 import time
