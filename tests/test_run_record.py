@@ -68,7 +68,8 @@ def test_a_rate_at_its_bound_is_said_once_and_written_down():
         strategy=None, hyperparameters=rates, outer_every=1
     )
     with pytest.warns(UserWarning, match="of its updates") as warned:
-        fit(model, epochs=5)
+        # Of fewer than twenty updates, all before the refinement, none is said.
+        fit(model, epochs=8)
     found = model.result.hyperparameters["learning_rate"]
     assert found["bounds"] == pytest.approx([1e-4, 1.1e-4])
     assert max(found["at_bounds"]) > 0.5
