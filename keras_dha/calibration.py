@@ -12,8 +12,11 @@ import tensorflow as tf
 
 from keras_dha.nested_layers import find_layers
 
+# Over how many batches statistics are averaged.
+BATCHES = 32
 
-def recalibrate(network, images, batches=32):
+
+def recalibrate(network, images, batches=BATCHES):
     """Recomputes the moving statistics of every batch normalisation.
 
     Args:

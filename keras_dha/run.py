@@ -208,7 +208,11 @@ class Run:
             Its logs, a dict of floats, and whether it was the last one.
         """
         listeners.on_epoch_begin(self.epochs_done)
+        begun, step = self._seconds_of_steps(), self._next_step
         logs = self.epoch(owner, listeners)
+        each = (self._seconds_of_steps() - begun) / (self._next_step - step)
+        # A forward pass takes less than a step, and has to be traced.
+        self.pace.reserve("statistics", each * self._calibrated_batches())
         last = self.pace.is_over(self._next_step)
         if last:
             self._finish()
@@ -228,11 +232,23 @@ class Run:
             self.derive()
         if self.joint.is_shrunk:
             self._show_whole_images()
-        self._recalibrate()
-        if self._stepper.has_search_data and self.joint.policy.augmentation:
+        position = self.pace.position(self._next_step)
+        self.joint.policy.refine(self.plan.refinement(position))
+        calibration.fit_statistics(self.joint, self.batches)
+        if self._stepper.has_search_data and self.joint.policy.augments:
             calibration.choose_statistics(
                 self.joint, self.batches, self.search_batches
             )
+
+    def _seconds_of_steps(self):
+        """Returns the time now, less what was spent on tracing."""
+        tracing = self.record.seconds.get(run_record.TRACING, 0.0)
+        return time.monotonic() - tracing
+
+    def _calibrated_batches(self):
+        """Returns how many batches `_finish` takes, about."""
+        fades = self.plan.refine_from < self.plan.total
+        return calibration.BATCHES * (1 if fades else 2)
 
     def result(self, genotype_before):
         """Returns the `SearchResult`, during `fit` as far as it is done.
@@ -331,7 +347,7 @@ class Run:
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         self.record.look_at_decisions(searched)
         health.warn_of_collapse(searched.network)
-        self._recalibrate()
+        calibration.fit_statistics(self.joint, self.batches)
 
     def _show_whole_images(self):
         progress.message("\nGoes on with whole images", self.verbose)
@@ -350,12 +366,6 @@ class Run:
             self._metric_variables(), counted, strict=True
         ):
             variable.assign(value)
-
-    def _recalibrate(self):
-        begun = time.monotonic()
-        calibration.fit_statistics(self.joint, self.batches)
-        # Once more at the end, for clean images as well, and two losses.
-        self.pace.reserve("statistics", 3.0 * (time.monotonic() - begun))
 
     def _metric_variables(self):
         metrics = self.joint.network.metrics

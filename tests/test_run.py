@@ -15,6 +15,7 @@ from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
+from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import fit
@@ -80,6 +81,19 @@ def test_augmentation_fades_out_at_the_end_of_a_run(tmp_path):
         np.testing.assert_allclose(np.diff(shares[14:]), 0.9 / 6, atol=0.01)
         model.save(tmp_path / "run.keras", overwrite=True)
         model = AutoModel.load(tmp_path / "run.keras")
+
+
+def test_what_faded_out_leaves_statistics_of_clean_images(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        calibration, "recalibrate", lambda _, images: seen.append(next(images))
+    )
+    fit(AutoModel(space, strategy=None, seed=1), epochs=2)
+    # Once: there are none of augmented images to compare them with.
+    (images,) = seen
+    assert {image.numpy().tobytes() for image in images} <= {
+        image.tobytes() for image in X
+    }
 
 
 def test_while_augmentation_fades_out_nothing_is_learned_but_weights():

@@ -155,6 +155,11 @@ class LearnedPolicy(keras.layers.Layer):
             least = self.augmentation.clean
             self.clean.assign(least + (1.0 - least) * progress)
 
+    @property
+    def augments(self):
+        """Whether anything is done to any image, as it is now."""
+        return self.augmentation is not None and float(self.clean) < 1.0
+
     def _logits(self):
         if self.augmentation is None:
             return []
