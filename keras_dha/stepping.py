@@ -67,6 +67,7 @@ class Stepper:
     def use(self, joint):
         """Goes on with another joint model, whose steps are compiled anew."""
         self._joint = joint
+        joint.hyperparameters.expect_pass(self._batches.steps)
         self._traced = []
         self._build_metrics()
         self._inner, self._outer = compiled.step_functions(

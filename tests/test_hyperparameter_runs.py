@@ -46,6 +46,24 @@ def test_defaults_of_each_optimizer_learn(name):
     assert loss[-1] < loss[0]
 
 
+def test_decay_forgets_no_weight_within_a_pass():
+    model = AutoModel(
+        network(),
+        augmentation=None,
+        hyperparameters={"weight_decay": Range(5e-3, 0.5)},
+        outer_every=2,
+        seed=1,
+    )
+    # A pass has more steps than those after which nothing lasts.
+    model.fit(X, Y, epochs=1, batch_size=1, verbose=0)
+    steps = len(X) - round(0.05 * len(X))
+    found = model.result.hyperparameters
+    rate, momentum = (found[k]["value"] for k in ("learning_rate", "momentum"))
+    most = (1 - momentum) / (rate * steps)
+    # The range's middle draws it up to there.
+    assert found["weight_decay"]["value"] == pytest.approx(most, rel=0.02)
+
+
 def keras_run(optimizer, steps):
     """What Keras' own optimizer makes of the batches of a run."""
     model = network()

@@ -228,6 +228,13 @@ class Engine(keras.layers.Layer):
             rate: Float.
         """
 
+    def expect_pass(self, steps):
+        """Prepares for data of so many steps a pass; here by nothing.
+
+        Args:
+            steps: Positive integer.
+        """
+
     def bounds(self, key):
         """Returns the pair of bounds of a learned quantity as they are now."""
         index, scale = self.learned.index(key), self.quantities[key].value

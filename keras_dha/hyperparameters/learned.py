@@ -22,6 +22,10 @@ _MEMORY = 0.9
 # remembers fewer than fifty steps learns nothing that lasts, which no gradient
 # at averaged weights sees.
 _MOST_SHRINKING = 0.02
+# Nor may it remember less than a pass over the data: what it has of an image is
+# to last until that is seen again. How many passes weights remember is what
+# carries over from one amount of data to another: Wang and Aitchison, "How to
+# set AdamW's weight decay as you scale model and dataset size", 2024.
 # Size of Adam's steps in parts of the range, times the step size.
 _ADAM = 0.1
 
@@ -83,6 +87,7 @@ class LearnedHyperparameters(Engine):
         self.second = self._vector("second", [0.0] * len(ranges))
         # By what share of itself, per lambda, decay shortened w the fastest.
         self.fastest = self._vector("fastest", 0.0)
+        self.most_shrinking = self._vector("most_shrinking", _MOST_SHRINKING)
         size = sum(self.sizes)
         self.tangents = {
             key: hypergradient.Tangents(
@@ -253,6 +258,9 @@ class LearnedHyperparameters(Engine):
         position = ops.minimum(self.position, self._most(at))
         self.position.assign(ops.clip(position, self.low, self.high))
 
+    def expect_pass(self, steps):
+        self.most_shrinking.assign(min(_MOST_SHRINKING, 1.0 / steps))
+
     def _most(self, at):
         """Returns where weight decay would shorten weights too fast, `(n,)`."""
         # The fastest so far: towards the end of a schedule, when rates fall,
@@ -262,7 +270,8 @@ class LearnedHyperparameters(Engine):
             ops.cast(ops.max(self.rule.shrinking(at)), self.vector_dtype),
         )
         self.fastest.assign(fastest)
-        most = _MOST_SHRINKING / ops.maximum(fastest, 1e-12)
+        most = ops.convert_to_tensor(self.most_shrinking)
+        most = most / ops.maximum(fastest, 1e-12)
         return ops.stack(
             [
                 self.high[index]

@@ -34,6 +34,17 @@ def test_decay_shortens_weights_by_a_fiftieth_at_most(rule, most, scale):
     assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "steps, shrinking", [(1, 0.02), (40, 0.02), (100, 0.01), (2000, 0.0005)]
+)
+def test_decay_forgets_no_weight_within_a_pass(steps, shrinking):
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=0.4)})
+    layer.expect_pass(steps)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    most = shrinking * (1 - 0.9) / 0.1
+    assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
+
+
 def test_decay_does_not_make_up_for_a_rate_that_falls():
     low, high = 1e-6, 0.5
     layer = learned({"weight_decay": Range(low, high, start=0.4)})
