@@ -15,9 +15,9 @@ from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
-from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import quick_auto_model
