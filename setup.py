@@ -13,6 +13,7 @@ VERSION = re.search(
 
 DATASETS = ["scikit-learn>=1.4", "tensorflow-datasets>=4.9.7", "pillow>=10"]
 LITERT = ["ai-edge-litert>=2.0"]
+ONNX = ["onnxruntime>=1.20", "tf2onnx>=1.17"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 TEST = [
     "import-linter>=2.0",
@@ -63,9 +64,10 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "datasets": DATASETS,
         "litert": LITERT,
+        "onnx": ONNX,
         "bench": [*BENCH, *DATASETS],
         "report": REPORT,
-        "test": [*TEST, *DATASETS, *LITERT, *REPORT],
+        "test": [*TEST, *DATASETS, *LITERT, *ONNX, *REPORT],
     },
     entry_points={"console_scripts": ["keras-dha = keras_dha.cli:main"]},
     classifiers=[

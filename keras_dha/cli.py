@@ -138,17 +138,19 @@ def _evaluate_flags():
 
 def _export_flags():
     flags = CommandFlags(
-        "export", "Write a trained model for TF Serving or LiteRT."
+        "export", "Write a trained model for TF Serving, LiteRT or ONNX."
     )
     _model_flag(flags)
     flags.text(
         "output",
         "Where to write: a folder such as NAME/1 for a SavedModel, a file "
-        "such as NAME.tflite for litert.",
+        "such as NAME.tflite for litert and NAME.onnx for onnx.",
         needed=True,
     )
     flags.switch("overwrite", "Replace what is there.")
-    flags.choice("format", "Kind of file.", ["tf_saved_model", "litert"])
+    flags.choice(
+        "format", "Kind of file.", ["tf_saved_model", "litert", "onnx"]
+    )
     flags.choice(
         "quantize",
         "For litert: store smaller numbers; int8 computes with them too and "

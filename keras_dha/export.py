@@ -16,7 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-FORMATS = ("tf_saved_model", "litert")
+FORMATS = ("tf_saved_model", "litert", "onnx")
+# What the path of a file has to end in.
+_ENDINGS = {"litert": ".tflite", "onnx": ".onnx"}
 QUANTIZATIONS = (None, "float16", "int8")
 
 
@@ -33,13 +35,16 @@ def export_model(
     The input keeps its shape, dtype and name in every format, `"int8"`
     included: quantisation happens inside. A SavedModel has the signatures
     `"serve"` and `"serving_default"`; TF Serving wants its path to end in a
-    version number. A LiteRT file uses built-in operations only.
+    version number. A LiteRT file uses built-in operations only. ONNX needs
+    the extra `onnx`; outputs that are no dict are named `output_0` and so on,
+    as in a SavedModel.
 
     Args:
         model: Built `keras.Model`, functional or sequential.
         path: Where to write: a folder for `"tf_saved_model"`, a file that
-            ends in `.tflite` for `"litert"`. Missing parents are made.
-        format: `"tf_saved_model"` or `"litert"`.
+            ends in `.tflite` for `"litert"`, and in `.onnx` for `"onnx"`.
+            Missing parents are made.
+        format: `"tf_saved_model"`, `"litert"` or `"onnx"`.
         quantize: For `"litert"`: `None`, `"float16"` (half the size) or
             `"int8"` (a quarter, integer arithmetic).
         representative_data: For `"int8"`: array of about 100 inputs as they
@@ -53,6 +58,7 @@ def export_model(
         ValueError: An argument is not supported, the model cannot be
             expressed in the format, or its predictions are random.
         FileExistsError: There is something at `path` already.
+        ImportError: The packages for ONNX are missing.
         OSError: `path` cannot be written to.
 
     Example:
@@ -68,6 +74,8 @@ def export_model(
     with written_beside(path) as target:
         if format == "tf_saved_model":
             _write_saved_model(model, target)
+        elif format == "onnx":
+            _write_onnx(model, target)
         else:
             content = _litert(
                 model, target.parent, quantize, representative_data
@@ -149,18 +157,14 @@ def _check_arguments(model, path, format, quantize, representative_data):
 
 
 def _check_format(path, format):
-    if format == "onnx":
-        raise ValueError(
-            "ONNX is not supported yet; export a SavedModel and convert it "
-            f"with tf2onnx. Received: format={format!r}"
-        )
     if format not in FORMATS:
         raise ValueError(
             f"`format` must be one of {FORMATS}. Received: format={format!r}"
         )
-    if format == "litert" and path.suffix != ".tflite":
+    ending = _ENDINGS.get(format, path.suffix)
+    if path.suffix != ending:
         raise ValueError(
-            "The path of a LiteRT file must end in .tflite. "
+            f"The path of a file of format {format!r} must end in {ending}. "
             f"Received: path={str(path)!r}"
         )
 
@@ -184,31 +188,93 @@ def _check_representative(model, data):
 
 
 def _write_saved_model(model, folder):
-    signature = keras.tree.map_structure(
-        lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), _inputs(model)
-    )
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
         "serve",
         lambda inputs: model(inputs, training=False),
-        input_signature=[signature],
+        input_signature=[_signature(model)],
     )
     archive.write_out(str(folder), verbose=False)
-    _check_agreement(model, folder)
-
-
-def _check_agreement(model, folder):
-    """Refuses a model whose served predictions are not the model's own."""
-    example = keras.tree.map_structure(_example, _inputs(model))
     loaded = tf.saved_model.load(str(folder))  # its functions hold it weakly
+    _check_agreement(model, lambda x: keras.tree.flatten(loaded.serve(x)))
+
+
+def _write_onnx(model, file):
+    onnxruntime, tf2onnx = _onnx_packages()
+    names = _output_names(model)
+
+    def named(inputs):
+        outputs = keras.tree.flatten(model(inputs, training=False))
+        return dict(zip(names, outputs, strict=True))
+
+    signature = [_signature(model)]
+    converted, _ = tf2onnx.convert.from_function(
+        tf.function(named, input_signature=signature, autograph=False),
+        input_signature=signature,
+    )
+    content = converted.SerializeToString()
+    try:
+        session = onnxruntime.InferenceSession(
+            content, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        # What ONNX has no operation for is in the file under its own name.
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            "This model cannot be written as an ONNX file of standard "
+            f"operations. Received: {reason}"
+        ) from error
+    inputs = [tensor.name for tensor in keras.tree.flatten(_inputs(model))]
+
+    def serve(example):
+        values = [np.asarray(x) for x in keras.tree.flatten(example)]
+        return session.run(names, dict(zip(inputs, values, strict=True)))
+
+    _check_agreement(model, serve)
+    file.write_bytes(content)
+
+
+def _output_names(model):
+    is_sequential = isinstance(model, keras.Sequential)
+    outputs = model.outputs if is_sequential else model.output
+    if isinstance(outputs, dict):
+        return keras.tree.flatten({name: name for name in outputs})
+    return [f"output_{k}" for k in range(len(model.outputs))]
+
+
+def _onnx_packages():
+    try:
+        import onnxruntime
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(
+            "ONNX files need more packages: pip install 'keras_dha[onnx]'. "
+            f"Received: {error}"
+        ) from None
+    return onnxruntime, tf2onnx
+
+
+def _signature(model):
+    return keras.tree.map_structure(
+        lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), _inputs(model)
+    )
+
+
+def _check_agreement(model, serve):
+    """Refuses a model whose served predictions are not the model's own.
+
+    Args:
+        model: `keras.Model`.
+        serve: Function from inputs to a flat list of outputs, of what was
+            written.
+    """
+    example = keras.tree.map_structure(_example, _inputs(model))
     expected = model(example, training=False)
     # Twice: a saved random generator may draw what the model drew, once.
-    served = [loaded.serve(example), loaded.serve(example)]
+    served = [*serve(example), *serve(example)]
     for ours, theirs in zip(
-        2 * keras.tree.flatten(expected),
-        keras.tree.flatten(served),
-        strict=True,
+        2 * keras.tree.flatten(expected), served, strict=True
     ):
         ours, theirs = np.asarray(ours), np.asarray(theirs)
         if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4):

@@ -123,8 +123,9 @@ class Trained:
 
         Args:
             path: Where to write. For TF Serving `<name>/<version>`; for
-                LiteRT a file that ends in `.tflite`.
-            format: `"tf_saved_model"` or `"litert"`.
+                LiteRT a file that ends in `.tflite`, for ONNX in `.onnx`.
+            format: `"tf_saved_model"`, `"litert"` or `"onnx"`, which needs
+                the extra of that name.
             quantize: `None`, or for LiteRT `"float16"` or `"int8"`.
             representative_data: Array of some training examples, which
                 `"int8"` needs to find the ranges of activations.

@@ -185,11 +185,13 @@ def test_evaluate_says_what_fit_said(fitted):
         ["--format=litert"],
         ["--format=litert", "--quantize=float16"],
         ["--format=litert", "--quantize=int8", "--dataset=digits"],
+        ["--format=onnx"],
     ],
 )
 def test_export(fitted, tmp_path, arguments):
-    litert = "--format=litert" in arguments
-    target = tmp_path / ("small.tflite" if litert else "served/2")
+    files = {"litert": "small.tflite", "onnx": "small.onnx"}
+    name = files.get(arguments[0].removeprefix("--format="))
+    target = tmp_path / (name or "served/2")
     code, out = run(
         "export",
         f"--model={fitted[0] / 'digits.keras'}",
@@ -198,7 +200,7 @@ def test_export(fitted, tmp_path, arguments):
     )
     assert code == 0
     assert out.strip() == str(target)
-    assert target.is_file() if litert else (target / "saved_model.pb").exists()
+    assert target.is_file() if name else (target / "saved_model.pb").exists()
 
 
 def test_a_model_that_does_not_fit_the_data_is_refused(tmp_path, capsys):

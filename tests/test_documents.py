@@ -46,7 +46,7 @@ def test_readme_sets_up_in_two_commands_of_one_line_each():
 
 @pytest.mark.slow
 def test_readme_example_runs(tmp_path):
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     assert len(example.splitlines()) <= 15
     short = example.replace("epochs=30", "epochs=2")
     short = short.replace('load("digits")', 'load("digits", limit=200)')
@@ -56,6 +56,20 @@ def test_readme_example_runs(tmp_path):
     assert "Architecture" in done.stdout
     assert (tmp_path / "digits/1/saved_model.pb").exists()
     assert (tmp_path / "digits.tflite").exists()
+
+
+@pytest.mark.slow
+def test_readme_network_is_searched(tmp_path):
+    network = blocks("python")[1]
+    searched = (
+        "import numpy as np\n"
+        "x, y = np.zeros((64, 28, 28, 1), 'float32'), np.arange(64) % 10\n"
+        "model.fit(x, y, epochs=2, verbose=0)\n"
+        "print(list(model.result.genotype.values()))\n"
+    )
+    done = run(network + searched, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "conv2d" in done.stdout
 
 
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))

@@ -1,7 +1,7 @@
 """Exports are judged by TensorFlow's loader and the LiteRT interpreter."""
 
 import os
-import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -162,6 +162,76 @@ def test_litert_files_need_no_flex(trained, tmp_path):
     assert names and not [n for n in names if n.startswith("Flex")]
 
 
+def onnx_session(path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return onnxruntime.InferenceSession(str(path))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_onnx_and_predict_agree(digits, tmp_path, dtype):
+    pytest.importorskip("tf2onnx")
+    model = small_model(dtype=dtype)
+    session = onnx_session(export_model(model, tmp_path / "m.onnx", "onnx"))
+    images = digits[0][:20].astype(dtype)
+    # As many as there are: the batch is free.
+    (found,) = session.run(["output_0"], {"image": images})
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
+
+
+def two_branches():
+    image = keras.Input((4, 4, 1), name="image")
+    age = keras.Input((2,), name="age")
+    x = keras.layers.Flatten()(image)
+    x = keras.layers.Concatenate()([x, age])
+    kind = keras.layers.Dense(3, activation="softmax", name="kind")(x)
+    side = keras.layers.Dense(2, activation="softmax", name="side")(x)
+    return image, age, kind, side
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_onnx_keeps_the_names_of_inputs_and_outputs(tmp_path, named):
+    pytest.importorskip("tf2onnx")
+    image, age, kind, side = two_branches()
+    model = keras.Model([image, age], [kind, side])
+    outputs = ["output_0", "output_1"]
+    rng = np.random.default_rng(0)
+    given = {
+        "image": rng.normal(size=(3, 4, 4, 1)).astype("float32"),
+        "age": rng.normal(size=(3, 2)).astype("float32"),
+    }
+    inputs = [given["image"], given["age"]]
+    if named:
+        model = keras.Model(
+            {"image": image, "age": age}, {"side": side, "kind": kind}
+        )
+        outputs, inputs = ["kind", "side"], given
+    session = onnx_session(export_model(model, tmp_path / "m.onnx", "onnx"))
+    found = session.run(outputs, given)
+    expected = model.predict(inputs, verbose=0)
+    expected = [expected[n] for n in outputs] if named else expected
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_what_onnx_cannot_say_is_refused(tmp_path):
+    pytest.importorskip("tf2onnx")
+    x = keras.Input((3, 3))
+    for layer in (Unlite(), AlwaysNoisy()):
+        model = keras.Model(x, layer(x))
+        with pytest.raises(ValueError, match="cannot be written as an ONNX"):
+            export_model(model, tmp_path / "m.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_asks_for_its_packages(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match="keras_dha.onnx"):
+        export_model(small_model(), tmp_path / "m.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 class Unlite(keras.layers.Layer):
     """An operation that LiteRT lacks."""
 
@@ -180,7 +250,8 @@ def test_what_litert_cannot_say_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "onnx"}, "ONNX is not supported yet"),
+        ({"format": "onnx"}, r"end in \.onnx"),
+        ({"quantize": "int8", "format": "onnx"}, r"end in \.onnx"),
         ({"format": "tfjs"}, "one of .*Received: format='tfjs'"),
         ({"quantize": "int4"}, "Received: quantize='int4'"),
         ({"quantize": "int8"}, 'for format="litert" only'),
@@ -231,8 +302,8 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, existing):
         path.mkdir()
         (path / "mine").write_text("mine")
 
-    def full_disk(model, folder):
-        assert pathlib.Path(folder, "saved_model.pb").exists()
+    def full_disk(model, serve):
+        assert list(tmp_path.rglob("saved_model.pb"))
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("keras_dha.export._check_agreement", full_disk)
