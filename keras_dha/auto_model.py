@@ -15,6 +15,7 @@ from keras_dha import run_record
 from keras_dha import saving
 from keras_dha import settings
 from keras_dha.assembly import assemble
+from keras_dha.estimate import estimated
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
 from keras_dha.run import Run
@@ -298,6 +299,59 @@ class AutoModel(Trained):
             fades=search_data is None,
         )
         return self._execute(begin, callbacks, validate, is_new)
+
+    def estimate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=None,
+        steps_per_epoch=None,
+        search_data=None,
+        **unknown,
+    ):
+        """Says what the first `fit` will take, from a few steps of it.
+
+        Steps of each kind are compiled and timed, of the network that is
+        searched and of one that could be derived; nothing is kept of them.
+
+        Args:
+            x, y, batch_size, epochs, steps_per_epoch, search_data: As `fit`
+                takes them. A `time_limit` needs no estimate.
+
+        Returns:
+            A `keras_dha.estimate.Estimate`: size of the space, steps, seconds
+            and memory; `summary()` is a text.
+
+        Example:
+
+        ```python
+        print(keras_dha.AutoModel().estimate(x_train, y_train).summary())
+        ```
+        """
+        arguments.refuse_unknown(unknown, where="estimate")
+        arguments.check_length(epochs, None, steps_per_epoch)
+        if self.joint is not None:
+            raise ValueError(
+                "`estimate` says what the first `fit` will take; ask a new "
+                "`AutoModel`. Received: a model that was fitted"
+            )
+        spec, training, search = preparation.prepare(
+            *(self.settings, None, None),
+            *(self._distribution.num_replicas_in_sync, x, y, batch_size),
+            *(True, steps_per_epoch, search_data),
+        )
+        pace = StepPace(epochs or 30, steps_per_epoch or training.steps)
+        joint, _ = assemble(
+            *(self.settings, spec, self._distribution, pace),
+            *(training.batch_size, training.steps),
+        )
+        preparation.arrange(joint.form, spec, training, search)
+        return estimated(
+            *(joint, training, search, self._distribution, pace),
+            *(self.settings.outer_every, self.settings.base_schedule),
+            joint.refinement if search_data is None else 0.0,
+        )
 
     def _validation(self, given):
         """Returns a function that returns validation logs, or `None`."""

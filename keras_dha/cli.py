@@ -1,4 +1,4 @@
-"""The command line: `keras-dha fit`, `evaluate`, `export` and `report`.
+"""The command line: `keras-dha fit`, `estimate`, `evaluate` and so on.
 
 TensorFlow is loaded after the flags are understood, and told to keep what it
 says about itself to itself.
@@ -101,8 +101,30 @@ def _fit_flags():
         "Folder for checkpoints: a run that was killed goes on from them when "
         "it is called again with the same flags.",
     )
-    flags.count("epochs", "Passes over the training images, by default 30.")
     flags.seconds("time_limit", "Seconds to train for, in place of --epochs.")
+    _run_flags(flags)
+    flags.count("seed", "For a reproducible run.", least=0)
+    flags.choice(
+        "verbose",
+        "Progress: 0 none, 1 a bar, 2 a line for each epoch.",
+        ["auto", "0", "1", "2"],
+    )
+    return flags
+
+
+def _estimate_flags():
+    flags = CommandFlags(
+        "estimate", "Say what a run would take, from a few steps of it."
+    )
+    _dataset_flags(flags, "What would be trained on", needed=True)
+    flags.count("limit", "Train on a random subset of so many images.")
+    _run_flags(flags)
+    return flags
+
+
+def _run_flags(flags):
+    """Adds what a run is asked for."""
+    flags.count("epochs", "Passes over the training images, by default 30.")
     flags.count("batch_size", "By default chosen by the amount of data.")
     flags.text("search_space", "Name of the search space.", default="auto")
     flags.text(
@@ -118,13 +140,6 @@ def _fit_flags():
         ("hyperparameters", "learning rate and weight decay"),
     ):
         flags.choice(name, f"Whether to learn {what}.", ["auto", "none"])
-    flags.count("seed", "For a reproducible run.", least=0)
-    flags.choice(
-        "verbose",
-        "Progress: 0 none, 1 a bar, 2 a line for each epoch.",
-        ["auto", "0", "1", "2"],
-    )
-    return flags
 
 
 def _evaluate_flags():
@@ -202,7 +217,9 @@ def _fit(values, out):
     _refuse_in_use(output, values)
     if values.epochs is not None and values.time_limit is not None:
         raise UsageError("fit: give --epochs or --time_limit, not both")
-    model = _auto_model(values)
+    model = _auto_model(
+        "fit", values, seed=values.seed, directory=values.directory
+    )
     data = datasets.load(
         values.dataset, image_size=values.image_size, limit=values.limit
     )
@@ -243,7 +260,20 @@ def _refuse_in_use(output, values):
         ) from None
 
 
-def _auto_model(values):
+def _estimate(values, out):
+    from keras_dha import datasets
+
+    model = _auto_model("estimate", values)
+    data = datasets.load(
+        values.dataset, image_size=values.image_size, limit=values.limit
+    )
+    found = model.estimate(
+        *(data.x_train, data.y_train, values.batch_size, values.epochs)
+    )
+    out.write(f"{found.summary()}\n")
+
+
+def _auto_model(command, values, **arguments):
     import keras_dha
 
     try:
@@ -253,11 +283,10 @@ def _auto_model(values):
             strategy=_part(values.architecture),
             augmentation=_part(values.augmentation),
             hyperparameters=_part(values.hyperparameters),
-            seed=values.seed,
-            directory=values.directory,
+            **arguments,
         )
     except ValueError as error:
-        raise UsageError(f"fit: {error}") from error
+        raise UsageError(f"{command}: {error}") from error
 
 
 def _part(value):
@@ -389,6 +418,7 @@ _HELP = {"help", "-h", "-help", "--help"}
 
 COMMANDS = {
     "fit": Command(_fit_flags, _fit),
+    "estimate": Command(_estimate_flags, _estimate),
     "evaluate": Command(_evaluate_flags, _evaluate),
     "export": Command(_export_flags, _export),
     "report": Command(_report_flags, _report),

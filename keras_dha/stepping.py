@@ -152,12 +152,14 @@ class Stepper:
         self._record.spend(run_record.RANGE_TEST, begun, len(losses))
         return found
 
-    def take(self, step, phase):
+    def take(self, step, phase, is_outer=None):
         """Takes a step; returns its loss, a scalar tensor.
 
         Args:
             step: Integer, its number.
             phase: Name of the phase that it belongs to.
+            is_outer: Whether it is a joint one; by default as the plan and
+                the distance of outer steps have it.
         """
         begun = time.monotonic()
         position = min(self._pace.position(step), self._plan.total - 1)
@@ -169,7 +171,8 @@ class Stepper:
         schedule = self._scheduled(step, position)
         batch = next(self._stream)
         self._drawn[0] += 1
-        is_outer = self._is_outer(step, position)
+        if is_outer is None:
+            is_outer = self._is_outer(step, position)
         if is_outer:
             function = self._outer
             loss = function(batch, schedule, next(self._search_stream))

@@ -49,7 +49,7 @@ def test_range(joint, step, batches):
         The `range_test.RangeTest`, already applied.
     """
     learned = joint.hyperparameters
-    saved = _saved(joint)
+    copy = copy_of(joint)
     tried = range_test.rates(*joint.rule.rates, RANGE_TEST_STEPS)
     losses = []
     current = learned.current("learning_rate")
@@ -63,7 +63,7 @@ def test_range(joint, step, batches):
             if range_test.has_diverged(losses):
                 break
     finally:
-        _restore(joint, saved)
+        restore(joint, copy)
         joint.network.reset_metrics()
     found = range_test.evaluate(tried[: len(losses)], losses)
     learned.set_value("learning_rate", found.start, high=found.high)
@@ -122,7 +122,7 @@ class Guard:
         self._losses = []
         self._looks = self._since_kept = 0
         self._at_first = self._lowest = math.inf
-        self._saved = _saved(joint) if self._rates else None
+        self._copy = copy_of(joint) if self._rates else None
 
     def state(self):
         """Returns what was seen so far, a dict of plain data.
@@ -189,7 +189,7 @@ class Guard:
             self._at_first = min(self._start, mean)
         self._lowest = min(self._lowest, mean)
         if self._since_kept >= self.keep_every and mean <= self._reference:
-            self._saved = _saved(self._joint)
+            self._saved = copy_of(self._joint)
             self._since_kept = 0
             self._is_beginning = False
         return 0
@@ -247,7 +247,7 @@ class Guard:
         learned = self._joint.hyperparameters
         rates = {key: float(learned.current(key)) for key in self._rates}
         highest = {key: learned.bounds(key)[1] for key in self._rates}
-        _restore(self._joint, self._saved)
+        restore(self._joint, self._saved)
         for key, rate in rates.items():
             if not math.isfinite(rate):
                 rates[key] = min(highest[key], float(learned.current(key)))
@@ -325,10 +325,12 @@ def _shown(rates):
     return ", ".join(f"{key}={rate:.3g}" for key, rate in rates.items())
 
 
-def _saved(joint):
+def copy_of(joint):
+    """Returns the values of all that a joint model holds, for `restore`."""
     return [keras.ops.convert_to_numpy(v) for v in joint.variables]
 
 
-def _restore(joint, saved):
-    for variable, value in zip(joint.variables, saved, strict=True):
+def restore(joint, copy):
+    """Sets all that a joint model holds to what it was in a copy of it."""
+    for variable, value in zip(joint.variables, copy, strict=True):
         variable.assign(value)

@@ -170,6 +170,19 @@ def test_the_dataset_is_not_its_own_output(quick, tmp_path, monkeypatch):
     assert quick.calls == []
 
 
+@pytest.mark.slow
+def test_estimate_says_what_a_run_would_take(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out = run(
+        *("estimate", "--dataset=digits", "--limit=200", "--epochs=2"),
+        *("--augmentation=none", "--hyperparameters=none"),
+    )
+    assert code == 0
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["architectures"] == "64"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_evaluate_says_what_fit_said(fitted):
     folder, out = fitted
     model = folder / "digits.keras"

@@ -13,6 +13,8 @@ Its options stand in a table of edges (inputs) and operations. On each edge
 and that is all a strategy has to say. A `keras_dha.Choice` has one edge.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -115,6 +117,11 @@ class Decision(keras.layers.Layer):
     def operations(self):
         """How many operations there are on each edge."""
         return self.num_candidates // self.edges
+
+    def count_options(self):
+        """Returns how many ways there are to keep edges and operations."""
+        operations = self.operations - (self.none is not None)
+        return math.comb(self.edges, self.keep) * operations**self.keep
 
     def table(self, values):
         """Returns values of all options as a table (edges, operations)."""

@@ -1,0 +1,230 @@
+"""Estimate: what a run will take, from a few of its steps.
+
+The run is assembled as `fit` assembles it. Steps of each kind are taken, of
+the network that is searched and of one that could be derived from it, and
+their times are added up as the plan of the run has them.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+
+import tensorflow as tf
+
+from keras_dha import compiled
+from keras_dha import phases
+from keras_dha import trust
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.outer_steps import OuterSteps
+from keras_dha.run_record import RunRecord
+from keras_dha.stepping import Stepper
+
+# So many steps of a kind are timed, after those that compile and prepare.
+_TIMED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What the first `fit` of a model will take, as far as steps tell.
+
+    Attributes:
+        architectures: Integer, how many networks the search chooses from.
+        parameters: Integer, weights of the network that is trained at first,
+            with all candidates.
+        steps: Integer, those of the whole run.
+        search_steps: Integer, those before a plain network is derived, at
+            the most: decisions may settle earlier.
+        outer_steps: Integer, steps from which more than weights is learned.
+        search_step: Float, seconds of a step while the architecture is
+            searched; 0.0 if it is not.
+        train_step: Float, seconds of a step of the plain network.
+        compile_seconds: Float, until each kind of step had run once.
+        seconds: Float, of the whole run, without validation and callbacks.
+        memory: Integer, bytes that were in use at most: by the first GPU, or
+            else by this process since it began. `None` where nobody counts.
+    """
+
+    architectures: int
+    parameters: int
+    steps: int
+    search_steps: int
+    outer_steps: int
+    search_step: float
+    train_step: float
+    compile_seconds: float
+    seconds: float
+    memory: int | None
+
+    def summary(self):
+        """Returns the estimate as text, a line for each fact."""
+        many = self.architectures
+        rows = {
+            "architectures": f"{many:,}" if many < 1e9 else f"{many:.1e}",
+            "parameters": f"{self.parameters:,}",
+            "steps": f"{self.steps:,}, up to {self.search_steps:,} of search, "
+            f"{self.outer_steps:,} outer ones",
+            "step of search": f"{1e3 * self.search_step:.1f} ms",
+            "step of training": f"{1e3 * self.train_step:.1f} ms",
+            "compiling": f"{self.compile_seconds:.0f} s",
+            "whole run": f"{self.seconds:.0f} s",
+        }
+        if not self.search_steps:
+            del rows["step of search"]
+        if self.memory is not None:
+            rows["memory"] = f"{self.memory / 1e9:.1f} GB"
+        return "\n".join(f"{name:<18}{value}" for name, value in rows.items())
+
+
+def estimated(
+    joint,
+    batches,
+    search_batches,
+    distribution,
+    pace,
+    outer_every,
+    schedule,
+    refinement,
+):
+    """Returns the `Estimate` of a run.
+
+    Args:
+        joint: `keras_dha.joint_model.JointModel` that the run starts from.
+        batches, search_batches, distribution, outer_every, schedule,
+            refinement: As `keras_dha.run.Run` takes them.
+        pace: `pace.StepPace` of the run.
+    """
+    architecture = joint.architecture
+    is_searched = architecture.is_searched
+    plan = phases.plan(
+        pace.total,
+        architecture.strategy if is_searched else None,
+        refinement,
+    )
+    given = (batches, search_batches, distribution, pace, plan)
+    architectures = number_of_architectures(joint.network)
+    parameters = joint.network.count_params() - sum(
+        decision.count_params() for decision in find_decisions(joint.network)
+    )
+    searching = training = _Times(0.0, 0.0, 0.0)
+    is_tested = isinstance(schedule, str) and trust.lacks_start(joint)
+    # Layers may be the user's own, who is to get them back as they were.
+    begun_with, copy = joint, trust.copy_of(joint)
+    try:
+        if is_searched:
+            with compiled.unoptimized_graphs():
+                searching = _timed(joint, *given, outer_every, schedule)
+            with distribution.scope():
+                joint = joint.derive()
+        training = _timed(joint, *given, outer_every, schedule)
+    finally:
+        trust.restore(begun_with, copy)
+    outer = _outer_steps(plan, outer_every, is_searched)
+    if search_batches is None:
+        outer = (0, 0)
+    first = searching if is_searched else training
+    seconds = (
+        searching.compiling
+        + training.compiling
+        + is_tested * trust.RANGE_TEST_STEPS * first.inner
+        + searching.of(plan.search_end, outer[0])
+        + training.of(plan.total - plan.search_end, outer[1])
+    )
+    return Estimate(
+        architectures=architectures,
+        parameters=parameters,
+        steps=plan.total,
+        search_steps=plan.search_end,
+        outer_steps=sum(outer),
+        search_step=searching.mean(plan.search_end, outer[0]),
+        train_step=training.mean(plan.total - plan.search_end, outer[1]),
+        compile_seconds=searching.compiling + training.compiling,
+        seconds=seconds,
+        memory=_highest_memory(),
+    )
+
+
+def number_of_architectures(network):
+    """Returns how many networks can be derived from one, an integer.
+
+    Args:
+        network: `keras.Model` with or without choices.
+    """
+    return math.prod(d.count_options() for d in find_decisions(network))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Times:
+    """Seconds of an inner and an outer step, and of their first calls."""
+
+    inner: float
+    outer: float
+    compiling: float
+
+    def of(self, steps, outer):
+        """Returns the seconds of so many steps, of which some are outer."""
+        return steps * self.inner + outer * (self.outer - self.inner)
+
+    def mean(self, steps, outer):
+        """Returns the mean seconds of a step."""
+        return self.of(steps, outer) / max(steps, 1)
+
+
+def _timed(
+    joint, batches, search, distribution, pace, plan, outer_every, schedule
+):
+    """Returns the `_Times` of a joint model."""
+    begun = time.monotonic()
+    stepper = Stepper(
+        *(joint, batches, search, distribution, pace, plan),
+        *(outer_every, schedule, RunRecord(pace.total, begun)),
+    )
+    stepper.begin()
+    stepper.open_streams()
+    is_searched = joint.architecture.is_searched
+    phase = phases.SEARCH if is_searched else phases.TRAIN
+    kinds = {False: [], True: []}
+
+    def take(is_outer):
+        begun = time.monotonic()
+        # Reading the loss waits for a device that works on its own.
+        float(stepper.take(0, phase, is_outer))
+        kinds[is_outer].append(time.monotonic() - begun)
+
+    kinds_of_steps = [False]
+    if stepper.has_search_data and joint.needs_search_data:
+        kinds_of_steps.append(True)
+    for is_outer in kinds_of_steps:
+        take(is_outer)
+    compiling = time.monotonic() - begun
+    for is_outer in kinds_of_steps:
+        for _ in range(_TIMED):
+            take(is_outer)
+    inner = sorted(kinds[False][1:])[_TIMED // 2]
+    outer = sorted(kinds[True][1:])[_TIMED // 2] if kinds[True] else inner
+    return _Times(inner, outer, compiling)
+
+
+def _outer_steps(plan, outer_every, is_searched):
+    """Returns how many outer steps there are before deriving, and after."""
+    every = OuterSteps(outer_every, plan.refine_from)
+    taken = [0, 0]
+    for step in range(plan.total):
+        derived = not is_searched or step >= plan.search_end
+        if plan.is_learning(step, derived) and every.takes(step, step):
+            taken[derived] += 1
+    return tuple(taken)
+
+
+def _highest_memory():
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_memory_info(gpus[0].name)["peak"]
+    with contextlib.suppress(ImportError):
+        # Not on Windows.
+        import resource
+        import sys
+
+        highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return highest if sys.platform == "darwin" else 1024 * highest
+    return None
