@@ -189,7 +189,7 @@ class Guard:
             self._at_first = min(self._start, mean)
         self._lowest = min(self._lowest, mean)
         if self._since_kept >= self.keep_every and mean <= self._reference:
-            self._saved = copy_of(self._joint)
+            self._copy = copy_of(self._joint)
             self._since_kept = 0
             self._is_beginning = False
         return 0
@@ -247,7 +247,7 @@ class Guard:
         learned = self._joint.hyperparameters
         rates = {key: float(learned.current(key)) for key in self._rates}
         highest = {key: learned.bounds(key)[1] for key in self._rates}
-        restore(self._joint, self._saved)
+        restore(self._joint, self._copy)
         for key, rate in rates.items():
             if not math.isfinite(rate):
                 rates[key] = min(highest[key], float(learned.current(key)))

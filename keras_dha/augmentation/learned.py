@@ -158,7 +158,7 @@ class LearnedPolicy(keras.layers.Layer):
     @property
     def augments(self):
         """Whether anything is done to any image, as it is now."""
-        return self.augmentation is not None and float(self.clean) < 1.0
+        return self.augmentation is not None and float(self.clean.numpy()) < 1.0
 
     def _logits(self):
         if self.augmentation is None:
