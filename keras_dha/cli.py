@@ -93,7 +93,6 @@ def _fit_flags():
         "fit", "Train a model; learn how to train it in the same run."
     )
     _dataset_flags(flags, "What to train on", needed=True)
-    flags.count("limit", "Train on a random subset of so many images.")
     flags.text("output", "Folder for the files; by default the dataset's name.")
     flags.switch("overwrite", "Replace what an earlier run left there.")
     flags.text(
@@ -117,13 +116,13 @@ def _estimate_flags():
         "estimate", "Say what a run would take, from a few steps of it."
     )
     _dataset_flags(flags, "What would be trained on", needed=True)
-    flags.count("limit", "Train on a random subset of so many images.")
     _run_flags(flags)
     return flags
 
 
 def _run_flags(flags):
     """Adds what a run is asked for."""
+    flags.count("limit", "Train on a random subset of so many images.")
     flags.count("epochs", "Passes over the training images, by default 30.")
     flags.count("batch_size", "By default chosen by the amount of data.")
     flags.text("search_space", "Name of the search space.", default="auto")
@@ -220,9 +219,7 @@ def _fit(values, out):
     model = _auto_model(
         "fit", values, seed=values.seed, directory=values.directory
     )
-    data = datasets.load(
-        values.dataset, image_size=values.image_size, limit=values.limit
-    )
+    data = _training_data(values)
     export.refuse_unwritable(output)
     verbose = values.verbose
     model.fit(
@@ -261,16 +258,20 @@ def _refuse_in_use(output, values):
 
 
 def _estimate(values, out):
-    from keras_dha import datasets
-
     model = _auto_model("estimate", values)
-    data = datasets.load(
-        values.dataset, image_size=values.image_size, limit=values.limit
-    )
+    data = _training_data(values)
     found = model.estimate(
         *(data.x_train, data.y_train, values.batch_size, values.epochs)
     )
     out.write(f"{found.summary()}\n")
+
+
+def _training_data(values):
+    from keras_dha import datasets
+
+    return datasets.load(
+        values.dataset, image_size=values.image_size, limit=values.limit
+    )
 
 
 def _auto_model(command, values, **arguments):

@@ -16,7 +16,6 @@ from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import trust
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.outer_steps import OuterSteps
 from keras_dha.run_record import RunRecord
 from keras_dha.stepping import Stepper
 
@@ -101,43 +100,54 @@ def estimated(
         architecture.strategy if is_searched else None,
         refinement,
     )
-    given = (batches, search_batches, distribution, pace, plan)
     architectures = number_of_architectures(joint.network)
     parameters = joint.network.count_params() - sum(
         decision.count_params() for decision in find_decisions(joint.network)
     )
     searching = training = _Times(0.0, 0.0, 0.0)
     is_tested = isinstance(schedule, str) and trust.lacks_start(joint)
+    stepper = Stepper(
+        *(joint, batches, search_batches, distribution, pace, plan),
+        *(outer_every, schedule, RunRecord(pace.total, time.monotonic())),
+    )
+    stepper.begin()
+    stepper.open_streams()
+
+    def count_outer(*steps):
+        return sum(stepper.is_outer(step, step) for step in range(*steps))
+
+    outer_searching = 0
     # Layers may be the user's own, who is to get them back as they were.
     begun_with, copy = joint, trust.copy_of(joint)
     try:
         if is_searched:
             with compiled.unoptimized_graphs():
-                searching = _timed(joint, *given, outer_every, schedule)
+                searching = _timed(stepper, joint)
+            outer_searching = count_outer(plan.search_end)
             with distribution.scope():
                 joint = joint.derive()
-        training = _timed(joint, *given, outer_every, schedule)
+                stepper.use(joint)
+        training = _timed(stepper, joint)
+        outer_training = count_outer(plan.search_end, plan.total)
     finally:
         trust.restore(begun_with, copy)
-    outer = _outer_steps(plan, outer_every, is_searched)
-    if search_batches is None:
-        outer = (0, 0)
     first = searching if is_searched else training
+    trained = plan.total - plan.search_end
     seconds = (
         searching.compiling
         + training.compiling
         + is_tested * trust.RANGE_TEST_STEPS * first.inner
-        + searching.of(plan.search_end, outer[0])
-        + training.of(plan.total - plan.search_end, outer[1])
+        + searching.of(plan.search_end, outer_searching)
+        + training.of(trained, outer_training)
     )
     return Estimate(
         architectures=architectures,
         parameters=parameters,
         steps=plan.total,
         search_steps=plan.search_end,
-        outer_steps=sum(outer),
-        search_step=searching.mean(plan.search_end, outer[0]),
-        train_step=training.mean(plan.total - plan.search_end, outer[1]),
+        outer_steps=outer_searching + outer_training,
+        search_step=searching.mean(plan.search_end, outer_searching),
+        train_step=training.mean(trained, outer_training),
         compile_seconds=searching.compiling + training.compiling,
         seconds=seconds,
         memory=_highest_memory(),
@@ -170,17 +180,9 @@ class _Times:
         return self.of(steps, outer) / max(steps, 1)
 
 
-def _timed(
-    joint, batches, search, distribution, pace, plan, outer_every, schedule
-):
-    """Returns the `_Times` of a joint model."""
+def _timed(stepper, joint):
+    """Returns the `_Times` of the joint model that a stepper goes on with."""
     begun = time.monotonic()
-    stepper = Stepper(
-        *(joint, batches, search, distribution, pace, plan),
-        *(outer_every, schedule, RunRecord(pace.total, begun)),
-    )
-    stepper.begin()
-    stepper.open_streams()
     is_searched = joint.architecture.is_searched
     phase = phases.SEARCH if is_searched else phases.TRAIN
     kinds = {False: [], True: []}
@@ -203,17 +205,6 @@ def _timed(
     inner = sorted(kinds[False][1:])[_TIMED // 2]
     outer = sorted(kinds[True][1:])[_TIMED // 2] if kinds[True] else inner
     return _Times(inner, outer, compiling)
-
-
-def _outer_steps(plan, outer_every, is_searched):
-    """Returns how many outer steps there are before deriving, and after."""
-    every = OuterSteps(outer_every, plan.refine_from)
-    taken = [0, 0]
-    for step in range(plan.total):
-        derived = not is_searched or step >= plan.search_end
-        if plan.is_learning(step, derived) and every.takes(step, step):
-            taken[derived] += 1
-    return tuple(taken)
 
 
 def _highest_memory():

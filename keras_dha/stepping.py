@@ -172,7 +172,7 @@ class Stepper:
         batch = next(self._stream)
         self._drawn[0] += 1
         if is_outer is None:
-            is_outer = self._is_outer(step, position)
+            is_outer = self.is_outer(step, position)
         if is_outer:
             function = self._outer
             loss = function(batch, schedule, next(self._search_stream))
@@ -200,7 +200,13 @@ class Stepper:
         self._record.keep_rates(learned, step, position, factor)
         return tf.constant(factor, "float32")
 
-    def _is_outer(self, step, position):
+    def is_outer(self, step, position):
+        """Whether a step is a joint one; asked once for each step.
+
+        Args:
+            step: Integer, its number.
+            position: Integer, where in the run it is.
+        """
         is_derived = not self._joint.architecture.is_searched
         return (
             self.has_search_data

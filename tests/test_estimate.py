@@ -9,6 +9,7 @@ import pytest
 from keras_dha import estimate
 from keras_dha.architecture import spaces
 from keras_dha.architecture.spaces.darts import darts
+from keras_dha.architecture.strategies import DARTS
 from keras_dha.hyperparameters.ranges import Range
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import X
@@ -37,7 +38,7 @@ def test_architectures_are_counted_as_in_the_papers():
 
 
 def fixed_times(monkeypatch):
-    def timed(joint, *_):
+    def timed(stepper, joint):
         searched = joint.architecture.is_searched
         return SEARCHING if searched else TRAINING
 
@@ -87,6 +88,13 @@ def test_as_many_outer_steps_as_a_run_has(monkeypatch):
     fit(model, epochs=3)
     assert found.outer_steps == int(model.joint.hyperparameters.count.numpy())
     assert found.steps == int(model.joint.step.numpy())
+
+
+def test_what_is_derived_may_take_no_outer_steps(monkeypatch):
+    fixed_times(monkeypatch)
+    darts = {"strategy": DARTS(warmup=0.0, until=0.5), "outer_every": 1}
+    found = quick_auto_model(**darts).estimate(X, Y, batch_size=BATCH, epochs=4)
+    assert found.outer_steps == found.search_steps == 10
 
 
 def own_network():
