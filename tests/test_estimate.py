@@ -29,8 +29,9 @@ def test_architectures_are_counted_as_in_the_papers():
     assert estimate.number_of_architectures(cells) == 15_625
     # Two cells of four nodes: two inputs of 2 to 5, seven operations each.
     cell = math.prod(math.comb(n, 2) * 7**2 for n in (2, 3, 4, 5))
-    network = darts((8, 8, 3), 10, channels=4, cells=3)
-    assert estimate.number_of_architectures(network) == cell**2
+    for none in (False, True):  # which takes part, and is never kept
+        network = darts((8, 8, 3), 10, channels=4, cells=3, none=none)
+        assert estimate.number_of_architectures(network) == cell**2
     blocks = spaces.resnet((8, 8, 1), 10, width=4, blocks=2)
     assert estimate.number_of_architectures(blocks) == 4**3 * 5**3
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
