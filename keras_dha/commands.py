@@ -1,0 +1,225 @@
+"""What the commands of the command line do.
+
+Each is a function of the flags' values and a stream for its output. TensorFlow
+is loaded by those that need it, when they need it.
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+
+from keras_dha.cli_flags import UsageError
+
+
+def fit(values, out):
+    """Trains a model and writes all that a run leaves."""
+    from keras_dha import datasets
+    from keras_dha import export
+
+    name = datasets.short_name(values.dataset)
+    output = pathlib.Path(values.output or name)
+    _refuse_in_use(output, values)
+    if values.epochs is not None and values.time_limit is not None:
+        raise UsageError("fit: give --epochs or --time_limit, not both")
+    model = _auto_model(
+        "fit", values, seed=values.seed, directory=values.directory
+    )
+    data = _training_data(values)
+    export.refuse_unwritable(output)
+    verbose = values.verbose
+    model.fit(
+        data.x_train,
+        data.y_train,
+        batch_size=values.batch_size,
+        epochs=values.epochs,
+        time_limit=values.time_limit,
+        verbose=verbose if verbose == "auto" else int(verbose),
+    )
+    plain = model.export_model()
+    accuracy = _accuracy(plain, data.x_test, data.y_test)
+    files = _write_all(plain, model.result, output, name)
+    out.write(f"\n{model.result.summary()}\n\n")
+    out.write(_test_line(accuracy, data))
+    for meaning, path in files.items():
+        out.write(f"{meaning:<14} {path}\n")
+
+
+def _refuse_in_use(output, values):
+    from keras_dha import datasets
+    from keras_dha import export
+
+    folder = datasets.as_folder(values.dataset)
+    if folder is not None and output.resolve() == folder.resolve():
+        raise UsageError("fit: --output is the dataset; choose another")
+    if values.overwrite:
+        return
+    try:
+        export.refuse_existing(output)
+    except FileExistsError:
+        raise FileExistsError(
+            "The output folder is not empty; choose another with --output, "
+            f"or pass --overwrite. Received: output={str(output)!r}"
+        ) from None
+
+
+def estimate(values, out):
+    """Says what a run would take."""
+    model = _auto_model("estimate", values)
+    data = _training_data(values)
+    found = model.estimate(
+        *(data.x_train, data.y_train, values.batch_size, values.epochs)
+    )
+    out.write(f"{found.summary()}\n")
+
+
+def _training_data(values):
+    from keras_dha import datasets
+
+    return datasets.load(
+        values.dataset, image_size=values.image_size, limit=values.limit
+    )
+
+
+def _auto_model(command, values, **arguments):
+    import keras_dha
+
+    try:
+        return keras_dha.AutoModel(
+            search_space=values.search_space,
+            method=values.method,
+            strategy=_part(values.architecture),
+            augmentation=_part(values.augmentation),
+            hyperparameters=_part(values.hyperparameters),
+            **arguments,
+        )
+    except ValueError as error:
+        raise UsageError(f"{command}: {error}") from error
+
+
+def _part(value):
+    return None if value == "none" else value
+
+
+def _write_all(plain, result, output, name):
+    """Writes all that a run leaves; returns what is where."""
+    from keras_dha import export
+
+    files = {
+        "Keras model": output / f"{name}.keras",
+        "SavedModel": output / name / "1",
+        "LiteRT": output / f"{name}.tflite",
+        "Result": output / "result.json",
+    }
+    with export.written_beside(files["Keras model"]) as path:
+        plain.save(path)
+    with muffled():
+        export.export_model(plain, files["SavedModel"], overwrite=True)
+        export.export_model(plain, files["LiteRT"], "litert", overwrite=True)
+    with export.written_beside(files["Result"]) as path:
+        path.write_text(result.to_json() + "\n", encoding="utf-8")
+    return files
+
+
+def evaluate(values, out):
+    """Measures a trained model on test images."""
+    model = _loaded(values.model)
+    data = _data_for(model, values)
+    accuracy = _accuracy(model, data.x_test, data.y_test)
+    out.write(_test_line(accuracy, data))
+
+
+def _test_line(accuracy, data):
+    return f"Test accuracy  {accuracy:.2%} of {len(data.y_test):,} images\n"
+
+
+def export(values, out):
+    """Writes a trained model for serving."""
+    if values.quantize == "int8" and not values.dataset:
+        raise UsageError("export: --quantize=int8 needs --dataset")
+    if values.quantize != "none" and values.format != "litert":
+        raise UsageError("export: --quantize is for --format=litert only")
+    model = _loaded(values.model)
+    representative = None
+    if values.quantize == "int8":
+        representative = _data_for(model, values).x_train[:100]
+    from keras_dha import export
+
+    with muffled():
+        path = export.export_model(
+            model,
+            values.output,
+            format=values.format,
+            quantize=_part(values.quantize),
+            representative_data=representative,
+            overwrite=values.overwrite,
+        )
+    out.write(f"{path}\n")
+
+
+def report(values, out):
+    """Writes the page of a run."""
+    from keras_dha import report
+    from keras_dha import saving
+
+    report.require_packages()
+    result = saving.read_result(values.run)
+    out.write(f"{report.write(result, values.output)}\n")
+
+
+def _loaded(path):
+    """Returns the plain model in a `.keras` file."""
+    path = pathlib.Path(path)
+    if path.suffix != ".keras" or not path.is_file():
+        raise FileNotFoundError(
+            "--model must be a file that ends in .keras. "
+            f"Received: model={str(path)!r}"
+        )
+    import keras
+
+    from keras_dha.architecture.derive import derive
+    from keras_dha.joint_model import JointModel
+
+    model = keras.saving.load_model(path)
+    if isinstance(model, JointModel):
+        return derive(model.network)
+    return model
+
+
+def _data_for(model, values):
+    """Loads the dataset in the shape that the model takes."""
+    from keras_dha import datasets
+
+    shape = tuple(model.inputs[0].shape[1:])
+    size = values.image_size or (shape[:2] if None not in shape else None)
+    data = datasets.load(values.dataset, image_size=size)
+    found = data.x_test.shape[1:]
+    if len(found) != len(shape) or any(
+        want not in (None, have)
+        for want, have in zip(shape, found, strict=True)
+    ):
+        raise ValueError(
+            "The model does not take the images of this dataset. "
+            f"Received: model input {shape}, images {found}"
+        )
+    return data
+
+
+def _accuracy(model, x, y):
+    predicted = model.predict(x, batch_size=256, verbose=0)
+    return float((predicted.argmax(-1) == y).mean())
+
+
+@contextlib.contextmanager
+def muffled():
+    """Keeps what TensorFlow's C++ code says about itself off the screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
