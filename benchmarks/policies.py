@@ -32,7 +32,7 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks.arms import compare
-from keras_dha.assembly import CLEAN_SHARE
+from keras_dha.augmentation.layer import LEAST_CLEAN
 from keras_dha.batches import fitting_batch_size
 
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
@@ -86,7 +86,7 @@ def learned(value_range):
     A layer of the user's, so that it augments to the end as the others do.
     """
     return keras_dha.DifferentiableAugmentation(
-        value_range=value_range, clean=CLEAN_SHARE
+        value_range=value_range, clean=LEAST_CLEAN
     )
 
 

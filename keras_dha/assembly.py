@@ -18,10 +18,6 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 
-# Share of training images that no policy touches: it bounds what a policy can
-# do to clean images.
-CLEAN_SHARE = 0.1
-
 
 def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
     """Returns the joint model that a first `fit` starts from.
@@ -144,7 +140,7 @@ def _augmentation(augmentation, spec):
         augmentation = DifferentiableAugmentation(
             **{
                 "value_range": facts(spec.value_range)[spec.image],
-                "clean": CLEAN_SHARE,
+                "clean": "auto",
                 **_fitting(arguments, channels),
             }
         )

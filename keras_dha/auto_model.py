@@ -50,7 +50,8 @@ class AutoModel(Trained):
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
             `None`. Data that are not images have none. Of several inputs the
             one that is an image is augmented; if several are, none is.
-            With `method="auto"` fewer and fewer images are augmented in the
+            `"auto"` augments nine in ten images, fewer in runs of few passes
+            over them: in N passes N / 20. With `method="auto"` fewer and fewer images are augmented in the
             last three tenths of a run, in which policy and hyperparameters
             stay what they are, also where nothing is augmented; a layer of
             your own goes on as it is, and so does what is learned beside it.

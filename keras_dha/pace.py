@@ -6,6 +6,7 @@ are parts of that time, so that it is well used whatever a step costs, and
 whenever that changes because the network did.
 """
 
+import math
 import time
 import warnings
 
@@ -38,6 +39,10 @@ class StepPace:
     def is_over(self, step):
         """Whether `step` steps are all."""
         return step >= self.total
+
+    def expected_steps(self, step):
+        """Returns how many steps there are in all."""
+        return self.total
 
     def seconds_left(self, step, seconds_per_step):
         """Returns an estimate of the seconds from a step to the end."""
@@ -104,6 +109,12 @@ class ClockPace:
     def is_over(self, step):
         """Whether the time is up."""
         return self.position(step) >= self.total
+
+    def expected_steps(self, step):
+        """Returns how many steps there will be, from how far a step is."""
+        if not step:
+            return math.inf
+        return step * self.total / max(1, self._furthest)
 
     def seconds_left(self, step, seconds_per_step):
         """Returns the seconds to the end."""

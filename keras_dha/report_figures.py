@@ -47,7 +47,7 @@ def phase_spans(result):
 
 def metric_names(result):
     """Returns the names of losses and metrics, without `val_` before them."""
-    others = {"policy_entropy", "decision_margin", "depth"}
+    others = {"policy_entropy", "clean_share", "decision_margin", "depth"}
     others |= set(result.hyperparameters)
     names = [
         name.removeprefix("val_")
@@ -208,11 +208,14 @@ def augmentation(result):
         )
         for quantity, title in titles.items()
     ]
-    if result.history.get("policy_entropy"):
-        line = over_epochs(result.history["policy_entropy"])
-        panels.append(
-            Panel("entropy of the policy", {"entropy": line}, phases=phases)
-        )
+    wholes = {
+        "policy_entropy": ("entropy of the policy", "entropy"),
+        "clean_share": ("images nothing is done to", "share"),
+    }
+    for key, (title, name) in wholes.items():
+        if result.history.get(key):
+            line = over_epochs(result.history[key])
+            panels.append(Panel(title, {name: line}, phases=phases))
     return panels
 
 

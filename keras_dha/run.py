@@ -233,7 +233,7 @@ class Run:
         if self.joint.is_shrunk:
             self._show_whole_images()
         position = self.pace.position(self._next_step)
-        self.joint.policy.refine(self.plan.refinement(position))
+        self._stepper.refine(self._next_step, position)
         calibration.fit_statistics(self.joint, self.batches)
         if self._stepper.has_search_data and self.joint.policy.augments:
             calibration.choose_statistics(

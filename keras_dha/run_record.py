@@ -179,6 +179,7 @@ class RunRecord:
         logs |= learned.logs()
         if joint.policy.augmentation is not None:
             logs["policy_entropy"] = joint.policy.augmentation.policy().entropy
+            logs["clean_share"] = joint.policy.clean.numpy()
             logs |= {
                 f"policy/{operation}/{quantity}": value
                 for operation, found in joint.policy.statistics().items()

@@ -167,7 +167,7 @@ class Stepper:
             self._set_prices()
             self._joint.architecture.start()
             self._joint.architecture.advance_to(self._plan.progress(position))
-        self._joint.policy.refine(self._plan.refinement(position))
+        self.refine(step, position)
         schedule = self._scheduled(step, position)
         batch = next(self._stream)
         self._drawn[0] += 1
@@ -190,6 +190,16 @@ class Stepper:
             self._price.note(time.monotonic() - begun, value)
         self._record.step(phase, begun, is_first)
         return loss
+
+    def refine(self, step, position):
+        """Sets how much is augmented.
+
+        Args:
+            step: Integer, the number of the step that comes.
+            position: Integer, where in the run it is.
+        """
+        passes = self._pace.expected_steps(step) / self._batches.steps
+        self._joint.policy.refine(self._plan.refinement(position), passes)
 
     def _scheduled(self, step, position):
         """Returns the base schedule's factor, a tensor; writes rates down."""

@@ -1,3 +1,4 @@
+import math
 import types
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_run_of_epochs_is_counted_in_steps():
     assert [three.position(k) for k in (0, 5, 20)] == [0, 5, 20]
     assert [three.is_over(k) for k in (20, 21)] == [False, True]
     assert three.seconds_left(11, 0.5) == 5.0
+    assert [three.expected_steps(k) for k in (0, 20)] == [21, 21]
 
 
 def test_a_run_of_seconds_is_read_from_the_clock(clock):
@@ -55,6 +57,15 @@ def test_a_run_of_seconds_is_read_from_the_clock(clock):
         (1.0, True),
         (1.0, True),
     ]
+
+
+def test_steps_of_a_run_of_seconds_are_foreseen(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.reserve("statistics", 10.0)
+    assert minute.expected_steps(0) == math.inf
+    clock.now = 50.0 + 12.5
+    minute.position(7)
+    assert minute.expected_steps(7) == pytest.approx(28)
 
 
 def test_what_comes_after_the_last_step_adds_up(clock):

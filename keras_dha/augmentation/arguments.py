@@ -23,11 +23,11 @@ def probability(name, value):
         )
 
 
-def share(name, value):
+def clean_share(value):
     """Returns `value`, refuses what is not in [0, 1)."""
     if not (_is_real(value) and 0.0 <= value < 1.0):
         raise ValueError(
-            f"`{name}` must be in [0, 1). Received: {name}={value}"
+            f'`clean` must be in [0, 1), or "auto". Received: clean={value!r}'
         )
     return value
 

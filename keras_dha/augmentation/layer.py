@@ -21,6 +21,9 @@ from keras_dha.augmentation.policy_layer import PolicyLayer
 # Inputs that would have to be moved together with the image.
 _SPATIAL_KEYS = ("bounding_boxes", "keypoints", "segmentation_masks")
 _LABEL_KEYS = ("labels", "targets")
+# Of clean images, by default, where the layer is to be learned in a run: it
+# bounds what a policy can do to them.
+LEAST_CLEAN = 0.1
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -63,7 +66,9 @@ class DifferentiableAugmentation(PolicyLayer):
         cutmix: The same for pasting a rectangle of another image.
         clean: Share of the images, in [0, 1), that nothing is done to. The
             loss on clean images is then at most `1 / clean` times the
-            training loss, whatever is learned.
+            training loss, whatever is learned. Or "auto" for 0.1, and more in
+            runs of an `AutoModel` of less than 18 passes over the images:
+            1 - passes / 20.
         policy: A `Policy` (or its config) to start from, in place of
             `operations`, `levels`, `flip`, `shift`, `length`, `sub_policies`,
             `application`, `mixup` and `cutmix`. On images without colour
@@ -157,7 +162,11 @@ class DifferentiableAugmentation(PolicyLayer):
         self.application = application
         self.mixup = mixup
         self.cutmix = cutmix
-        self.clean = check.share("clean", clean)
+        # Whether less is augmented in a run of few passes.
+        self.fits_passes = clean == "auto"
+        if self.fits_passes:
+            clean = LEAST_CLEAN
+        self.clean = check.clean_share(clean)
         self.initial_policy = policy
         self.estimator = estimators.get(estimator)
         self.default_training = default_training
@@ -288,7 +297,7 @@ class DifferentiableAugmentation(PolicyLayer):
             "application": self.application,
             "mixup": self.mixup,
             "cutmix": self.cutmix,
-            "clean": self.clean,
+            "clean": "auto" if self.fits_passes else self.clean,
             "policy": None if policy is None else policy.get_config(),
             "estimator": keras.saving.serialize_keras_object(self.estimator),
             "default_training": self.default_training,

@@ -43,7 +43,22 @@ where rates are low and it settles, fewer and fewer images may be augmented
 
     He et al., Data Augmentation Revisited: Rethinking the Distribution Gap
     between Clean and Augmented Data, 2019.
+
+And in few passes over the images there is little to remember of each that a
+network would have to forget; with `clean="auto"` of the layer the share of
+clean images is then, in a run of N passes,
+
+    c = max(1 - N / 20, least)
+
+Test accuracy in per cent, width 16 without a search, single runs:
+
+                                      as N is large    as above    none
+    Fashion-MNIST, 60,000,  5 passes      91.1            92.0     91.9
+                           10 passes      91.5            92.3
+    CIFAR-10, 50,000,       5 passes      73.3            74.2
 """
+
+import math
 
 import keras
 import numpy as np
@@ -68,6 +83,9 @@ LONG_RUN = 200.0
 
 # As many rewards of zero stand in for those of a class not seen yet.
 PRIOR_COUNT = 4.0
+
+# From so many passes on, a run has no more clean images than the least.
+MANY_PASSES = 20.0
 
 # After so many outer steps the policy's steps are down to 0.7 of the first.
 STEADY = 100.0
@@ -145,14 +163,17 @@ class LearnedPolicy(keras.layers.Layer):
             trainable=False,
         )
 
-    def refine(self, progress):
+    def refine(self, progress, passes=math.inf):
         """Sets how much less is augmented than the layer says.
 
         Args:
             progress: Float in [0, 1]: 0 for what the layer says, 1 for nothing.
+            passes: Float, those of the run over the images.
         """
         if self.augmentation is not None:
             least = self.augmentation.clean
+            if self.augmentation.fits_passes:
+                least = max(least, 1.0 - passes / MANY_PASSES)
             self.clean.assign(least + (1.0 - least) * progress)
 
     @property

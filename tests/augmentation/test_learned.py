@@ -1,5 +1,7 @@
 """The policy of a run, fed with rewards of the test's own."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,6 +73,30 @@ def test_what_is_augmented_fades_out():
     assert np.all(clean().clean)
     learned.refine(0.0)
     np.testing.assert_array_equal(clean().clean, before.clean)
+
+
+@pytest.mark.parametrize(
+    "clean, passes, progress, expected",
+    [
+        ("auto", 5, 0.0, 0.75),
+        ("auto", 5, 0.5, 0.875),
+        ("auto", 17, 0.0, 0.15),
+        ("auto", 19, 0.0, 0.1),
+        ("auto", 1000, 0.0, 0.1),
+        ("auto", math.inf, 1.0, 1.0),
+        # What is a number is a number.
+        (0.2, 5, 0.0, 0.2),
+        (0.0, 1, 0.0, 0.0),
+    ],
+)
+def test_in_few_passes_less_is_augmented(clean, passes, progress, expected):
+    layer = built("influence", clean=clean)
+    learned = LearnedPolicy(layer, 0.1)
+    learned.refine(progress, passes)
+    assert learned.clean.numpy() == pytest.approx(expected)
+    # A copy of it is asked for the same.
+    copy = type(layer).from_config(layer.get_config())
+    assert copy.get_config()["clean"] == clean
 
 
 def test_without_a_layer_nothing_fades_out():
