@@ -1,12 +1,14 @@
 """Assembly: from a network, its data and a method's parts to a joint model."""
 
 import functools
+import itertools
 import time
 
 import keras
 
 from keras_dha import compile_arguments
 from keras_dha import optimizers
+from keras_dha import progress
 from keras_dha import scale
 from keras_dha import small_images
 from keras_dha.architecture.decision import find_decisions
@@ -18,8 +20,11 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 
+# Flips that are as rare at first are worth a word.
+_SAID = 0.4
 
-def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
+
+def assemble(settings, spec, distribution, pace, batches, verbose=0):
     """Returns the joint model that a first `fit` starts from.
 
     Args:
@@ -27,9 +32,9 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
         spec: `data.DataSpec` of the training data.
         distribution: `tf.distribute.Strategy`.
         pace: The run's `pace.StepPace` or `pace.ClockPace`.
-        batch_size: Integer.
-        steps: Integer, those of an epoch.
-        verbose: Whether to say what was chosen by the time there is.
+        batches: Training batches (`ArrayBatches` or `StreamBatches`), before
+            they are arranged for the network.
+        verbose: Whether to say what was chosen by the time and the images.
 
     Returns:
         (`JointModel`, seconds that finding its scale took).
@@ -42,8 +47,8 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
         found = scale.fitting(
             functools.partial(settings.builder, spec),
             spec.shape,
-            batch_size,
-            steps,
+            batches.batch_size,
+            batches.steps,
             pace.seconds_left(0, 0.0),
             None if settings.leaves_search else parts.strategy is not None,
             verbose,
@@ -51,9 +56,31 @@ def assemble(settings, spec, distribution, pace, batch_size, steps, verbose=0):
         timed = time.monotonic() - begun
         if not found.is_searched:
             parts = parts._replace(strategy=None)
+    if parts.augmentation == "auto" and spec.is_image:
+        flip = _flip(batches, spec, verbose)
+        parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():
         return _joint_model(settings, parts, spec, found), timed
+
+
+def _flip(batches, spec, verbose):
+    """Returns the probability of a flip to begin with, for these images."""
+    from keras_dha.augmentation import mirror
+
+    flatten = keras.tree.flatten
+    pairs = (
+        (flatten(x)[spec.image], flatten(y)[0])
+        for x, y in itertools.islice(batches.dataset(), batches.steps)
+    )
+    flip = mirror.flip_probability(mirror.asymmetry(pairs))
+    if flip < _SAID:
+        progress.message(
+            "Mirror images are unlike the images: flips begin with "
+            f"{flip:.0%} of them",
+            verbose,
+        )
+    return flip
 
 
 def _joint_model(settings, parts, spec, found):
@@ -132,17 +159,13 @@ def _augmentation(augmentation, spec):
         return None
     shape = shapes[spec.image]
     channels = (shape[2:] or (1,))[0]
-    if isinstance(augmentation, (str, dict)):
+    if isinstance(augmentation, dict):
         # Loaded when used: it brings all of KerasCV with it.
         from keras_dha.augmentation.layer import DifferentiableAugmentation
 
-        arguments = {} if augmentation == "auto" else augmentation
         augmentation = DifferentiableAugmentation(
-            **{
-                "value_range": facts(spec.value_range)[spec.image],
-                "clean": "auto",
-                **_fitting(arguments, channels),
-            }
+            value_range=facts(spec.value_range)[spec.image],
+            **_fitting(augmentation, channels),
         )
     if not augmentation.built:
         augmentation.build((None, *shape[:2], channels))

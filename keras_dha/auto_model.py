@@ -51,10 +51,12 @@ class AutoModel(Trained):
             `None`. Data that are not images have none. Of several inputs the
             one that is an image is augmented; if several are, none is.
             `"auto"` augments nine in ten images, fewer in runs of few passes
-            over them: in N passes N / 20. With `method="auto"` fewer and fewer images are augmented in the
-            last three tenths of a run, in which policy and hyperparameters
-            stay what they are, also where nothing is augmented; a layer of
-            your own goes on as it is, and so does what is learned beside it.
+            over them: in N passes N / 20; and begins with flips as rare as
+            mirror images are unlike the images. With `method="auto"` fewer
+            and fewer images are augmented in the last three tenths of a run,
+            in which policy and hyperparameters stay what they are, also where
+            nothing is augmented; a layer of your own goes on as it is, and so
+            does what is learned beside it.
         hyperparameters: `"auto"`, `None` for fixed defaults, a
             `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):
@@ -344,8 +346,7 @@ class AutoModel(Trained):
         )
         pace = StepPace(epochs or 30, steps_per_epoch or training.steps)
         joint, _ = assemble(
-            *(self.settings, spec, self._distribution, pace),
-            *(training.batch_size, training.steps),
+            *(self.settings, spec, self._distribution, pace, training)
         )
         preparation.arrange(joint.form, spec, training, search)
         return estimated(
@@ -372,7 +373,7 @@ class AutoModel(Trained):
         elif self.joint is None:
             self.joint, timed = assemble(
                 *(self.settings, self._spec, self._distribution, pace),
-                *(training.batch_size, training.steps, verbose),
+                *(training, verbose),
             )
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)

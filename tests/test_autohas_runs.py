@@ -15,6 +15,7 @@ from keras_dha import compiled
 from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
 from keras_dha.assembly import assemble
+from keras_dha.batches import ArrayBatches
 from keras_dha.hyperparameters.autohas import SampledHyperparameters
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.pace import StepPace
@@ -200,7 +201,8 @@ def test_a_run_saved_in_its_search_goes_on_to_the_same_steps(tmp_path):
     path = tmp_path / "joint.keras"
     joint, _ = assemble(
         *(made(hyperparameters=RANGES).settings, model._spec),
-        *(tf.distribute.get_strategy(), StepPace(1, 1), 1, 1),
+        *(tf.distribute.get_strategy(), StepPace(1, 1)),
+        ArrayBatches(X, Y, 20, seed=0),
     )
     joint.architecture.start()
     batch, search = (

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from keras_dha.result import operations
+from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import RATES
 from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import assert_plain
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
@@ -66,3 +68,16 @@ def test_any_subset_of_the_searches(strategy, augmentation, hyperparameters):
             assert history[name][-1] == found["value"]
         assert len(history.get(name, [])) == (3 if is_learned else 0)
     assert len(history["loss"]) == len(history["accuracy"]) == 3
+
+
+def test_flips_begin_as_mirror_images_are_like_the_images(capsys):
+    def start(x):
+        model = joint_auto_model(strategy=None, augmentation="auto")
+        model.fit(x, Y, epochs=1, batch_size=BATCH, verbose=2)
+        return model.joint.policy.augmentation.flip, capsys.readouterr().out
+
+    # Rows that are bright are so in mirror images, columns are not.
+    flip, said = start(X)
+    assert flip == pytest.approx(0.5, abs=0.03) and "Mirror" not in said
+    flip, said = start(np.swapaxes(X, 1, 2))
+    assert flip < 0.1 and "Mirror images are unlike the images" in said
