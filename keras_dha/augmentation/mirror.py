@@ -21,9 +21,8 @@ Flips begin with the probability (1 - A)^10 / 2:
 
 In 25 passes over 10,000 images of Fashion-MNIST, at width 16, test accuracy is
 90.2 where flips begin with 0.1, 90.3 without any, and 90.0 from 0.5 (two runs
-each). Of the 359 test images of the digits 1.8 are
-wrong after 240 s where there are no flips (four runs), and 3.6 where they began
-with 0.5 (seven).
+each). Of the 359 test images of the digits 1.8 are wrong after 240 s where
+there are no flips (four runs), and 3.6 where they began with 0.5 (seven).
 """
 
 import numpy as np
