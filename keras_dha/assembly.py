@@ -161,11 +161,15 @@ def _augmentation(augmentation, spec):
     channels = (shape[2:] or (1,))[0]
     if isinstance(augmentation, dict):
         # Loaded when used: it brings all of KerasCV with it.
+        from keras_dha.augmentation.layer import LEAST_CLEAN
         from keras_dha.augmentation.layer import DifferentiableAugmentation
 
         augmentation = DifferentiableAugmentation(
-            value_range=facts(spec.value_range)[spec.image],
-            **_fitting(augmentation, channels),
+            **{
+                "value_range": facts(spec.value_range)[spec.image],
+                "clean": LEAST_CLEAN,
+                **_fitting(augmentation, channels),
+            }
         )
     if not augmentation.built:
         augmentation.build((None, *shape[:2], channels))

@@ -4,17 +4,23 @@ from unittest.mock import ANY
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
+from keras_dha import data
 from keras_dha import methods
 from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
+from keras_dha.assembly import assemble
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
+from keras_dha.batches import ArrayBatches
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
+from keras_dha.pace import StepPace
 from tests.architecture.test_own_models import tabular
+from tests.auto_model import small_runs
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,24 @@ def test_the_policy_of_dha():
     assert np.any(layer.distribution.variables.sub_policy.numpy())
     rgb = methods.METHODS["dha"]().augmentation
     assert len(rgb["operations"]) == 14
+
+
+@pytest.mark.parametrize(
+    "name, clean", [("auto", "auto"), ("dha", 0.0), ("diffautoml", 0.1)]
+)
+def test_how_many_images_a_method_leaves_clean(name, clean):
+    # Bright columns, which are elsewhere in a mirror image.
+    x, y = np.swapaxes(small_runs.X, 1, 2), small_runs.Y
+    joint, _ = assemble(
+        AutoModel(small_runs.space, method=name, seed=0).settings,
+        data.inspect(x, y),
+        *(tf.distribute.get_strategy(), StepPace(1, 6)),
+        ArrayBatches(x, y, 16, seed=0),
+    )
+    layer = joint.policy.augmentation
+    assert layer.get_config()["clean"] == clean
+    # Flips are read from the images for no paper's method.
+    assert (layer.flip == 0.5) == (name != "auto")
 
 
 @functools.cache
