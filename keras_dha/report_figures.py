@@ -171,19 +171,16 @@ def cells(result):
 
 def search_state(result):
     """Returns panels of what the whole architecture is like."""
-    titles = {
-        "decision_margin": "mean margin of the decisions",
-        "depth": "choices that are not idle",
-    }
-    return [
-        Panel(
-            title,
-            {name: over_epochs(result.history[name])},
-            phases=phase_spans(result),
-        )
-        for name, title in titles.items()
-        if result.history.get(name)
-    ]
+    return _wholes(
+        result,
+        {
+            "decision_margin": (
+                "mean margin of the decisions",
+                "decision_margin",
+            ),
+            "depth": ("choices that are not idle", "depth"),
+        },
+    )
 
 
 def augmentation(result):
@@ -208,15 +205,31 @@ def augmentation(result):
         )
         for quantity, title in titles.items()
     ]
-    wholes = {
-        "policy_entropy": ("entropy of the policy", "entropy"),
-        "clean_share": ("images nothing is done to", "share"),
-    }
-    for key, (title, name) in wholes.items():
-        if result.history.get(key):
-            line = over_epochs(result.history[key])
-            panels.append(Panel(title, {name: line}, phases=phases))
-    return panels
+    return panels + _wholes(
+        result,
+        {
+            "policy_entropy": ("entropy of the policy", "entropy"),
+            "clean_share": ("images nothing is done to", "share"),
+        },
+    )
+
+
+def _wholes(result, titles):
+    """Returns a panel for each quantity of one number an epoch that there is.
+
+    Args:
+        result: `keras_dha.SearchResult`.
+        titles: Dict from its name in the history to (title, line's label).
+    """
+    return [
+        Panel(
+            title,
+            {label: over_epochs(result.history[name])},
+            phases=phase_spans(result),
+        )
+        for name, (title, label) in titles.items()
+        if result.history.get(name)
+    ]
 
 
 def over_epochs(values):

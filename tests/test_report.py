@@ -61,6 +61,7 @@ RESULT = SearchResult(
         "decision_margin": [0.11, 0.22, 1.0],
         "depth": [1.88, 1.77, 1.66],
         "policy_entropy": [0.693, 0.692, 0.561],
+        "clean_share": [0.131, 0.132, 0.987],
         "block_decision/entropy": [0.999, 0.888, 0.0],
         "block_decision/margin": [0.01, 0.21, 1.0],
         "block_decision/idle": [0.31, 0.29, 0.0],
@@ -171,6 +172,25 @@ def test_every_number_is_in_the_page_or_in_its_figures():
         ), value
     for version in RESULT.versions.values():
         assert version in shown
+
+
+def test_what_is_no_metric_is_drawn_with_what_it_belongs_to():
+    drawn = {
+        (panel.title, label): values
+        for panel in (
+            *figures.augmentation(RESULT),
+            *figures.search_state(RESULT),
+        )
+        for label, (_, values) in panel.lines.items()
+    }
+    for title, label, name in (
+        ("entropy of the policy", "entropy", "policy_entropy"),
+        ("images nothing is done to", "share", "clean_share"),
+        ("mean margin of the decisions", "decision_margin", "decision_margin"),
+        ("choices that are not idle", "depth", "depth"),
+    ):
+        assert drawn[title, label] == RESULT.history[name]
+        assert name not in figures.metric_names(RESULT)
 
 
 def numbers_in_lines(panel):
@@ -305,7 +325,11 @@ def test_hostile_names_are_shown_and_do_nothing():
 )
 def test_parts_that_were_not_searched(without, gone, kept):
     belonging = {
-        "policy": [name for name in RESULT.history if "policy" in name],
+        "policy": [
+            name
+            for name in RESULT.history
+            if "policy" in name or name == "clean_share"
+        ],
         "genotype": [
             name
             for name in RESULT.history
