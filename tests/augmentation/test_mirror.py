@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_dha
 from keras_dha.augmentation import mirror
 
 PATTERN = np.tile(np.arange(8.0, dtype="float32"), (8, 1))[..., None]
@@ -76,6 +77,13 @@ def test_no_more_images_are_read_than_are_needed(monkeypatch):
     # Images of one value have no odd part at all.
     assert mirror.asymmetry(batches()) == 0.0
     assert read == [0, 1, 2]
+
+
+def test_digits_are_unlike_their_mirror_images():
+    digits = keras_dha.datasets.load("digits")
+    found = asymmetry(digits.x_train, digits.y_train)
+    assert found == pytest.approx(0.36, abs=0.01)
+    assert mirror.flip_probability(found) == 0.01
 
 
 def test_flips_are_as_common_as_mirror_images_are_like_the_images():
