@@ -11,6 +11,7 @@ import pytest
 import benchmarks
 from benchmarks import arms
 from benchmarks import rankings
+from benchmarks import tables
 from benchmarks.record import Record
 from keras_dha import base_schedule
 from keras_dha.datasets import Dataset
@@ -106,3 +107,47 @@ def test_rankings_agree_or_do_not():
     assert found["turned"]["lost"] == pytest.approx(100 * (0.8 - 0.2))
     # Seeds differ by a swap: 0.8, and for two of them 2 * 0.8 / 1.8.
     assert found["usual"]["with_itself"] == pytest.approx(1.6 / 1.8)
+
+
+def runs(*accuracies):
+    return {str(k): {"accuracy": a} for k, a in enumerate(accuracies)}
+
+
+def test_a_table_has_means_spreads_and_numbers_of_seeds(monkeypatch):
+    records = {
+        "peers_fashion_mnist_10000": {
+            "keras_dha": runs(0.4, 0.5, 0.6),
+            "optuna_tpe": runs(0.5, 0.52),
+        },
+        "peers_digits_1438": {"keras_dha": runs(0.75), "optuna_tpe": {}},
+    }
+    monkeypatch.setattr(tables, "_runs", lambda name: records[name])
+    monkeypatch.setattr(
+        tables,
+        "PEERS",
+        {"shoes": "peers_fashion_mnist_10000", "digits": "peers_digits_1438"},
+    )
+    assert tables.peers() == (
+        "| contestant | shoes | digits |\n"
+        "|---|---|---|\n"
+        "| `AutoModel`, untouched | 50.00 ± 10.00 | **75.0 (1)** |\n"
+        "| Optuna, TPE and pruning | **51.00 ± 1.41 (2)** |  |\n"
+    )
+
+
+def test_tables_of_equal_means_have_two_winners(monkeypatch):
+    records = {"ablation_a": {"none": runs(0.5), "DA": runs(0.4, 0.6)}}
+    monkeypatch.setattr(tables, "_runs", lambda name: records[name])
+    monkeypatch.setattr(tables, "SETS", {"A": "a"})
+    assert tables.ablation(("none", "DA")).splitlines()[-1] == (
+        "| A | **50.0** | **50.0** |"
+    )
+
+
+def test_a_document_keeps_what_is_around_its_tables():
+    text = "Before:\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nAfter.\n"
+    table = "| a | b |\n|---|---|\n| 3 | 4 |\n| 5 | 6 |\n"
+    assert tables._filled(text, [table]) == f"Before:\n\n{table}\nAfter.\n"
+    for wrong in ("", text + text):
+        with pytest.raises(ValueError, match="one table that begins with"):
+            tables._filled(wrong, [table])

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from benchmarks import tables
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -42,6 +44,12 @@ def test_readme_sets_up_in_two_commands_of_one_line_each():
     assert [command.count("\n") for command in commands] == [1, 1]
     assert "keras-dha fit --dataset digits" in commands[0]
     assert "pytest" in commands[1]
+
+
+def test_tables_are_those_of_the_records():
+    """`python -m benchmarks.tables` has been run after the last measurement."""
+    for path, text in tables.documents().items():
+        assert path.read_text(encoding="utf-8") == text, path
 
 
 @pytest.mark.slow
