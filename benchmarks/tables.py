@@ -4,8 +4,8 @@
 
 puts them into README.md, benchmarks/README.md and BUILD_NOTES.md, in the place
 of those with the same first line. A mean is of three seeds unless a number in
-brackets says how many; the best of a column is bold, or of a row where data
-sets are rows.
+brackets says how many, and a dash that there is none; the best of a column is
+bold, or of a row where data sets are rows.
 """
 
 import json
@@ -17,6 +17,7 @@ from benchmarks.record import RESULTS
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = 3
+NOT_RUN = "–"
 
 PEERS = {
     "Fashion-MNIST, 10,000": "peers_fashion_mnist_10000",
@@ -66,7 +67,8 @@ def peers():
         ]
         for arm, title in CONTESTANTS.items()
     ]
-    return _markdown(["contestant", *runs], [r for r in rows if any(r[1:])])
+    rows = [row for row in rows if set(row[1:]) != {NOT_RUN}]
+    return _markdown(["contestant", *runs], rows)
 
 
 def ablation(arms=tuple(LEARNED)):
@@ -150,7 +152,7 @@ def _best(runs):
 
 def _with_spread(runs):
     if not runs:
-        return ""
+        return NOT_RUN
     values = _values(runs)
     if len(values) == 1:
         return f"{values[0]:.1f} (1)"

@@ -131,7 +131,7 @@ def test_a_table_has_means_spreads_and_numbers_of_seeds(monkeypatch):
         "| contestant | shoes | digits |\n"
         "|---|---|---|\n"
         "| `AutoModel`, untouched | 50.00 ± 10.00 | **75.0 (1)** |\n"
-        "| Optuna, TPE and pruning | **51.00 ± 1.41 (2)** |  |\n"
+        "| Optuna, TPE and pruning | **51.00 ± 1.41 (2)** | – |\n"
     )
 
 
