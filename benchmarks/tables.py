@@ -66,9 +66,9 @@ def peers():
             ),
         ]
         for arm, title in CONTESTANTS.items()
+        if any(of.get(arm) for of in runs.values())
     ]
-    rows = [row for row in rows if set(row[1:]) != {NOT_RUN}]
-    return _markdown(["contestant", *runs], rows)
+    return markdown(["contestant", *runs], rows)
 
 
 def ablation(arms=tuple(LEARNED)):
@@ -83,7 +83,7 @@ def ablation(arms=tuple(LEARNED)):
         best = _best({arm: runs[arm] for arm in arms})
         cells = [_marked(_mean(runs[arm]), arm in best) for arm in arms]
         rows.append([title, *cells])
-    return _markdown(["learned", *(LEARNED[arm] for arm in arms)], rows)
+    return markdown(["learned", *(LEARNED[arm] for arm in arms)], rows)
 
 
 def methods():
@@ -102,7 +102,7 @@ def methods():
     header = ["method"]
     for title in runs:
         header += [title, "passes"]
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def documents():
@@ -156,7 +156,7 @@ def _with_spread(runs):
     values = _values(runs)
     if len(values) == 1:
         return f"{values[0]:.1f} (1)"
-    said = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    said = mean_and_spread(values)
     return said if len(values) == SEEDS else f"{said} ({len(values)})"
 
 
@@ -168,7 +168,16 @@ def _marked(text, is_best):
     return f"**{text}**" if is_best else text
 
 
-def _markdown(header, rows):
+def mean_and_spread(values):
+    """Returns the mean and, of several values, their standard deviation."""
+    mean = f"{np.mean(values):.2f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {np.std(values, ddof=1):.2f}"
+
+
+def markdown(header, rows):
+    """Returns a table of Markdown, of lists of text."""
     lines = [header, ["---"] * len(header), *rows]
     first, rule, *rest = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([first, rule.replace(" ", ""), *rest]) + "\n"

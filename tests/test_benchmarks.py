@@ -145,7 +145,8 @@ def test_tables_of_equal_means_have_two_winners(monkeypatch):
 
 
 def test_a_document_keeps_what_is_around_its_tables():
-    text = "Before:\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nAfter.\n"
+    old = "| a | b |\n|---|---|\n| 1 | 2 |\n| 7 | 8 |\n| 9 | 0 |\n"
+    text = f"Before:\n\n{old}\nAfter.\n"
     table = "| a | b |\n|---|---|\n| 3 | 4 |\n| 5 | 6 |\n"
     assert tables._filled(text, [table]) == f"Before:\n\n{table}\nAfter.\n"
     for wrong in ("", text + text):

@@ -19,6 +19,7 @@ import time
 import numpy as np
 
 from benchmarks import machine
+from benchmarks import tables
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
 
@@ -68,21 +69,20 @@ def run_apart(options, name, seed):
 
 def table(record):
     """Returns the record as rows of Markdown, the best first."""
-    lines = [
-        "| contestant | test accuracy, % | seeds | seconds | parameters |",
-        "|---|---|---|---|---|",
-    ]
+    header = ["contestant", "test accuracy, %", "seeds", "seconds"]
+    rows = []
     for name in ranked(record):
         accuracy = 100 * np.array(record.values(name))
-        mean = f"{np.mean(accuracy):.2f}"
-        if len(accuracy) > 1:
-            mean += f" ± {np.std(accuracy, ddof=1):.2f}"
-        lines.append(
-            f"| {name} | {mean} | "
-            f"{len(accuracy)} | {np.mean(record.values(name, 'seconds')):.0f} "
-            f"| {np.mean(record.values(name, 'parameters')):.0f} |"
+        rows.append(
+            [
+                name,
+                tables.mean_and_spread(accuracy),
+                str(len(accuracy)),
+                f"{np.mean(record.values(name, 'seconds')):.0f}",
+                f"{np.mean(record.values(name, 'parameters')):.0f}",
+            ]
         )
-    return "\n".join(lines) + "\n"
+    return tables.markdown([*header, "parameters"], rows)
 
 
 def ranked(record):
