@@ -23,9 +23,11 @@ factor of the base schedule; policies are drawn back to where they began, and
 weight decay to the middle of its range; the search split is disjoint from what
 trains the weights, which the code of DHA does not see to.
 
-`"auto"` augments fewer and fewer images in the last three tenths of a run
-(`keras_dha.augmentation.learned`), and learns nothing but weights there, which
-none of the papers' methods does.
+`"auto"` searches by DSNAS at half of the steps of a longer search, and runs
+what leads at the others, whose training is not lost. It augments fewer and
+fewer images in the last three tenths of a run
+(`keras_dha.augmentation.learned`), and learns nothing but weights there. None
+of the papers' methods does either.
 
 `"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
 every step. The paper trains what it found anew; here training goes on.
@@ -120,7 +122,7 @@ DHA_POLICY = {
 
 METHODS = {
     "auto": lambda: Parts(
-        *(DSNAS(), "auto", "auto"),
+        *(DSNAS(until=0.4, exploration=0.5), "auto", "auto"),
         outer_every="auto",
         refinement=0.3,
     ),

@@ -10,10 +10,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "strategy", ["DSNAS", "GDAS", "DARTS", "ISTA", "Reinforce"]
+    "strategy", ["auto", "DSNAS", "GDAS", "DARTS", "ISTA", "Reinforce"]
 )
 def test_the_useful_branch_is_found(strategy):
-    seeds = 3 if strategy == "DSNAS" else 2
+    seeds = 3 if strategy in ("auto", "DSNAS") else 2
     found = architecture(seeds=seeds, epochs=20, strategy=strategy)
     assert found["right"] == seeds, found["picked"]
 

@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--limit", type=int)
     parser.add_argument("--outer-every", type=int)
     parser.add_argument(
-        "--strategy", help="name of a `keras_dha.strategies` class"
+        "--strategy", help="name of a `keras_dha.strategies` class, or auto"
     )
     parser.add_argument("--operation", help="which one is planted")
     parser.add_argument("--clean", type=float)

@@ -52,8 +52,25 @@ def planted_space(input_shape, num_classes, normalised=False):
     return keras.Model(inputs, layers.Dense(num_classes, "softmax")(x))
 
 
+def searched_by(strategy):
+    """Returns the arguments of an `AutoModel` that searches so, a dict."""
+    if strategy == "auto":
+        return {"method": "auto"}
+    # The one row that looks at the search split at every step.
+    method = "autohas" if strategy == "Reinforce" else "dsnas"
+    made = getattr(keras_dha.strategies, strategy)()
+    return {"method": method, "strategy": made}
+
+
 def architecture(seeds=10, epochs=20, strategy="DSNAS"):
-    """Counts the seeds that pick the useful branch."""
+    """Counts the seeds that pick the useful branch.
+
+    Args:
+        seeds: Integer.
+        epochs: Integer.
+        strategy: Name of a class of `keras_dha.strategies`, which has its
+            defaults; or `"auto"` for that of the default method.
+    """
     data = keras_dha.datasets.load("digits")
     # Sparse codes are weights, and rank candidates by them.
     normalised = strategy == "ISTA"
@@ -62,9 +79,7 @@ def architecture(seeds=10, epochs=20, strategy="DSNAS"):
     for seed in range(seeds):
         model = keras_dha.AutoModel(
             space,
-            # The one row that looks at the search split at every step.
-            method="autohas" if strategy == "Reinforce" else "dsnas",
-            strategy=getattr(keras_dha.strategies, strategy)(),
+            **searched_by(strategy),
             augmentation=None,
             hyperparameters=None,
             seed=seed,

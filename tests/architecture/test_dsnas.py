@@ -34,18 +34,52 @@ def test_the_margin_is_to_the_second_not_to_the_mean():
     assert DSNAS(margin=0.05).harden([close]) == []
 
 
+def assert_runs(decision, strategy, expected, draws=3000):
+    """Asserts how often each operation runs, on each edge; last: nothing."""
+    expected = np.reshape(expected, (decision.edges, -1))
+    rng = np.random.default_rng(0)
+    shape = (draws, decision.num_candidates)
+    uniforms = rng.uniform(1e-6, 1.0, shape).astype("float32")
+    sample = tf.function(lambda u: strategy.sample(decision, u))
+    ran = np.array([sample(tf.constant(u)) for u in uniforms])
+    counts = [np.bincount(r, minlength=expected.shape[1]) for r in ran.T]
+    deviation = np.sqrt(draws * expected * (1 - expected))
+    assert np.all(np.abs(counts - draws * expected) <= 4 * deviation)
+
+
 def test_samples_follow_the_probabilities():
     p = np.array([0.1, 0.6, 0.3])
-    decision = decided(*p)
+    assert_runs(decided(*p), DSNAS().bound(tf.Variable(0.5)), [*p, 0.0])
+
+
+def test_what_leads_runs_where_nothing_is_drawn():
+    strategy = DSNAS(exploration=0.25)
+    searching = strategy.bound(tf.Variable(0.5))
+    expected = [0.075, 0.125 + 0.75, 0.05, 0.0]
+    assert_runs(decided(0.3, 0.5, 0.2), searching, expected)
+    # All paths are trained alike before the logits move.
+    warming = strategy.bound(tf.Variable(0.0))
+    assert_runs(decided(0.3, 0.5, 0.2), warming, [0.3, 0.5, 0.2, 0.0])
+
+
+def test_nothing_runs_on_an_edge_that_is_not_kept_unless_drawn():
+    decision = Decision(6, edges=3, keep=2)
+    p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    decision.logits.assign(np.log(p).ravel())
+    leading = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    expected = 0.25 * np.pad(p, ((0, 0), (0, 1))) + 0.75 * leading
+    strategy = DSNAS(exploration=0.25).bound(tf.Variable(0.5))
+    assert_runs(decision, strategy, expected)
+
+
+@pytest.mark.parametrize("draw", [1e-7, np.nextafter(1, 0, dtype="f4")])
+def test_something_runs_at_the_ends_of_a_draw(draw):
+    # Of these the float32 shares sum to less than the largest draw.
     rng = np.random.default_rng(0)
-    draws = 3000
-    uniforms = rng.uniform(1e-6, 1.0, (draws, 3)).astype("float32")
-    sample = tf.function(lambda u: DSNAS().sample(decision, u)[0])
-    counts = np.bincount(
-        [int(sample(tf.constant(u))) for u in uniforms], minlength=3
-    )
-    deviation = np.sqrt(draws * p * (1 - p))
-    assert np.all(np.abs(counts - draws * p) < 4 * deviation)
+    for _ in range(60):
+        decision = decided(*rng.dirichlet(np.ones(7)))
+        uniform = tf.fill([7], tf.constant(draw, "float32"))
+        assert int(DSNAS().sample(decision, uniform)[0]) < 7
 
 
 def test_credit_is_zero_with_the_score_as_gradient():
@@ -59,6 +93,26 @@ def test_credit_is_zero_with_the_score_as_gradient():
         np.testing.assert_allclose(
             tape.gradient(credit, logits), np.eye(3)[index] - p, rtol=1e-5
         )
+
+
+def test_credits_are_weighted_by_how_often_what_ran_runs():
+    p = np.array([0.3, 0.5, 0.2])
+    decision = decided(*p)
+    strategy = DSNAS(exploration=0.25).bound(tf.Variable(0.5))
+    q = 0.25 * p + [0, 0.75, 0]
+    mean = 0
+    for index in range(3):
+        decision.take([index])
+        with tf.GradientTape() as tape:
+            factor = strategy.factors(decision)[0]
+        assert float(factor) == 1.0
+        gradient = tape.gradient(factor, decision.logits.value)
+        score = np.eye(3)[index] - p
+        np.testing.assert_allclose(
+            gradient, p[index] / q[index] * score, rtol=1e-5
+        )
+        mean += q[index] * gradient
+    np.testing.assert_allclose(mean, 0, atol=1e-6)
 
 
 def test_frozen_decisions_do_not_move_and_free_ones_do():
@@ -103,19 +157,6 @@ def test_frozen_decisions_do_not_move_and_free_ones_do():
     assert int(frozen.sampled) == 0
 
 
-def test_config_round_trip():
-    made = DSNAS(learning_rate=0.5, margin=0.25, warmup=0.125, until=0.75)
-    saved = keras.saving.serialize_keras_object(made)
-    copy = keras.saving.deserialize_keras_object(saved)
-    assert isinstance(copy, DSNAS)
-    assert copy.get_config() == {
-        "learning_rate": 0.5,
-        "margin": 0.25,
-        "warmup": 0.125,
-        "until": 0.75,
-    }
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -127,6 +168,8 @@ def test_config_round_trip():
         {"warmup": 0.5, "until": 0.5},
         {"warmup": 0.5, "until": 0.4},
         {"until": 1.5},
+        {"exploration": 0.0},
+        {"exploration": 1.5},
     ],
 )
 def test_bad_arguments(arguments):

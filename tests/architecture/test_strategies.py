@@ -30,7 +30,7 @@ OTHER = {
     "measurement": "uniform",
     "penalty": 1e-3,
     "scale": 0.5,
-    "exploration": 0.0,
+    "exploration": 0.25,
     "tolerance": 1e-2,
     "reward": "loss",
 }

@@ -9,6 +9,14 @@ the candidate that ran, and p = softmax(logits):
 
 (Hu et al., CVPR 2020, eq. 8 and 10.) It is the zero-temperature limit of the
 Gumbel-softmax gradient: low in variance, not unbiased.
+
+The weights are to be kept, so steps on paths that are not are lost. With an
+`exploration` below 1 what runs is drawn from
+
+    q = exploration * p + (1 - exploration) * onehot(what leads)
+
+and credits have the importance weight p/q, so that of each decision, whatever
+the others run, their mean is the one under p.
 """
 
 import keras
@@ -35,6 +43,8 @@ class DSNAS(SinglePath):
         warmup: Float in [0, 1), share of all steps before logits move.
         until: Float in (warmup, 1], share of all steps by which every
             decision is frozen.
+        exploration: Float in (0, 1], how often a decision draws what runs
+            once the logits move; else it runs what leads. 1 as in the paper.
 
     Example:
 
@@ -47,10 +57,52 @@ class DSNAS(SinglePath):
         Parameter Retraining", CVPR 2020.
     """
 
-    def __init__(self, learning_rate=0.05, margin=0.3, warmup=0.05, until=0.2):
+    def __init__(
+        self,
+        learning_rate=0.05,
+        margin=0.3,
+        warmup=0.05,
+        until=0.2,
+        exploration=1.0,
+    ):
         super().__init__(learning_rate, margin, warmup, until)
+        if not 0 < exploration <= 1:
+            raise ValueError(
+                "`exploration` must be in (0, 1]. "
+                f"Received: exploration={exploration}"
+            )
+        self.exploration = exploration
+
+    def sample(self, decision, uniform):
+        # One draw an edge, by the distribution function of q. Where the edge
+        # is not kept, what leads is one past the last: nothing runs.
+        draw = decision.table(uniform)[:, :1]
+        passed = draw >= ops.cumsum(self._shares(decision)[:, :-1], axis=-1)
+        # The shares of all but nothing may sum to a little less than 1.
+        last = ops.maximum(decision.indices(False), decision.operations - 1)
+        return ops.minimum(ops.sum(ops.cast(passed, "int32"), axis=-1), last)
+
+    def factors(self, decision):
+        logits = decision.table(decision.logits)
+        index = ops.reshape(decision.sampled, (decision.edges,))
+        weight = pick(ops.softmax(logits), index)
+        weight = weight / pick(self._shares(decision), index)
+        return 1.0 + ops.stop_gradient(weight) * self.credit(
+            logits, index, None
+        )
 
     def credit(self, logits, index, uniform):
         del uniform
         log_probability = pick(ops.log_softmax(logits), index)
         return log_probability - ops.stop_gradient(log_probability)
+
+    def _shares(self, decision):
+        """Returns q, `(edges, operations + 1)`; the last one is of nothing."""
+        is_warmup = ops.convert_to_tensor(self.progress, "float32") <= 0
+        share = ops.where(is_warmup, 1.0, self.exploration)
+        drawn = ops.softmax(decision.table(decision.logits))
+        leading = ops.one_hot(decision.indices(False), decision.operations + 1)
+        return share * ops.pad(drawn, ((0, 0), (0, 1))) + (1 - share) * leading
+
+    def get_config(self):
+        return {**super().get_config(), "exploration": self.exploration}
