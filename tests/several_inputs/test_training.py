@@ -116,8 +116,8 @@ def test_the_branch_that_carries_the_class_is_found():
         seeing,
         (noise, telling),
         (telling[:, 0] > 0).astype(int),
-        epochs=12,
-        strategy=DSNAS(),
+        epochs=40,
+        strategy=DSNAS(until=0.5),
         hyperparameters={"learning_rate": 0.1},
     )
     assert model.result.genotype["branch"]["choice"] == "sees"
