@@ -72,34 +72,22 @@ def test_nothing_runs_on_an_edge_that_is_not_kept_unless_drawn():
     assert_runs(decision, strategy, expected)
 
 
-@pytest.mark.parametrize("draw", [1e-7, np.nextafter(1, 0, dtype="f4")])
-def test_something_runs_at_the_ends_of_a_draw(draw):
-    # Of these the float32 shares sum to less than the largest draw.
+def test_something_runs_at_the_largest_draw():
+    # Of these the float32 shares sum to less than it.
+    largest = np.nextafter(1, 0, dtype="f4")
     rng = np.random.default_rng(0)
     for _ in range(60):
         decision = decided(*rng.dirichlet(np.ones(7)))
-        uniform = tf.fill([7], tf.constant(draw, "float32"))
+        uniform = tf.fill([7], tf.constant(largest, "float32"))
         assert int(DSNAS().sample(decision, uniform)[0]) < 7
 
 
-def test_credit_is_zero_with_the_score_as_gradient():
-    p = np.array([0.1, 0.6, 0.3])
-    logits = tf.constant(np.log(p), "float32")
-    for index in range(3):
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            credit = DSNAS().credit(logits, index, None)
-        assert float(credit) == 0.0
-        np.testing.assert_allclose(
-            tape.gradient(credit, logits), np.eye(3)[index] - p, rtol=1e-5
-        )
-
-
-def test_credits_are_weighted_by_how_often_what_ran_runs():
+@pytest.mark.parametrize("exploration", [1.0, 0.25])
+def test_credits_are_weighted_by_how_often_what_ran_runs(exploration):
     p = np.array([0.3, 0.5, 0.2])
     decision = decided(*p)
-    strategy = DSNAS(exploration=0.25).bound(tf.Variable(0.5))
-    q = 0.25 * p + [0, 0.75, 0]
+    strategy = DSNAS(exploration=exploration).bound(tf.Variable(0.5))
+    q = exploration * p + [0, 1 - exploration, 0]
     mean = 0
     for index in range(3):
         decision.take([index])
@@ -155,24 +143,3 @@ def test_frozen_decisions_do_not_move_and_free_ones_do():
     np.testing.assert_array_equal(frozen.logits, before)
     assert np.all(free.logits.numpy() != moving)
     assert int(frozen.sampled) == 0
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"learning_rate": 0.0},
-        {"learning_rate": -1.0},
-        {"margin": 0.0},
-        {"margin": 1.5},
-        {"warmup": -0.1},
-        {"warmup": 0.5, "until": 0.5},
-        {"warmup": 0.5, "until": 0.4},
-        {"until": 1.5},
-        {"exploration": 0.0},
-        {"exploration": 1.5},
-    ],
-)
-def test_bad_arguments(arguments):
-    name = next(iter(arguments))
-    with pytest.raises(ValueError, match=f"`{name}`.*Received"):
-        DSNAS(**arguments)

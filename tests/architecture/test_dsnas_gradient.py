@@ -62,17 +62,17 @@ def test_dsnas_gradient_is_credit_times_score():
     def loss_at_scale(path, which, scale):
         """The loss with one branch's output times `scale`."""
         choice = network.get_layer(f"choice{which}")
-        original = choice.decision.strategy.credit
+        original = choice.decision.strategy.factors
         for decision, index in zip(decisions, path, strict=True):
             decision.sampled.assign(index)
-        choice.decision.strategy.credit = lambda *_: tf.constant(
-            [scale - 1.0], "float32"
+        choice.decision.strategy.factors = lambda _: tf.constant(
+            [scale], "float32"
         )
         images, labels = data
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
             labels, network(images, training=True)
         )
-        choice.decision.strategy.credit = original
+        choice.decision.strategy.factors = original
         return float(loss)
 
     for path, (_, gradients) in table.items():

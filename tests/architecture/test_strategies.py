@@ -75,6 +75,9 @@ def test_bad_arguments_of_all(kind, arguments):
     "kind, arguments",
     [
         ("DSNAS", {"margin": 0.0}),
+        ("DSNAS", {"margin": 1.5}),
+        ("DSNAS", {"exploration": 0.0}),
+        ("DSNAS", {"exploration": 1.5}),
         ("GDAS", {"margin": 1.5}),
         ("GDAS", {"temperatures": (1.0,)}),
         ("GDAS", {"temperatures": (1.0, 0.0)}),

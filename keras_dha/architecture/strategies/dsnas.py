@@ -22,12 +22,12 @@ the others run, their mean is the one under p.
 import keras
 from keras import ops
 
-from keras_dha.architecture.strategies.strategy import SinglePath
+from keras_dha.architecture.strategies.strategy import Strategy
 from keras_dha.architecture.strategies.strategy import pick
 
 
 @keras.saving.register_keras_serializable("keras_dha")
-class DSNAS(SinglePath):
+class DSNAS(Strategy):
     """Direct search: samples single paths and hardens them progressively.
 
     Only the sampled candidate runs; of a `keras_dha.NodeChoice` one on each
@@ -83,18 +83,11 @@ class DSNAS(SinglePath):
         return ops.minimum(ops.sum(ops.cast(passed, "int32"), axis=-1), last)
 
     def factors(self, decision):
-        logits = decision.table(decision.logits)
         index = ops.reshape(decision.sampled, (decision.edges,))
-        weight = pick(ops.softmax(logits), index)
-        weight = weight / pick(self._shares(decision), index)
-        return 1.0 + ops.stop_gradient(weight) * self.credit(
-            logits, index, None
-        )
-
-    def credit(self, logits, index, uniform):
-        del uniform
-        log_probability = pick(ops.log_softmax(logits), index)
-        return log_probability - ops.stop_gradient(log_probability)
+        drawn = pick(ops.softmax(decision.table(decision.logits)), index)
+        # Of p/q with q held, the gradient is p/q times that of log p.
+        weight = drawn / ops.stop_gradient(pick(self._shares(decision), index))
+        return 1.0 + (weight - ops.stop_gradient(weight))
 
     def _shares(self, decision):
         """Returns q, `(edges, operations + 1)`; the last one is of nothing."""
