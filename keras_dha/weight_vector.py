@@ -5,6 +5,8 @@ the view of a network's variables that makes them so: read, write, and which
 parts of w took part in the step that was just sampled.
 """
 
+import collections
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +49,7 @@ class WeightVector:
             )
         self.dtype = dtypes.pop()
         self._owners = _owners(network, self.variables)
+        self._stretches = _stretches(self._owners, self.sizes)
         self._layout = layout(network, self.variables)
 
     @property
@@ -148,7 +151,8 @@ class WeightVector:
             used, self._owners.variables, len(self.variables)
         )
         # Where no group is, the minimum is the largest integer.
-        return spread(flags > 0, self.sizes)
+        first, sizes = self._stretches
+        return spread(tf.gather(flags, first) > 0, sizes)
 
 
 class _Owners(NamedTuple):
@@ -193,3 +197,30 @@ def _owners(network, variables):
             owners.groups.extend([len(owners.variables)] * len(options))
             owners.variables.append(variable)
     return owners
+
+
+def _stretches(owners, sizes):
+    """Returns where variables begin that run together, and their sizes.
+
+    Args:
+        owners: `_Owners` of the variables.
+        sizes: List of the sizes of all variables.
+
+    Returns:
+        Pair of lists, of the first variable of each stretch and of how many
+        numbers the stretch has.
+    """
+    options = collections.defaultdict(list)
+    for option, group in zip(owners.options, owners.groups, strict=True):
+        options[group].append(option)
+    held = [[] for _ in sizes]
+    for group, variable in enumerate(owners.variables):
+        held[variable].append(options[group])
+    stretches = [
+        list(stretch)
+        for _, stretch in itertools.groupby(range(len(sizes)), held.__getitem__)
+    ]
+    return (
+        [stretch[0] for stretch in stretches],
+        [sum(sizes[k] for k in stretch) for stretch in stretches],
+    )

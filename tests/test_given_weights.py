@@ -141,3 +141,20 @@ def test_the_candidates_of_an_edge_are_one_piece():
     np.testing.assert_array_equal(
         tf.concat(vector.pieces(weights), axis=0), weights
     )
+
+
+@pytest.mark.parametrize(
+    "path", [(0, 0, 1, 1, 1), (2, 1, 0, 0, 0), (1, 0, 0, 1, 1)], ids=str
+)
+def test_kernels_that_are_active_are_those_that_have_a_gradient(path):
+    model, vector, _ = at(path)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.sin(model(IMAGES, training=True)))
+    gradients = tape.gradient(
+        loss, vector.tensors(), unconnected_gradients="zero"
+    )
+    active = [part.numpy() for part in vector.split(vector.active())]
+    assert [part.shape for part in active] == [v.shape for v in gradients]
+    for part, gradient in zip(active, gradients, strict=True):
+        if part.ndim > 1:
+            assert np.all(part == np.any(gradient))
