@@ -215,4 +215,8 @@ def fold(seed, use, index):
 def sum_over_replicas(tensors):
     """Returns the sum of a tensor, or of each of a list, over all replicas."""
     context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        # TensorFlow never forgets the gradient of an `all_reduce`, nor its
+        # graph (`keras_dha.architecture.custom_gradient`).
+        return tensors
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)

@@ -89,9 +89,10 @@ def chosen(monkeypatch, seconds, searched, shape=(8, 8, 1)):
     return listed([found])[0]
 
 
-def patched(monkeypatch, passes=10, fewest=20):
+def patched(monkeypatch, passes=10, fewest=20, examples=0):
     monkeypatch.setattr(scale, "PASSES", passes)
     monkeypatch.setattr(scale, "STEPS", fewest)
+    monkeypatch.setattr(scale, "EXAMPLES", examples)
 
 
 def test_the_widest_that_sees_all_images_often_enough(monkeypatch):
@@ -106,6 +107,11 @@ def test_the_widest_that_sees_all_images_often_enough(monkeypatch):
         patched(monkeypatch, **twice)
         assert chosen(monkeypatch, 122, False) == (24, 1, False)
         assert chosen(monkeypatch, 123, False) == (32, 1, False)
+    # Nor are there to be too few examples for a search, in batches of eight.
+    patched(monkeypatch, examples=800)
+    for seconds, width in ((307, 24), (308, 32)):
+        assert chosen(monkeypatch, seconds, True) == (width, 1, True)
+    assert chosen(monkeypatch, 62, False) == (32, 1, False)
 
 
 def test_what_more_time_is_spent_on(monkeypatch):
@@ -132,6 +138,7 @@ def test_what_more_time_is_spent_on(monkeypatch):
 
 def test_what_will_not_fit_is_not_timed(monkeypatch):
     tried = []
+    monkeypatch.setattr(scale, "EXAMPLES", 0)
     monkeypatch.setattr(scale.time, "monotonic", lambda: 0.0)
     monkeypatch.setattr(
         scale, "seconds_per_step", lambda n, _: tried.append(n) or 1.0

@@ -12,6 +12,8 @@ functions are prepared when they first run.
 import tensorflow as tf
 from keras import ops
 
+from keras_dha.architecture.custom_gradient import custom_gradient
+
 
 def run_one(index, candidates, inputs, weights=None):
     """Returns what one of the candidates makes of the inputs.
@@ -40,7 +42,7 @@ def run_one(index, candidates, inputs, weights=None):
     backward = [pair.backward_branch(inputs, sources) for pair in pairs]
     likeness = pairs[0].output
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(inputs, *sources):
         output, kept = tf.raw_ops.Case(
             branch_index=index,
@@ -207,7 +209,7 @@ def _place(tensor, tensors):
     return next(k for k, t in enumerate(tensors) if t is tensor)
 
 
-@tf.custom_gradient
+@custom_gradient
 def _refuse_derivatives(tensors):
     """Returns tensors that must not be differentiated again."""
 
