@@ -49,9 +49,9 @@ PASSES = 31
 STEPS = 1900
 # What is searched is to see so many examples at least: few images are learned
 # as well by a network with fewer weights that sees them more often. On digits,
-# 240 s, three seeds, with width 64, 0.6 to 1.5 million weights and 69 to 118
-# passes, one, two and two of 359 test images were missed; with width 32, 0.15
-# to 0.34 million and 254 to 316 passes, two, one and two
+# 240 s, with width 64, 0.6 to 1.5 million weights and 69 to 118 passes, one, two
+# and two of 359 test images were missed (three seeds); with width 32, 0.15 to
+# 0.34 million and 254 to 316 passes, two, one, two, one and three
 # (`peers_digits_1438.json`).
 EXAMPLES = 200_000
 # More often where the stem is finer than usual: what that gains comes late.
