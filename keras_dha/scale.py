@@ -48,11 +48,11 @@ _SMALLEST = 24
 PASSES = 31
 STEPS = 1900
 # What is searched is to see so many examples at least: few images are learned
-# as well by a network with fewer weights that sees them more often. On digits,
-# 240 s, with width 64, 0.6 to 1.5 million weights and 69 to 118 passes, one, two
-# and two of 359 test images were missed (three seeds); with width 32, 0.15 to
-# 0.34 million and 254 to 316 passes, two, one, two, one and three
-# (`peers_digits_1438.json`).
+# as well by a network with fewer weights that sees them more often. Of 359
+# test images of digits, in 240 s, width 32 with 0.15 to 0.34 million weights
+# and 254 passes or more missed two, one, two, one and three
+# (`peers_digits_1438.json`), and width 64 with 0.6 to 1.5 million weights and
+# 69 to 118 passes one, two and two (without a record).
 EXAMPLES = 200_000
 # More often where the stem is finer than usual: what that gains comes late.
 _FINER = 2.0
