@@ -48,8 +48,12 @@ class WeightVector:
                 f"Received: {len(self.variables)} weights of {sorted(dtypes)}"
             )
         self.dtype = dtypes.pop()
-        self._owners = _owners(network, self.variables)
-        self._stretches = _stretches(self._owners, self.sizes)
+        self._owners = _owners(network, self.variables, self.sizes)
+        # An eager tensor, which a step captures; in graphs it would be one of
+        # the nodes, as large as the weights.
+        self._decayed = tf.constant(
+            np.repeat([len(v.shape) > 1 for v in self.variables], self.sizes)
+        )
         self._layout = layout(network, self.variables)
 
     @property
@@ -129,8 +133,7 @@ class WeightVector:
         To kernels and embeddings, but not to biases or normalisation scales
         (variables of rank below 2).
         """
-        flags = [float(len(v.shape) > 1) for v in self.variables]
-        return spread(tf.constant(flags, self.dtype), self.sizes)
+        return tf.cast(self._decayed, self.dtype)
 
     def active(self):
         """Returns which weights the step that runs uses, booleans `(P,)`.
@@ -139,41 +142,44 @@ class WeightVector:
         weight that is not 0, and every decision around it does so too. In a
         network without decisions all are, which is `None`.
         """
-        if not self._owners.groups:
+        owners = self._owners
+        if not owners.groups:
             return None
-        runs = tf.concat([d.runs() for d in self._owners.decisions], axis=0)
+        runs = tf.concat([d.runs() for d in owners.decisions], axis=0)
         runs = tf.cast(runs, "int32")
-        # Any candidate of a group, and then all groups of a variable.
+        # Any candidate of a group, and then all groups of a stretch.
         used = tf.math.segment_max(
-            tf.gather(runs, self._owners.options), self._owners.groups
+            tf.gather(runs, owners.options), owners.groups
         )
         flags = tf.math.unsorted_segment_min(
-            used, self._owners.variables, len(self.variables)
+            used, owners.stretches, len(owners.sizes)
         )
         # Where no group is, the minimum is the largest integer.
-        first, sizes = self._stretches
-        return spread(tf.gather(flags, first) > 0, sizes)
+        return spread(flags > 0, owners.sizes)
 
 
 class _Owners(NamedTuple):
-    """Which options hold which variables, for searchable layers.
+    """Which options hold which weights, for searchable layers.
 
-    A group is a variable in the candidates of one searchable layer. Lists:
+    A stretch is variables side by side that the same options hold, and a
+    group is a stretch in the candidates of one searchable layer. Lists:
 
     Attributes:
         decisions: The decisions, whose options are numbered in turn.
         options: For each membership the option,
         groups: and the group, ascending.
-        variables: For each group its variable.
+        stretches: For each group its stretch.
+        sizes: For each stretch how many numbers it has.
     """
 
     decisions: list
     options: list
     groups: list
-    variables: list
+    stretches: list
+    sizes: list
 
 
-def _owners(network, variables):
+def _owners(network, variables, sizes):
     """Returns the `_Owners` of the variables of a network."""
     decisions = find_decisions(network)
     starts = dict(
@@ -183,44 +189,23 @@ def _owners(network, variables):
             strict=False,
         )
     )
-    number = {id(v): k for k, v in enumerate(variables)}
-    owners = _Owners(decisions, [], [], [])
+    held = {id(v): () for v in variables}
     for choice in find_layers(network, SearchableLayer):
-        holders = {}
-        for k, candidate in enumerate(choice.options):
+        first = starts[id(choice.decision)]
+        holders = collections.defaultdict(tuple)
+        for k, candidate in enumerate(choice.options, first):
             for variable in candidate.trainable_variables:
-                if id(variable) in number:
-                    holders.setdefault(number[id(variable)], []).append(k)
-        for variable, options in holders.items():
-            first = starts[id(choice.decision)]
-            owners.options.extend(first + k for k in options)
-            owners.groups.extend([len(owners.variables)] * len(options))
-            owners.variables.append(variable)
+                if id(variable) in held:
+                    holders[id(variable)] += (k,)
+        for key, options in holders.items():
+            held[key] += (options,)
+    owners = _Owners(decisions, [], [], [], [])
+    for groups, stretch in itertools.groupby(
+        zip(variables, sizes, strict=True), lambda pair: held[id(pair[0])]
+    ):
+        for options in groups:
+            owners.options.extend(options)
+            owners.groups.extend([len(owners.stretches)] * len(options))
+            owners.stretches.append(len(owners.sizes))
+        owners.sizes.append(sum(size for _, size in stretch))
     return owners
-
-
-def _stretches(owners, sizes):
-    """Returns where variables begin that run together, and their sizes.
-
-    Args:
-        owners: `_Owners` of the variables.
-        sizes: List of the sizes of all variables.
-
-    Returns:
-        Pair of lists, of the first variable of each stretch and of how many
-        numbers the stretch has.
-    """
-    options = collections.defaultdict(list)
-    for option, group in zip(owners.options, owners.groups, strict=True):
-        options[group].append(option)
-    held = [[] for _ in sizes]
-    for group, variable in enumerate(owners.variables):
-        held[variable].append(options[group])
-    stretches = [
-        list(stretch)
-        for _, stretch in itertools.groupby(range(len(sizes)), held.__getitem__)
-    ]
-    return (
-        [stretch[0] for stretch in stretches],
-        [sum(sizes[k] for k in stretch) for stretch in stretches],
-    )

@@ -37,10 +37,10 @@ def _hand_over(operation):
     entry = ops.gradient_registry._registry[name]
     gradient = entry["type"]
     # An attribute, as a table by graphs would hold them by their gradients.
-    operation.graph.keras_dha_gradients = [
-        *getattr(operation.graph, "keras_dha_gradients", ()),
-        gradient,
-    ]
+    graph = operation.graph
+    if not hasattr(graph, "keras_dha_gradients"):
+        graph.keras_dha_gradients = []
+    graph.keras_dha_gradients.append(gradient)
     entry["type"] = _weakly(gradient)
 
 
