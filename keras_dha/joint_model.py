@@ -165,7 +165,8 @@ class JointModel(keras.Model):
     def shares_average(self):
         """Whether policy and hyperparameters are judged at the same weights."""
         learned = self.hyperparameters
-        same = self.policy.averaging == learned.horizon.averaging
+        horizon = learned.horizon
+        same = self.policy.averaging == horizon.averaging and not horizon.window
         return bool(learned.by_gradient) and same
 
     @property

@@ -174,6 +174,9 @@ class Stepper:
         if is_outer is None:
             is_outer = self.is_outer(step, position)
         if is_outer:
+            self._joint.hyperparameters.expect_run(
+                step, self._pace.expected_steps(step)
+            )
             function = self._outer
             loss = function(batch, schedule, next(self._search_stream))
             self._drawn[1] += 1

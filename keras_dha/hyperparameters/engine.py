@@ -89,6 +89,8 @@ class Engine(keras.layers.Layer):
         # How many updates ended at the lower and at the upper bound.
         self.at_bounds = self._vector("at_bounds", np.zeros((2, len(ranges))))
         self.averaged = self._vector("averaged", np.zeros(sum(sizes)))
+        # What averages keep in a step.
+        self.averaging = self._vector("averaging", self.horizon.averaging)
         self._allocate_groups(paths)
         self._allocate([to_scale(r, _first(r)) for r in ranges])
         self.built = True
@@ -235,6 +237,15 @@ class Engine(keras.layers.Layer):
             steps: Positive integer.
         """
 
+    def expect_run(self, step, steps):
+        """Prepares for a run: averages reach as far as suits it.
+
+        Args:
+            step: Integer, the number of the step that comes.
+            steps: How many there will be, which may not be known yet: infinity.
+        """
+        self.averaging.assign(self.horizon.averaging_at(step, steps))
+
     def bounds(self, key):
         """Returns the pair of bounds of a learned quantity as they are now."""
         index, scale = self.learned.index(key), self.quantities[key].value
@@ -262,7 +273,7 @@ class Engine(keras.layers.Layer):
         del at, extent, schedule, product
         averaged = ops.convert_to_tensor(self.averaged)
         self.averaged.assign(
-            average(averaged, step.weights, self.horizon.averaging)
+            average(averaged, step.weights, self.averaging.value)
         )
 
     def follow_reward(self, advantage):

@@ -11,6 +11,12 @@ so its hypergradient needs the average of Z:
 
     dL_S(wbar)/dh = <grad L_S(wbar), Zbar>,   Zbar <- beta Zbar + (1 - beta) Z
 
+Weights of the moment shake by the noise of batches, the more the higher the
+rate; a loss at them asks for low rates, as if the run were to end there. At its
+end rates are low and nothing shakes. The average over a share of the run has
+little of it too, so that is what the discounted horizon is judged at, in a
+longer run by a longer one.
+
 What tells horizons apart is how much of the past is kept (k), and what they
 take for dg = H Z, the answer of the training gradient (H its Hessian):
 
@@ -58,7 +64,12 @@ class Horizon(NamedTuple):
 
     Attributes:
         discount: Float in [0, 1], gamma: what a tangent keeps per step.
-        averaging: Float in [0, 1), beta: what the averages keep per step.
+        averaging: Float in [0, 1), beta: what the averages keep per step, at
+            the least.
+        window: Float in [0, 1); the averages reach back over this share of
+            the run's steps, 1 / (1 - beta), where that is more; but not over
+            more than a quarter of the steps so far, or they would still be
+            where training began.
         restart: Integer K; if not 0, forward mode with exact Hessian
             products that starts anew every K steps.
         terms: Integer n; if not 0, the implicit one with n Hessian products.
@@ -68,6 +79,7 @@ class Horizon(NamedTuple):
     averaging: float = 0.99
     restart: int = 0
     terms: int = 0
+    window: float = 0.0
 
     @property
     def needs_hessian(self):
@@ -79,8 +91,13 @@ class Horizon(NamedTuple):
         """Whether tangents need their parts along scale-invariant weights."""
         return bool(self.discount and not self.restart)
 
+    def averaging_at(self, step, steps):
+        """Returns beta at a step of a run of so many steps, a float."""
+        reach = max(1.0, min(self.window * steps, step / 4))
+        return max(self.averaging, 1.0 - 1.0 / reach)
 
-DISCOUNTED = Horizon()
+
+DISCOUNTED = Horizon(window=0.1)
 ONE_STEP = Horizon(discount=0.0, averaging=0.0)
 FORWARD = Horizon(discount=1.0, averaging=0.0, restart=16)
 IMPLICIT = Horizon(discount=0.0, averaging=0.0, terms=8)

@@ -26,6 +26,10 @@ _MOST_SHRINKING = 0.02
 # to last until that is seen again. How many passes weights remember is what
 # carries over from one amount of data to another: Wang and Aitchison, "How to
 # set AdamW's weight decay as you scale model and dataset size", 2024.
+# And not more than this share of the run: decay that is weaker does nothing in
+# it. Early on, and where nothing is missed any more, evidence is for that; what
+# decay is good for shows when it has been there for long.
+_LONGEST_MEMORY = 0.25
 # Size of Adam's steps in parts of the range, times the step size.
 _ADAM = 0.1
 
@@ -79,6 +83,7 @@ class LearnedHyperparameters(Engine):
     def _allocate(self, positions):
         ranges = [self.quantities[key].value for key in self.learned]
         self.position = self._vector("position", positions)
+        self._start = np.array(positions, self.vector_dtype)
         # A step goes by natural logarithms, or by parts of a linear range.
         self._span = np.array(
             [1.0 if r.scale == "log" else r.high - r.low for r in ranges]
@@ -88,6 +93,7 @@ class LearnedHyperparameters(Engine):
         # By what share of itself, per lambda, decay shortened w the fastest.
         self.fastest = self._vector("fastest", 0.0)
         self.most_shrinking = self._vector("most_shrinking", _MOST_SHRINKING)
+        self.least_shrinking = self._vector("least_shrinking", 0.0)
         size = sum(self.sizes)
         self.tangents = {
             key: hypergradient.Tangents(
@@ -146,7 +152,7 @@ class LearnedHyperparameters(Engine):
                 self.quantities[key].name,
                 self.direct(key, schedule),
                 before,
-                self.horizon,
+                self.horizon._replace(averaging=self.averaging.value),
                 product,
             )
             tangents.weights.assign(after.weights)
@@ -178,8 +184,7 @@ class LearnedHyperparameters(Engine):
         change, state = self._change(ops.stack(gradient))
         position = ops.convert_to_tensor(self.position)
         position = position - self.step_size * change
-        position = ops.minimum(position, self._most(at))
-        position = ops.clip(position, self.low, self.high)
+        position = ops.clip(position, *self._within(at))
         self.position.assign(position)
         self.first.assign(state.first)
         self.second.assign(state.second)
@@ -255,14 +260,22 @@ class LearnedHyperparameters(Engine):
             *(None, self.value("momentum")),
         )
         self.fastest.assign(0.0)
-        position = ops.minimum(self.position, self._most(at))
-        self.position.assign(ops.clip(position, self.low, self.high))
+        self.position.assign(ops.clip(self.position, *self._within(at)))
 
     def expect_pass(self, steps):
         self.most_shrinking.assign(min(_MOST_SHRINKING, 1.0 / steps))
 
-    def _most(self, at):
-        """Returns where weight decay would shorten weights too fast, `(n,)`."""
+    def expect_run(self, step, steps):
+        super().expect_run(step, steps)
+        self.least_shrinking.assign(1.0 / (_LONGEST_MEMORY * steps))
+
+    def _within(self, at):
+        """Returns the bounds of positions at a step, two tensors `(n,)`.
+
+        Those of the ranges, and within them for weight decay those of what
+        weights remember. The lower one keeps decay from falling, but does not
+        raise it above its start: a run may be too short for any decay.
+        """
         # The fastest so far: towards the end of a schedule, when rates fall,
         # decay must not make up for it.
         fastest = ops.maximum(
@@ -270,18 +283,23 @@ class LearnedHyperparameters(Engine):
             ops.cast(ops.max(self.rule.shrinking(at)), self.vector_dtype),
         )
         self.fastest.assign(fastest)
-        most = ops.convert_to_tensor(self.most_shrinking)
-        most = most / ops.maximum(fastest, 1e-12)
-        return ops.stack(
-            [
-                self.high[index]
-                if self.quantities[key].name != "weight_decay"
-                else ops.log(most)
-                if self.quantities[key].value.scale == "log"
-                else most
-                for index, key in enumerate(self.learned)
-            ]
+        low, high = (ops.convert_to_tensor(v) for v in (self.low, self.high))
+        found = [self.quantities[key] for key in self.learned]
+        is_log = np.array([q.value.scale == "log" for q in found], bool)
+        is_decay = np.array([q.name == "weight_decay" for q in found], bool)
+        fastest = ops.maximum(fastest, 1e-12)
+
+        def shrinking_by(share):
+            decay = ops.maximum(share / fastest, 1e-30)
+            return ops.where(is_log, ops.log(decay), decay)
+
+        most = ops.maximum(low, shrinking_by(self.most_shrinking.value))
+        high = ops.where(is_decay, ops.minimum(high, most), high)
+        least = ops.minimum(
+            shrinking_by(self.least_shrinking.value),
+            ops.minimum(self._start, high),
         )
+        return ops.where(is_decay, ops.maximum(low, least), low), high
 
     def get_config(self):
         return {
@@ -292,7 +310,13 @@ class LearnedHyperparameters(Engine):
 
 
 def _check_horizon(found, horizon):
-    """Refuses what a horizon cannot learn."""
+    """Refuses a horizon that is none, and what it cannot learn."""
+    shares = (horizon.discount, horizon.averaging, horizon.window)
+    if not (0 <= shares[0] <= 1 and all(0 <= s < 1 for s in shares[1:])):
+        raise ValueError(
+            "A horizon's `discount` must be in [0, 1], its `averaging` and "
+            f"`window` in [0, 1). Received: horizon={horizon}"
+        )
     for quantity in found:
         if not quantity.is_learned:
             continue

@@ -110,3 +110,55 @@ def test_decay_that_is_low_enough_is_left_where_it_is():
     layer = learned({"weight_decay": Range(1e-6, 0.5, start=1e-4)})
     layer.expect_rate(0.8)
     assert value(layer, "weight_decay") == pytest.approx(1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rule, per_decay", [(SGD(), 0.1 / (1 - 0.9)), (AdamW(), 0.1)]
+)
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_weights_remember_a_quarter_of_the_run_at_most(rule, per_decay, scale):
+    values = {"weight_decay": Range(1e-6, 0.5, scale, start=0.01)}
+    layer = LearnedHyperparameters(values)
+    layer.allocate(rule, SIZES, PATHS)
+    layer.expect_run(0, 100_000)
+    # Without what draws it to the middle.
+    layer.step_size = 0.0
+    layer.position.assign(layer.low)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    least = 1 / (25_000 * per_decay)
+    assert value(layer, "weight_decay") == pytest.approx(least, rel=1e-5)
+
+
+def test_memory_keeps_decay_from_falling_and_does_not_raise_it():
+    layer = learned({"weight_decay": Range(1e-6, 1e-2, start=1e-3)})
+    # A quarter of this run would take a decay of 1.
+    layer.expect_run(0, 4)
+    layer.step_size = 0.0
+    for decay, expected in ((1e-5, 1e-3), (2e-3, 2e-3)):
+        layer.position.assign([np.log(decay)])
+        layer.update(keras.ops.zeros(SIZE), AT)
+        assert value(layer, "weight_decay") == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_pass_counts_for_more_than_a_quarter_of_the_run():
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=0.4)})
+    layer.expect_pass(1000)
+    layer.expect_run(0, 2000)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    most = 1e-3 * (1 - 0.9) / 0.1
+    assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
+
+
+def test_how_long_a_run_is_may_be_unknown():
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=1e-5)})
+    layer.expect_run(0, float("inf"))
+    layer.step_size = 0.0
+    layer.update(keras.ops.zeros(SIZE), AT)
+    assert value(layer, "weight_decay") == pytest.approx(1e-5, rel=1e-5)
+
+
+def test_bounds_by_memory_are_those_of_decay_alone():
+    layer = learned({"learning_rate": Range(1e-4, 1.0, start=1e-4)})
+    layer.expect_run(0, 1000)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    assert value(layer, "learning_rate") == pytest.approx(1e-4, rel=1e-5)

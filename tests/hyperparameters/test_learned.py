@@ -136,6 +136,21 @@ def test_advance_averages_the_weights():
     np.testing.assert_allclose(layer.averaged, expected, rtol=1e-5)
 
 
+def test_averages_reach_as_far_as_suits_the_run():
+    layer = learned(VALUES, horizon=Horizon(0.0, 0.5, window=0.1))
+    rng = np.random.default_rng(0)
+    weights, tangents = np.zeros(SIZE), np.zeros(SIZE)
+    for k, keep in enumerate((0.5, 0.9, 0.5)):
+        layer.expect_run(1000, (10, 100, 10)[k])
+        w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
+        follow(layer, w, b, u, 1.0)
+        weights = keep * weights + (1 - keep) * (w - 0.1 * u)
+        tangents = keep * tangents - (1 - keep) * u
+    np.testing.assert_allclose(layer.averaged, weights, rtol=1e-5)
+    ours = layer.tangents["learning_rate"].averaged
+    np.testing.assert_allclose(ours, tangents, rtol=1e-5)
+
+
 def test_advance_of_the_one_step_horizon():
     """dw/d(rate) = -schedule * u, with nothing of the past: DHA's form."""
     layer = learned(VALUES, horizon=ONE_STEP)
@@ -304,6 +319,15 @@ def test_own_names_must_be_used_once():
 def test_what_a_horizon_cannot_learn(values, horizon, message):
     with pytest.raises(ValueError, match=message):
         LearnedHyperparameters(values, HORIZONS[horizon])
+
+
+@pytest.mark.parametrize(
+    "horizon",
+    [Horizon(discount=1.5), Horizon(averaging=1.0), Horizon(window=-0.1)],
+)
+def test_a_horizon_there_is_not(horizon):
+    with pytest.raises(ValueError, match="Received: horizon=Horizon"):
+        LearnedHyperparameters(VALUES, horizon)
 
 
 def test_an_update_there_is_not():
