@@ -287,18 +287,22 @@ class LearnedHyperparameters(Engine):
         found = [self.quantities[key] for key in self.learned]
         is_log = np.array([q.value.scale == "log" for q in found], bool)
         is_decay = np.array([q.name == "weight_decay" for q in found], bool)
-        fastest = ops.maximum(fastest, 1e-12)
 
-        def shrinking_by(share):
-            decay = ops.maximum(share / fastest, 1e-30)
+        def shrinking_by(share, per_decay):
+            decay = share / ops.maximum(per_decay, 1e-12)
+            decay = ops.maximum(decay, 1e-30)
             return ops.where(is_log, ops.log(decay), decay)
 
-        most = ops.maximum(low, shrinking_by(self.most_shrinking.value))
-        high = ops.where(is_decay, ops.minimum(high, most), high)
-        least = ops.minimum(
-            shrinking_by(self.least_shrinking.value),
-            ops.minimum(self._start, high),
+        most = shrinking_by(self.most_shrinking.value, fastest)
+        high = ops.where(
+            is_decay, ops.minimum(high, ops.maximum(low, most)), high
         )
+        # Whatever the schedule makes of it at the moment.
+        rate = at._replace(learning_rate=self.value("learning_rate"))
+        least = shrinking_by(
+            self.least_shrinking.value, ops.max(self.rule.shrinking(rate))
+        )
+        least = ops.minimum(least, ops.minimum(self._start, high))
         return ops.where(is_decay, ops.maximum(low, least), low), high
 
     def get_config(self):

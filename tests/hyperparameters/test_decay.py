@@ -121,10 +121,12 @@ def test_weights_remember_a_quarter_of_the_run_at_most(rule, per_decay, scale):
     layer = LearnedHyperparameters(values)
     layer.allocate(rule, SIZES, PATHS)
     layer.expect_run(0, 100_000)
+    # That rates may be higher, or are lower at the moment, changes nothing.
+    layer.expect_rate(10.0)
     # Without what draws it to the middle.
     layer.step_size = 0.0
     layer.position.assign(layer.low)
-    layer.update(keras.ops.zeros(SIZE), AT)
+    layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.01))
     least = 1 / (25_000 * per_decay)
     assert value(layer, "weight_decay") == pytest.approx(least, rel=1e-5)
 
