@@ -21,6 +21,10 @@ class Range:
             the middle of the range on its scale; for the learning rate, what
             a range test on the data finds within the bounds.
 
+    Within its range weight decay rises only as far as weights still remember
+    a pass over the data, and falls below its start only as far as they
+    remember no more than a quarter of the run.
+
     Example:
 
     >>> keras_dha.AutoModel(hyperparameters={
