@@ -9,6 +9,8 @@ import keras_dha
 from keras_dha import AutoModel
 from keras_dha import Range
 from keras_dha import trust
+from keras_dha.hyperparameters.hypergradient import Horizon
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
 
 CLASSES = 3
 _RNG = np.random.default_rng(0)
@@ -62,6 +64,22 @@ def test_decay_forgets_no_weight_within_a_pass():
     most = (1 - momentum) / (rate * steps)
     # The range's middle draws it up to there.
     assert found["weight_decay"]["value"] == pytest.approx(most, rel=0.02)
+
+
+def test_horizons_know_where_in_a_run_they_are(monkeypatch):
+    seen = []
+    expect = LearnedHyperparameters.expect_run
+
+    def expect_run(self, step, steps):
+        seen.append((step, steps))
+        expect(self, step, steps)
+
+    monkeypatch.setattr(LearnedHyperparameters, "expect_run", expect_run)
+    model = fitted(epochs=3, horizon=Horizon(averaging=0.0, window=0.5))
+    # Three passes of five steps; what is not learned in the last three tenths
+    # is learned at every second one.
+    assert seen == [(step, 15) for step in (0, 2, 4, 6, 8, 10)]
+    assert model.result.hyperparameters["learning_rate"]["learned"]
 
 
 def keras_run(optimizer, steps):

@@ -148,6 +148,22 @@ def influence_of_a_step(monkeypatch):
     return joint, weights, seen["influence"]
 
 
+@pytest.mark.parametrize(
+    "averaging, window, shares",
+    [(0.9, 0.0, True), (0.9, 0.1, False), (0.99, 0.0, False)],
+)
+def test_one_search_gradient_serves_where_averages_are_the_same(
+    averaging, window, shares
+):
+    horizon = hypergradient.Horizon(averaging=averaging, window=window)
+    joint = JointModel(
+        small_network(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        hyperparameters=LearnedHyperparameters(LEARNED, horizon=horizon),
+    )
+    assert joint.shares_average == shares
+
+
 def test_influence_of_each_image_equals_central_differences(
     float64, monkeypatch
 ):

@@ -160,7 +160,8 @@ def test_how_long_a_run_is_may_be_unknown():
 
 
 def test_bounds_by_memory_are_those_of_decay_alone():
-    layer = learned({"learning_rate": Range(1e-4, 1.0, start=1e-4)})
+    layer = learned({"learning_rate": Range(1e-4, 1.0, start=0.1)})
     layer.expect_run(0, 1000)
+    layer.position.assign([np.log(1e-3)])
     layer.update(keras.ops.zeros(SIZE), AT)
-    assert value(layer, "learning_rate") == pytest.approx(1e-4, rel=1e-5)
+    assert value(layer, "learning_rate") == pytest.approx(1e-3, rel=1e-5)
