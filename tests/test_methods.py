@@ -16,6 +16,7 @@ from keras_dha.augmentation import estimators
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
 from keras_dha.batches import ArrayBatches
+from keras_dha.hyperparameters import learned
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.pace import StepPace
@@ -161,15 +162,15 @@ def fitted(name):
     "name",
     ["autohas", "dha", pytest.param("diffautoml", marks=pytest.mark.slow)],
 )
-def test_methods_of_papers_run(name):
+def test_methods_of_papers_run(monkeypatch, name):
+    # Decay falls in so short a run, to where weights remember several of it.
+    monkeypatch.setattr(learned, "_LONGEST_MEMORY", np.inf)
     joint, result = fitted(name)
     assert set(result.genotype) == {"branch"}
     for key in ("learning_rate", "weight_decay"):
         assert result.hyperparameters[key]["learned"]
         path = [result.hyperparameters[key]["start"], *result.history[key]]
-        # So short a run has no time for less decay than it began with.
-        least = {"learning_rate": 2, "weight_decay": 1}[key]
-        assert len(set(path)) > least, key
+        assert len(set(path)) > 2, key
     assert (result.policy is not None) == PAPERS[name][2]
     if result.policy:
         assert len(set(result.history["policy_entropy"])) == 3
