@@ -152,9 +152,10 @@ def test_a_pass_counts_for_more_than_a_quarter_of_the_run():
 
 
 def test_how_long_a_run_is_may_be_unknown():
-    layer = learned({"weight_decay": Range(1e-6, 0.5, start=1e-5)})
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=1e-3)})
     layer.expect_run(0, float("inf"))
     layer.step_size = 0.0
+    layer.position.assign([np.log(1e-5)])
     layer.update(keras.ops.zeros(SIZE), AT)
     assert value(layer, "weight_decay") == pytest.approx(1e-5, rel=1e-5)
 
