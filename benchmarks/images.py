@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 from PIL import Image
+from sklearn.model_selection import StratifiedKFold
 
 import keras_dha
 from keras_dha.datasets import Dataset
@@ -49,6 +50,35 @@ def load(name, limit=None, folder=None):
         _images(content, "test", size, None),
         content["y_test"].astype("int64"),
         tuple(str(k) for k in range(int(content["y_train"].max()) + 1)),
+    )
+
+
+def dealt(data, folds, number, few=False):
+    """Returns the same images in another division: one of cross-validation.
+
+    By some hundred test images, contestants that miss one or two of them cannot
+    be told apart. So all images are dealt into parts with as many of each
+    class, and each part is what another run is tested on.
+
+    Args:
+        data: `keras_dha.datasets.Dataset`.
+        folds: Integer, number of parts.
+        number: Integer, which part; from `folds` on the parts are dealt anew.
+        few: Whether to train on that part, and to be tested on all others.
+    """
+    x = np.concatenate([data.x_train, data.x_test])
+    y = np.concatenate([data.y_train, data.y_test])
+    again, part = divmod(number, folds)
+    divisions = StratifiedKFold(folds, shuffle=True, random_state=again)
+    train, test = list(divisions.split(x, y))[part]
+    if few:
+        train, test = test, train
+    return dataclasses.replace(
+        data,
+        x_train=x[train],
+        y_train=y[train],
+        x_test=x[test],
+        y_test=y[test],
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import benchmarks
 from benchmarks import arms
+from benchmarks import images
 from benchmarks import rankings
 from benchmarks import tables
 from benchmarks.record import Record
@@ -58,6 +59,40 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
     Record(path, "some", {"epochs": 2}).add("one", 0, {"accuracy": 0.5})
     with pytest.raises(ValueError, match="other settings"):
         Record(path, "some", {"epochs": 3})
+
+
+def numbered(count):
+    """Returns a dataset whose images are their numbers."""
+    x, y = np.arange(count)[:, None, None], np.arange(count) % 2
+    rest = count - count // 4
+    names = ("even", "odd")
+    return Dataset("some", x[:rest], y[:rest], x[rest:], y[rest:], names)
+
+
+def test_each_image_is_a_test_image_once():
+    data = numbered(40)
+    dealt = [images.dealt(data, 5, k) for k in range(5)]
+    tested = np.concatenate([d.x_test for d in dealt]).ravel()
+    assert sorted(tested) == list(range(40))
+    for each in dealt:
+        both = np.concatenate([each.x_train, each.x_test]).ravel()
+        assert sorted(both) == list(range(40))
+        assert np.bincount(each.y_test).tolist() == [4, 4]
+        assert (each.x_train.ravel() % 2 == each.y_train).all()
+        assert (each.x_test.ravel() % 2 == each.y_test).all()
+
+
+def test_few_images_are_a_part_alone():
+    data = numbered(40)
+    usual, few = images.dealt(data, 5, 3), images.dealt(data, 5, 3, few=True)
+    assert few.x_train.tolist() == usual.x_test.tolist()
+    assert few.y_test.tolist() == usual.y_train.tolist()
+
+
+def test_parts_are_dealt_anew_after_the_last():
+    data = numbered(40)
+    first, sixth = images.dealt(data, 5, 0), images.dealt(data, 5, 5)
+    assert sorted(first.x_test.ravel()) != sorted(sixth.x_test.ravel())
 
 
 def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():

@@ -31,7 +31,7 @@ def run_one(options):
     from benchmarks.peers.family import Data
     from keras_dha.batches import fitting_batch_size
 
-    data = images.load(options.dataset, options.limit, options.data)
+    data = _loaded(options, options.seeds)
     training = Data(data.x_train, data.y_train, images.value_range(data))
     batch_size = fitting_batch_size(data.x_train, len(data.x_train))
     begun = time.monotonic()
@@ -51,6 +51,16 @@ def run_one(options):
     pathlib.Path(options.output).write_text(json.dumps(record))
 
 
+def _loaded(options, seed):
+    """Returns the dataset of the run with a seed."""
+    from benchmarks import images
+
+    data = images.load(options.dataset, options.limit, options.data)
+    if options.folds is None:
+        return data
+    return images.dealt(data, options.folds, seed, options.few)
+
+
 def run_apart(options, name, seed):
     """Runs one contestant in a process of its own; returns its record."""
     with tempfile.TemporaryDirectory() as folder:
@@ -63,6 +73,10 @@ def run_apart(options, name, seed):
             command += ["--limit", str(options.limit)]
         if options.data is not None:
             command += ["--data", options.data]
+        if options.folds is not None:
+            command += ["--folds", str(options.folds)]
+        if options.few:
+            command += ["--few"]
         subprocess.run(command, check=True)
         return json.loads(output.read_text())
 
@@ -123,6 +137,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--data", help="folder of the packed image files")
+    parser.add_argument(
+        "--folds", type=int, help="deal all images into so many parts"
+    )
+    parser.add_argument(
+        "--few", action="store_true", help="train on one part alone"
+    )
     parser.add_argument("--contestants", help="comma-separated names")
     parser.add_argument(
         "--anew", nargs="+", default=(), help="contestants to run again"
@@ -140,23 +160,23 @@ def main():
     unknown = sorted(set(names) - set(CONTESTANTS))
     if unknown:
         parser.error(f"unknown contestants {unknown}")
-    data = images.load(options.dataset, options.limit, options.data)
-    path = pathlib.Path(
-        options.output
-        or RESULTS / f"peers_{options.dataset}_{len(data.x_train)}.json"
-    )
-    record = Record(
-        path,
-        "peers",
-        {
-            "dataset": options.dataset,
-            "train_images": len(data.x_train),
-            "test_images": len(data.x_test),
-            "budget": options.budget,
-            "cpus": machine.cpus(),
-        },
-        options.anew,
-    )
+    if options.few and options.folds is None:
+        parser.error("--few says which of --folds is trained on")
+    data = _loaded(options, 0)
+    settings = {
+        "dataset": options.dataset,
+        "train_images": len(data.x_train),
+        "test_images": len(data.x_test),
+        "budget": options.budget,
+        "cpus": machine.cpus(),
+    }
+    name = f"peers_{options.dataset}_{len(data.x_train)}"
+    if options.folds is not None:
+        # Parts differ by an image.
+        settings["folds"] = options.folds
+        name += f"_of_{options.folds}_folds"
+    path = pathlib.Path(options.output or RESULTS / f"{name}.json")
+    record = Record(path, "peers", settings, options.anew)
     # Seed by seed, so that what else the machine does meets all of them.
     for seed in range(options.seeds):
         for name in names:
