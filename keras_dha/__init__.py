@@ -2,7 +2,8 @@
 
 The public names load when they are first used, so `import keras_dha`
 costs little: KerasCV and TensorFlow Datasets are paid for by those who
-use them, when they use them.
+use them, when they use them. Where Keras was imported before, the layers of
+networks load at once, as Keras finds them in its files by their classes.
 
 Example:
 
@@ -41,6 +42,10 @@ _MODULES = {
     "spaces": "architecture.spaces",
     "strategies": "architecture.strategies",
 }
+
+# What saved networks may hold. Not the augmentation, which needs KerasCV.
+_LAYERS = ("Choice", "Decision", "Dropout", "FusedBatchNormalization")
+_LAYERS += ("NodeChoice",)
 
 __all__ = ["__version__", *_NAMES, *_MODULES]
 
@@ -102,3 +107,8 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(set(globals()) | set(__all__))
+
+
+if "keras" in sys.modules:
+    for _name in _LAYERS:
+        __getattr__(_name)

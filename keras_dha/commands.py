@@ -52,6 +52,14 @@ def _refuse_in_use(output, values):
     folder = datasets.as_folder(values.dataset)
     if folder is not None and output.resolve() == folder.resolve():
         raise UsageError("fit: --output is the dataset; choose another")
+    if values.directory is not None:
+        directory = pathlib.Path(values.directory).resolve()
+        if directory.is_relative_to(output.resolve()):
+            raise UsageError(
+                "fit: --directory is in the output folder, which is to be "
+                "empty before a run; choose another. Received: "
+                f"directory={values.directory!r}, output={str(output)!r}"
+            )
     if values.overwrite:
         return
     try:
@@ -142,7 +150,12 @@ def export(values, out):
     model = _loaded(values.model)
     representative = None
     if values.quantize == "int8":
-        representative = _data_for(model, values).x_train[:100]
+        import numpy as np
+
+        # Folders are read class by class.
+        images = _data_for(model, values).x_train
+        some = np.random.default_rng(0).permutation(len(images))[:100]
+        representative = images[some]
     from keras_dha import export
 
     with muffled():
@@ -168,21 +181,20 @@ def report(values, out):
 
 
 def _loaded(path):
-    """Returns the plain model in a `.keras` file."""
+    """Returns the plain model in a `.keras` file, of a run as well."""
     path = pathlib.Path(path)
     if path.suffix != ".keras" or not path.is_file():
         raise FileNotFoundError(
             "--model must be a file that ends in .keras. "
             f"Received: model={str(path)!r}"
         )
-    import keras
-
-    from keras_dha.architecture.derive import derive
+    from keras_dha import saving
+    from keras_dha.auto_model import AutoModel
     from keras_dha.joint_model import JointModel
 
-    model = keras.saving.load_model(path)
+    model = saving.load(path)
     if isinstance(model, JointModel):
-        return derive(model.network)
+        return AutoModel.load(path).export_model()
     return model
 
 

@@ -64,8 +64,9 @@ class RunDirectory:
         """
         if not is_new:
             raise ValueError(
-                "A directory is that of one `fit`. To train further, save the "
-                "model, load it, and `fit` that. "
+                "A directory is that of one `fit`. To go on with one that was "
+                "interrupted, make the `AutoModel` anew, with this directory; "
+                "to train further, save the model, load it, and `fit` that. "
                 f"Received: directory={str(self.path)!r}"
             )
         self._there = self._configuration()
@@ -177,7 +178,8 @@ class RunDirectory:
             )
             raise ValueError(
                 "`directory` holds a run that was asked for otherwise. Give "
-                "another directory, or overwrite=True to lose that run. "
+                "another directory, or, to lose that run, overwrite=True of "
+                "`AutoModel`; on the command line remove the folder. "
                 f"Received: directory={str(self.path)!r} ({differs})"
             )
 

@@ -95,6 +95,14 @@ def read_result(filepath):
     return result
 
 
+def load(filepath):
+    """Returns the Keras model in a file, plain or a `JointModel`."""
+    # Saved augmentation layers are found by their registered class.
+    from keras_dha.augmentation import layer  # noqa: F401
+
+    return keras.saving.load_model(filepath)
+
+
 def read(filepath):
     """Reads a run; runs no code from the file.
 
@@ -104,10 +112,7 @@ def read(filepath):
     Returns:
         The `Saved`.
     """
-    # Saved augmentation layers are found by their registered class.
-    from keras_dha.augmentation import layer  # noqa: F401
-
-    joint = keras.saving.load_model(filepath)
+    joint = load(filepath)
     if not isinstance(joint, JointModel) or not joint.owner:
         raise ValueError(
             "The file holds a plain Keras model; load it with "

@@ -172,6 +172,14 @@ class Trained:
         is_known = self._so_far is not None or self._result is not None
         return searched or (self.result.genotype if is_known else {})
 
+    @property
+    def metrics(self):
+        """The network's metrics, as `keras.Model` has them.
+
+        Callbacks ask them whether more is better. Empty before `fit`.
+        """
+        return [] if self.joint is None else self.joint.network.metrics
+
     def _check_fitted(self, name):
         if self.joint is None:
             raise ValueError(

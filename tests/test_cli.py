@@ -1,16 +1,20 @@
 """The command line, with training replaced except in one slow run."""
 
+import dataclasses
 import io
 import json
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_dha
 from keras_dha import cli
 from keras_dha import datasets
+from keras_dha import export
 
 pytest.importorskip("sklearn")
 
@@ -296,6 +300,74 @@ def test_help_is_for_people():
         assert len(text.splitlines()) < 60
     assert "by default 30" in run("fit", "--help")[1]
     assert run()[0] == 2
+
+
+def in_a_process(*arguments):
+    """Runs a command in an interpreter that has loaded nothing yet."""
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_dha", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_whole_run_is_evaluated_and_exported(tmp_path):
+    data = datasets.load("digits", limit=200)
+    model = keras_dha.AutoModel(strategy=None, seed=0)
+    model.fit(data.x_train, data.y_train, epochs=1, verbose=0)
+    path = tmp_path / "run.keras"
+    model.save(path)
+    said = in_a_process("evaluate", f"--model={path}", "--dataset=digits")
+    accuracy = model.evaluate(data.x_test, data.y_test)[1]
+    assert f"{accuracy:.2%}" in said
+    output = tmp_path / "m" / "1"
+    in_a_process("export", f"--model={path}", f"--output={output}")
+    served = tf.saved_model.load(output)
+    images = data.x_test[:5].astype("float32")
+    np.testing.assert_allclose(
+        served.serve(images), model.predict(images), atol=1e-5
+    )
+
+
+def test_ranges_of_int8_are_of_all_classes(fitted, tmp_path, monkeypatch):
+    """Images of a folder are in the order of their classes."""
+    data = datasets.load("digits")
+    order = np.argsort(data.y_train, kind="stable")
+    data = dataclasses.replace(data, x_train=data.x_train[order])
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
+    given = []
+    monkeypatch.setattr(
+        export, "export_model", lambda *args, **kwargs: given.append(kwargs)
+    )
+    code, _ = run(
+        *("export", f"--model={fitted[0] / 'digits.keras'}"),
+        *(f"--output={tmp_path / 'm.tflite'}", "--format=litert"),
+        *("--quantize=int8", "--dataset=digits"),
+    )
+    assert code == 0
+    (images,) = [each["representative_data"] for each in given]
+    assert len(images) == 100
+    labels = data.y_train[order]
+    found = {
+        int(labels[np.all(data.x_train == image, axis=(1, 2, 3))][0])
+        for image in images
+    }
+    assert found == set(range(10))
+
+
+@pytest.mark.parametrize("directory", ["out", "out/checkpoints"])
+def test_checkpoints_are_not_in_the_output(quick, tmp_path, capsys, directory):
+    code, _ = run(
+        *("fit", "--dataset=digits", f"--output={tmp_path / 'out'}"),
+        f"--directory={tmp_path / directory}",
+    )
+    assert code == 2
+    assert "--directory is in the output folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

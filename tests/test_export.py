@@ -225,6 +225,42 @@ def test_what_onnx_cannot_say_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbers_that_are_looked_up_in_a_table(tmp_path):
+    kind = keras.Input((2,), name="kind", dtype="int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(5, 3)(kind))
+    model = keras.Model(kind, keras.layers.Dense(2)(x))
+    given = np.array([[0, 4], [3, 1]], "int32")
+    served = tf.saved_model.load(export_model(model, tmp_path / "m" / "1"))
+    expected = model.predict(given, verbose=0)
+    np.testing.assert_allclose(served.serve(given), expected, atol=1e-6)
+    session = onnx_session(export_model(model, tmp_path / "m.onnx", "onnx"))
+    (got,) = session.run(None, {"kind": given})
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+class Adding(keras.layers.Layer):
+    """A large number, and noise that is small beside it."""
+
+    def __init__(self, noise, **kwargs):
+        super().__init__(**kwargs)
+        self.noise = noise
+
+    def call(self, inputs):
+        drawn = tf.random.uniform([], -self.noise, self.noise)
+        return inputs + 1e6 * tf.constant([1.0, 0.0]) + drawn
+
+
+@pytest.mark.parametrize(("noise", "is_refused"), [(1.0, False), (1e5, True)])
+def test_outputs_are_compared_by_their_size(tmp_path, noise, is_refused):
+    x = keras.Input((2,))
+    model = keras.Model(x, Adding(noise)(x))
+    if is_refused:
+        with pytest.raises(ValueError, match="predictions that differ by"):
+            export_model(model, tmp_path / "m")
+    else:
+        export_model(model, tmp_path / "m")
+
+
 def test_onnx_asks_for_its_packages(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ImportError, match="keras_dha.onnx"):

@@ -8,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 
+import keras
 import pytest
 
 import keras_dha
@@ -95,6 +96,24 @@ def test_another_backend_is_refused(code, environment):
     assert status == 1
     assert last.startswith("ImportError: keras_dha works on the TensorFlow")
     assert "backend='jax'" in last
+
+
+def test_keras_finds_the_layers_of_a_saved_network(tmp_path):
+    inputs = keras.Input((4, 4, 1))
+    x = keras_dha.Choice(
+        [keras.layers.Conv2D(2, 1), keras.layers.Conv2D(2, 1, use_bias=False)]
+    )(inputs)
+    x = keras_dha.FusedBatchNormalization()(x)
+    x = keras_dha.NodeChoice([[keras.layers.Identity()]] * 2)([x, x])
+    network = keras.Model(inputs, keras_dha.Dropout(0.1)(x))
+    path = tmp_path / "network.keras"
+    network.save(path)
+    code, out, error = python(
+        "import keras, keras_dha\n"
+        f"network = keras.saving.load_model({str(path)!r})\n"
+        "print(network.count_params())"
+    )
+    assert (code, out.strip()) == (0, str(network.count_params())), error
 
 
 def test_every_public_name_is_there():

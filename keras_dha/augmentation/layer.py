@@ -40,6 +40,9 @@ class DifferentiableAugmentation(PolicyLayer):
     `evaluate` and exported models it returns its input. Shape and dtype are
     those of the input; integers are rounded.
 
+    A saved network that holds it is loaded once this class was named: to
+    import `keras_dha` does not bring KerasCV along.
+
     It learns where something calls `score_gradient`, as the joint training
     step does. A plain `fit` leaves the policy as it is: say `trainable=False`
     there, or Keras will warn of variables without gradients.
