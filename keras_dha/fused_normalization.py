@@ -58,6 +58,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return (
             mask is None
             and not self.synchronized
+            and not self.renorm
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and self.compute_dtype in ("float32", "float16", "bfloat16")

@@ -23,6 +23,15 @@ def find_layers(model, kind):
     return list(found.values())
 
 
+def held_layers(layer):
+    """Returns the layers that a layer holds itself, a list.
+
+    Args:
+        layer: A `keras.Layer` or `keras.Model`.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def output_layers(model):
     """Returns what gives each output of a functional model, a list.
 
@@ -44,7 +53,10 @@ def rebuilt(model, replace, call=None):
             takes it; by default as they are.
     """
     if isinstance(model, keras.Sequential):
-        inputs = keras.Input(batch_shape=model.input_shape)
+        (given,) = model.inputs
+        inputs = keras.Input(
+            batch_shape=given.shape, dtype=given.dtype, name=given.name
+        )
         layers = [replace(layer) for layer in model.layers]
         return keras.Sequential([inputs, *layers], name=model.name)
     return keras.models.clone_model(

@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.architecture.searchable import variable_paths
 from keras_dha.given_weights import GivenWeights
 from keras_dha.given_weights import reshaped
 from keras_dha.inner_update import spread
-from keras_dha.nested_layers import find_layers
 from keras_dha.weight_layout import layout
 
 
@@ -139,8 +138,9 @@ class WeightVector:
         """Returns which weights the step that runs uses, booleans `(P,)`.
 
         A candidate's weights are active when its decision runs it with a
-        weight that is not 0, and every decision around it does so too. In a
-        network without decisions all are, which is `None`.
+        weight that is not 0, and every decision around it does so too. Those
+        of a layer that is also elsewhere always are. `None` stands for all,
+        always, as in a network without decisions.
         """
         owners = self._owners
         if not owners.groups:
@@ -189,16 +189,8 @@ def _owners(network, variables, sizes):
             strict=False,
         )
     )
-    held = {id(v): () for v in variables}
-    for choice in find_layers(network, SearchableLayer):
-        first = starts[id(choice.decision)]
-        holders = collections.defaultdict(tuple)
-        for k, candidate in enumerate(choice.options, first):
-            for variable in candidate.trainable_variables:
-                if id(variable) in held:
-                    holders[id(variable)] += (k,)
-        for key, options in holders.items():
-            held[key] += (options,)
+    paths = variable_paths(network)
+    held = {id(v): _groups(paths[id(v)], starts) for v in variables}
     owners = _Owners(decisions, [], [], [], [])
     for groups, stretch in itertools.groupby(
         zip(variables, sizes, strict=True), lambda pair: held[id(pair[0])]
@@ -209,3 +201,27 @@ def _owners(network, variables, sizes):
             owners.stretches.append(len(owners.sizes))
         owners.sizes.append(sum(size for _, size in stretch))
     return owners
+
+
+def _groups(paths, starts):
+    """Returns the options that hold a variable, for each layer around it.
+
+    Layers around each other must all run it. Nothing is returned where one
+    such group of layers may run it without the others, or where it is outside
+    of all: it is then always active.
+
+    Args:
+        paths: Set of paths, as `variable_paths` has them.
+        starts: Dict from a decision's id to the number of its first option.
+    """
+    ways = collections.defaultdict(list)
+    for path in paths:
+        ways[tuple(id(layer) for layer, _ in path)].append(path)
+    groups = {
+        tuple(
+            tuple(sorted({starts[id(x.decision)] + k for x, k in steps}))
+            for steps in zip(*way, strict=True)
+        )
+        for way in ways.values()
+    }
+    return groups.pop() if len(groups) == 1 else ()

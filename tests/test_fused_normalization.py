@@ -79,6 +79,7 @@ def calls_of_kernel(monkeypatch, layer, x, **kwargs):
         ({"axis": 1}, SHAPE, 0, {"training": True}),
         ({}, (6, 3), 0, {"training": True}),
         ({"dtype": "float64"}, SHAPE, 0, {"training": True}),
+        ({"renorm": True}, SHAPE, 0, {"training": True}),
         (
             {},
             SHAPE,

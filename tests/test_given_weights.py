@@ -7,8 +7,11 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.joint_model import JointModel
 from keras_dha.weight_vector import WeightVector
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 2)).astype("float32")
@@ -158,3 +161,62 @@ def test_kernels_that_are_active_are_those_that_have_a_gradient(path):
     for part, gradient in zip(active, gradients, strict=True):
         if part.ndim > 1:
             assert np.all(part == np.any(gradient))
+
+
+def sharing(decisions=(None, None), is_outside=False):
+    """Two choices of one layer or nothing; the layer, perhaps once more."""
+    keras.utils.set_random_seed(0)
+    shared = layers.Conv2D(2, 3, padding="same", name="shared")
+    x = image = keras.Input((4, 4, 2))
+    for k, decision in enumerate(decisions):
+        x = Choice(
+            [
+                keras.Sequential([shared, layers.ReLU()], name=f"a{k}"),
+                layers.Identity(name=f"b{k}"),
+            ],
+            decision=decision,
+            name=f"choice{k}",
+        )(x)
+    x = shared(x) if is_outside else x
+    return keras.Model(image, layers.Dense(3)(layers.Flatten()(x))), shared
+
+
+def is_active(model, shared, path):
+    for decision, index in zip(find_decisions(model), path, strict=True):
+        decision.freeze(index)
+    vector = WeightVector(model)
+    active = vector.active()
+    if active is None:
+        return True
+    found = zip(vector.variables, vector.split(active), strict=True)
+    return any(np.all(part) for v, part in found if v is shared.kernel)
+
+
+def test_weights_that_several_choices_share_are_active_if_one_runs_them():
+    model, shared = sharing()
+    for path in [(0, 0), (0, 1), (1, 0)]:
+        assert is_active(model, shared, path)
+    # Where both choices decide alike it is known when it does not run.
+    model, shared = sharing([Decision(2)] * 2)
+    assert is_active(model, shared, [0])
+    assert not is_active(model, shared, [1])
+
+
+def test_weights_that_are_used_outside_of_choices_are_active():
+    assert is_active(*sharing([None], is_outside=True), [1])
+    assert not is_active(*sharing([None]), [1])
+
+
+def test_a_step_moves_weights_that_one_of_several_choices_runs():
+    model, shared = sharing()
+    joint = JointModel(
+        model,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=DSNAS(),
+    )
+    for decision, index in zip(find_decisions(model), (0, 1), strict=True):
+        decision.freeze(index)
+    before = shared.kernel.numpy()
+    step = tf.function(joint.train_step, autograph=False)
+    step((tf.constant(IMAGES), tf.range(6) % 3), tf.constant(1.0))
+    assert np.any(shared.kernel.numpy() != before)

@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.architecture.searchable import variable_paths
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import output_layers
 
@@ -21,7 +22,8 @@ def absorb(network):
     """Takes the frozen weights of sparse codes into the candidates.
 
     Weights that are absorbed become 1; outputs stay as they are. A weight is
-    absorbed in all the layers that share the decision, or in none.
+    absorbed in all the layers that share the decision, or in none; and in none
+    that also runs elsewhere.
 
     Args:
         network: A `keras.Model`.
@@ -31,6 +33,7 @@ def absorb(network):
     """
     scaled = []
     layers = find_layers(network, SearchableLayer)
+    paths = variable_paths(network)
     for decision in find_decisions(network):
         if decision.code is None or not decision.is_frozen:
             continue
@@ -39,7 +42,10 @@ def absorb(network):
             variables = _linear_variables(
                 [x.options[option] for x in layers if x.decision is decision]
             )
-            if not variables:
+            if not variables or any(
+                _runs_elsewhere(paths[id(v)], decision, option)
+                for v in variables
+            ):
                 continue
             factor = float(scales[option])
             for variable in variables:
@@ -48,6 +54,17 @@ def absorb(network):
             scales[option] = 1.0
         decision.code.scales.assign(scales)
     return scaled
+
+
+def _runs_elsewhere(paths, decision, option):
+    """Whether a variable runs but in the candidates of an option itself."""
+    return any(
+        not path
+        or path[-1][0].decision is not decision
+        or path[-1][1] != option
+        for path in paths
+        if all(k in layer.decision.kept() for layer, k in path)
+    )
 
 
 def _linear_variables(candidates):

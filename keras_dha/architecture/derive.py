@@ -10,6 +10,7 @@ import keras
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.health import gives_zeros
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
@@ -48,6 +49,8 @@ def derive(model):
         if not isinstance(layer, SearchableLayer)
     )
     if isinstance(model, keras.Sequential):
+        # Its input, which is none of its `layers`, keeps its name.
+        names.free(model.inputs[0].name)
         derived = rebuilt(model, lambda layer: _plain(layer, names))
     elif getattr(model, "inputs", None):
         derived = _derived_graph(model, names)
@@ -71,11 +74,42 @@ def derive_first(model):
     """Returns the plain model in which each choice took its first candidate.
 
     Args:
-        model: As for `derive`; its decisions are frozen.
+        model: As for `derive`; its decisions are frozen by `freeze_first`.
     """
-    for decision in find_decisions(model):
-        decision.freeze(0)
+    freeze_first(model)
     return derive(model)
+
+
+def freeze_first(model):
+    """Freezes each decision for the first of its options.
+
+    On each edge that is the first operation that may be kept and does not
+    give zeros, if there is one: of zeros alone no network is made. Of several
+    edges the first ones are kept.
+
+    Args:
+        model: As for `derive`.
+    """
+    choices = find_layers(model, SearchableLayer)
+    for decision in find_decisions(model):
+        zeros = {
+            k
+            for choice in choices
+            if choice.decision is decision
+            for k, layer in enumerate(choice.options)
+            if gives_zeros(layer)
+        }
+        first = []
+        for edge in range(decision.keep):
+            start = edge * decision.operations
+            options = [
+                start + k
+                for k in range(decision.operations)
+                if k != decision.none
+            ]
+            # Those that give zeros come last.
+            first.append(min(options, key=lambda k: k in zeros))
+        decision.freeze(first)
 
 
 def _derived_graph(model, names):

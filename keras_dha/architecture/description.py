@@ -9,6 +9,9 @@ import json
 
 import keras
 
+# Where a graph's configuration names its layers.
+_REFERENCES = ("keras_history", "input_layers", "output_layers")
+
 
 def described(value, without=()):
     """Returns the text of whatever Keras can serialize, without names.
@@ -25,28 +28,42 @@ def described(value, without=()):
         },
     )
     names = {}
-    _collect_names(config, names)
-    return json.dumps(_renamed(config, names), sort_keys=True)
+    for holder, key in list(_names(config)):
+        holder[key] = names.setdefault(holder[key], f"#{len(names)}")
+    return json.dumps(config, sort_keys=True)
 
 
-def _collect_names(config, names):
-    if isinstance(config, dict):
-        for key in ("name", "shared_object_id"):
-            if isinstance(config.get(key), (str, int)):
-                names.setdefault(config[key], f"#{len(names)}")
-    if isinstance(config, (dict, list)):
-        for value in config.values() if isinstance(config, dict) else config:
-            _collect_names(value, names)
+def _names(value, is_config=False):
+    """Yields (dict or list, key) for each name of an object in its text.
 
-
-def _renamed(value, names):
-    if isinstance(value, dict):
-        return {
-            key: names[item]
-            if key == "shared_object_id"
-            else _renamed(item, names)
-            for key, item in value.items()
-        }
+    Args:
+        value: Plain data.
+        is_config: Whether it is the configuration of an object with a name.
+    """
     if isinstance(value, list):
-        return [_renamed(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value
+        for item in value:
+            yield from _names(item)
+    elif isinstance(value, dict):
+        kind = str(value.get("class_name", ""))
+        # What a data type policy is called is what it does.
+        is_named = kind != "" and not kind.endswith("DTypePolicy")
+        for key, item in value.items():
+            is_name = key == "name" and (is_named or is_config)
+            if key == "shared_object_id" or (is_name and isinstance(item, str)):
+                yield value, key
+            elif key in _REFERENCES and is_config:
+                yield from _references(item)
+            else:
+                yield from _names(item, is_named and key == "config")
+
+
+def _references(value):
+    """Yields the same in a structure of [name of a layer, number, number]."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        if value and isinstance(value[0], str):
+            yield value, 0
+        else:
+            for item in value:
+                yield from _references(item)

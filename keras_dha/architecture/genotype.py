@@ -14,7 +14,9 @@ def genotype(model):
         A dict, JSON-able, from the name of each choice to
         `{"choice": name of the candidate, "frozen": bool,
         "probabilities": {candidate name: float}}`; empty for a plain model.
-        The choice of a `keras_dha.NodeChoice` of several edges is a list.
+        The choice of a `keras_dha.NodeChoice` of several edges is a list;
+        where edges have candidates of one name, theirs begin with `edge0_`
+        and so on.
 
     Example:
 
@@ -26,7 +28,13 @@ def genotype(model):
         decision = choice.decision
         probabilities = decision.probabilities()
         names = [candidate.name for candidate in choice.options]
-        kept = [layer.name for _, layer, _ in choice.kept()]
+        if len(set(names)) < len(names):
+            # They are distinct on each edge.
+            names = [
+                f"edge{k // decision.operations}_{name}"
+                for k, name in enumerate(names)
+            ]
+        kept = [names[k] for k in decision.kept()]
         found[choice.name] = {
             "choice": kept if decision.edges > 1 else kept[0],
             "frozen": decision.is_frozen,

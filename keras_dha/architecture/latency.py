@@ -3,10 +3,11 @@
 The time of a network is modelled as a sum: of its fixed part and, for each
 choice, of the candidate that it picks at the shape that arrives there.
 Candidates are timed alone. The fixed part is what is left of the time of the
-network of all first candidates when theirs are taken off, so the overhead of
-a call, which is in each time, does not add up.
+network of all first candidates (`freeze_first`) when theirs are taken off, so
+the overhead of a call, which is in each time, does not add up.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -24,6 +25,7 @@ from keras_dha.architecture.cost import positions
 from keras_dha.architecture.cost import summed
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.architecture.derive import freeze_first
 from keras_dha.architecture.description import described
 from keras_dha.nested_layers import find_layers
 
@@ -83,15 +85,16 @@ class LatencyTable:
         table = cls(engine, {}, _device())
         prepare = _keras_call if engine == "keras" else _litert_call
         timed = {}
-        for part in _parts(model):
-            layer = _plain(part.layer)
-            key = _key(layer, part.inputs)
-            if key not in timed:
-                timed[key] = prepare(layer, part.inputs)
-                table.entries[key] = {
-                    "layer": layer.name,
-                    "inputs": [list(x.shape[1:]) for x in part.inputs],
-                }
+        with _of_first(model):
+            for part in _parts(model):
+                layer = _plain(part.layer)
+                key = _key(layer, part.inputs)
+                if key not in timed:
+                    timed[key] = prepare(layer, part.inputs)
+                    table.entries[key] = {
+                        "layer": layer.name,
+                        "inputs": [list(x.shape[1:]) for x in part.inputs],
+                    }
         seconds = {key: [] for key in timed}
         for turn in range(_UNTIMED + repeats):
             for key, call in timed.items():
@@ -113,10 +116,11 @@ class LatencyTable:
             ValueError: A part was not measured.
         """
         decisions = find_decisions(model)
-        return summed(
-            (self._fixed(part), positions(part.path, decisions))
-            for part in _parts(model)
-        )
+        with _of_first(model):
+            return summed(
+                (self._fixed(part), positions(part.path, decisions))
+                for part in _parts(model)
+            )
 
     def _fixed(self, part):
         """The time of a part without what is chosen inside it."""
@@ -211,25 +215,28 @@ def _choices(part):
     ]
 
 
-def _plain(layer):
-    """Returns a layer with the first candidate in place of each choice."""
-    if isinstance(layer, Choice):
-        return _plain(layer.candidates[0])
-    if not find_layers(layer, Choice):
-        return layer
-    decisions = find_decisions(layer)
+@contextlib.contextmanager
+def _of_first(model):
+    """The scope in which each decision is frozen for its first option."""
+    decisions = find_decisions(model)
     before = [
         [ops.convert_to_numpy(v) for v in (d.chosen, d.sampled)]
         for d in decisions
     ]
-    for decision in decisions:
-        decision.freeze(0)
+    freeze_first(model)
     try:
-        return derive(layer)
+        yield
     finally:
         for decision, (chosen, sampled) in zip(decisions, before, strict=True):
             decision.chosen.assign(chosen)
             decision.sampled.assign(sampled)
+
+
+def _plain(layer):
+    """Returns a layer with what was chosen in place of each choice."""
+    if isinstance(layer, Choice):
+        return _plain(layer.chosen_candidate())
+    return derive(layer)
 
 
 def _key(layer, inputs):

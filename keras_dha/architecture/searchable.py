@@ -12,6 +12,7 @@ from keras_dha.architecture.branches import run_one
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.shared_graph import run_edge
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import held_layers
 
 
 class SearchableLayer(keras.layers.Layer):
@@ -189,6 +190,46 @@ class SearchableLayer(keras.layers.Layer):
         return {**super().get_config(), "decision": decision}
 
 
+def variable_paths(network):
+    """Returns by which options each variable of a network is reached.
+
+    Args:
+        network: A `keras.Model`.
+
+    Returns:
+        A dict from a variable's id to the set of its paths: tuples of
+        (searchable layer, number of an option) from the outermost to the
+        innermost, `()` outside of all searchable layers.
+    """
+    found, seen = {}, set()
+
+    def walk(layer, path):
+        if (id(layer), path) in seen:
+            return
+        seen.add((id(layer), path))
+        theirs = set()
+        for inner, within in _held(layer, path):
+            walk(inner, within)
+            theirs.update(id(v) for v in inner.variables)
+        for variable in layer.variables:
+            if id(variable) not in theirs:
+                found.setdefault(id(variable), set()).add(path)
+
+    walk(network, ())
+    return found
+
+
+def _held(layer, path):
+    """Yields each layer that a layer holds itself, with each path to it."""
+    options = layer.options if isinstance(layer, SearchableLayer) else []
+    for inner in held_layers(layer):
+        steps = [(layer, k) for k, c in enumerate(options) if c is inner]
+        for step in steps:
+            yield inner, (*path, step)
+        if not steps:
+            yield inner, path
+
+
 def _at(given, candidate):
     """Returns the function that runs a candidate at given weights."""
 
@@ -202,6 +243,9 @@ def _at(given, candidate):
 def check_candidates(kind, candidates):
     """Refuses lists of what are no distinct, distinctly named layers.
 
+    And layers with losses of what they give, which are made inside of a
+    branch and cannot get out of it.
+
     Args:
         kind: Name of the class that holds them.
         candidates: List of candidates.
@@ -211,6 +255,21 @@ def check_candidates(kind, candidates):
             raise ValueError(
                 f"Each candidate of a `{kind}` must be a Keras layer. "
                 f"Received: candidate={candidate!r}"
+            )
+        regularized = [
+            layer.name
+            for layer in find_layers(candidate, keras.layers.Layer)
+            if layer.activity_regularizer is not None
+        ]
+        if regularized:
+            raise ValueError(
+                f"A candidate of a `{kind}` must have no "
+                "`activity_regularizer`: its loss is lost where not every "
+                f"candidate runs. Put one behind the `{kind}`, as "
+                "`keras.layers.ActivityRegularization`, or use a "
+                "`kernel_regularizer`. "
+                f"Received: candidate={candidate.name}, where it is in "
+                f"{regularized}"
             )
     if len({id(c) for c in candidates}) < len(candidates):
         raise ValueError(

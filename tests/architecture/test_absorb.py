@@ -100,3 +100,27 @@ def test_a_layer_that_two_choices_share_is_not_scaled_twice():
     expected = np.asarray(model(images(), training=False))
     assert absorb(model) == []
     np.testing.assert_allclose(derive(model)(images()), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("second", "is_outside", "absorbs"),
+    [(0, False, False), (1, False, True), (1, True, False)],
+)
+def test_a_layer_that_also_runs_elsewhere_is_not_scaled(
+    second, is_outside, absorbs
+):
+    shared = layers.Conv2D(3, 1, name="shared")
+    x = image = keras.Input((6, 6, 3))
+    choices = [
+        Choice([shared, layers.Identity(name=name)], name=name) for name in "ab"
+    ]
+    for choice in choices:
+        x = choice(x)
+    model = keras.Model(image, shared(x) if is_outside else x)
+    searched_code(model)
+    for choice, index in zip(choices, (0, second), strict=True):
+        choice.decision.freeze(index)
+        choice.decision.code.scales.assign([0.5, 1.0])
+    expected = np.asarray(model(images(), training=False))
+    assert bool(absorb(model)) == absorbs
+    np.testing.assert_allclose(derive(model)(images()), expected, atol=1e-6)

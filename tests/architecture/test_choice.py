@@ -6,6 +6,7 @@ from keras import layers
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.nested_layers import find_layers
 
 WEIGHTS = (2.0, 3.0, 5.0)
@@ -254,3 +255,23 @@ def test_outputs_of_different_shape(other):
     choice = Choice([layers.Conv2D(4, 3, padding="same", name="three"), other])
     with pytest.raises(ValueError, match=f"one shape.*three: .*{other.name}"):
         choice(keras.Input((8, 8, 4)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dense(2, activity_regularizer="l2", name="mine"),
+        layers.ActivityRegularization(0.1, name="mine"),
+    ],
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_candidates_with_losses_of_what_they_give(layer, is_nested):
+    # In a graph TensorFlow would find such a loss out of scope.
+    if is_nested:
+        layer = keras.Sequential([layers.ReLU(), layer], name="around")
+    others = [layers.Dense(2, kernel_regularizer="l2"), layers.Identity()]
+    match = "`activity_regularizer`.*kernel_regularizer.*Received.*'mine'"
+    with pytest.raises(ValueError, match=match):
+        Choice([*others, layer])
+    with pytest.raises(ValueError, match=match):
+        NodeChoice([others[:1] + [layer]], keep=1)

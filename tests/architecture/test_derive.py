@@ -11,6 +11,8 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.architecture.derive import derive_first
+from keras_dha.architecture.health import gives_zeros
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import find_layers
 
@@ -294,6 +296,47 @@ def test_deriving_leaves_the_supernet_searchable(resnet):
     assert len(find_layers(resnet, Choice)) == 4
     for variable, old in zip(resnet.variables, before, strict=True):
         np.testing.assert_array_equal(variable, old)
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments"),
+    [
+        (spaces.darts, {"channels": 2, "cells": 1}),
+        (spaces.darts, {"channels": 2, "cells": 1, "none": True}),
+        (spaces.nas_bench_201, {"channels": 2, "cells": 1}),
+    ],
+)
+def test_the_first_candidates_that_do_not_give_zeros(space, arguments):
+    keras.utils.set_random_seed(0)
+    network = derive_first(space(SHAPE, 3, **arguments))
+    assert find_decisions(network) == []
+    assert not [x for x in all_layers(network) if gives_zeros(x)]
+    outputs = np.asarray(network(images()))
+    assert np.max(np.ptp(outputs, axis=0)) > 1e-3
+
+
+def test_candidates_that_all_give_zeros_are_first_as_well():
+    choice = Choice([layers.Rescaling(0.0), layers.Rescaling(0.0)])
+    inputs = keras.Input(SHAPE)
+    derived = derive_first(keras.Model(inputs, choice(inputs)))
+    assert derived.layers[1] is choice.candidates[0]
+
+
+def test_the_input_of_a_sequential_model_keeps_name_and_dtype():
+    inputs = keras.Input((8, 8, 1), dtype="uint8", name="image")
+    choice = Choice(
+        # One of them has the input's name.
+        [layers.Rescaling(2.0, name="image"), layers.Rescaling(3.0)],
+    )
+    model = keras.Sequential([inputs, choice, layers.Flatten()])
+    choice.decision.freeze(0)
+    derived = derive(model)
+    (theirs,) = derived.inputs
+    assert (theirs.name, theirs.dtype) == ("image", "uint8")
+    assert theirs.shape == (None, 8, 8, 1)
+    np.testing.assert_array_equal(
+        derived(np.ones((1, 8, 8, 1), "uint8")), np.full((1, 64), 2.0)
+    )
 
 
 # Bad input

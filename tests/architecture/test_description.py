@@ -35,6 +35,39 @@ def test_what_is_other_is_described_otherwise():
     assert len(texts) == 5
 
 
+def test_only_names_of_layers_are_left_out():
+    same = [
+        layers.Activation("relu", name="relu"),
+        layers.Activation("gelu", name="gelu"),
+        layers.Activation("relu", name="Activation"),
+        layers.Dense(3, name="keras"),
+        layers.Dense(3, dtype="mixed_float16"),
+        layers.Dense(3, dtype="mixed_bfloat16"),
+    ]
+    assert len({described(layer) for layer in same}) == 5
+    assert described(same[0]) == described(same[2])
+    assert described(same[3]) == described(layers.Dense(3))
+
+
+def test_names_in_the_graph_do_not_matter():
+    def graph(first, second):
+        inputs = keras.Input((4,), name=f"in_{first}")
+        x = layers.Dense(4, name=first)(inputs)
+        y = layers.Dense(4, name=second)(x)
+        x = keras.ops.relu(layers.Add(name=f"add_{first}")([x, y]))
+        return keras.Model([inputs], [x, y], name=f"graph_{first}")
+
+    def crossed():
+        inputs = keras.Input((4,))
+        y = layers.Dense(4)(inputs)
+        x = layers.Dense(4)(inputs)
+        x = keras.ops.relu(layers.Add()([x, y]))
+        return keras.Model([inputs], [x, y])
+
+    assert described(graph("a", "b")) == described(graph("linear", "Dense"))
+    assert described(graph("a", "b")) != described(crossed())
+
+
 def test_what_is_left_out_makes_no_difference():
     plain, compiled = network(), network()
     compiled.compile("sgd", keras.losses.Huber(name="loss"))
@@ -45,3 +78,4 @@ def test_what_is_left_out_makes_no_difference():
 
 def test_plain_data_is_itself():
     assert described({"b": [1, None], "a": "x"}) == '{"a": "x", "b": [1, null]}'
+    assert described({"name": "x"}) == '{"name": "x"}'

@@ -103,6 +103,19 @@ def test_credits_are_weighted_by_how_often_what_ran_runs(exploration):
     np.testing.assert_allclose(mean, 0, atol=1e-6)
 
 
+def test_the_credit_of_a_frozen_node_is_finite():
+    # Nothing runs on one of its edges, and is never drawn.
+    decision = Decision(6, edges=3, keep=2)
+    decision.strategy = DSNAS(exploration=1.0).bound(tf.Variable(0.5))
+    decision.freeze([0, 3])
+    with tf.GradientTape() as tape:
+        factors = decision.factors(training=True)
+        total = tf.reduce_sum(factors)
+    np.testing.assert_array_equal(factors, 1.0)
+    gradient = tape.gradient(total, decision.logits.value)
+    np.testing.assert_array_equal(gradient, np.zeros(6))
+
+
 def test_frozen_decisions_do_not_move_and_free_ones_do():
     keras.utils.set_random_seed(0)
     inputs = x = keras.Input((4, 4, 2))

@@ -12,6 +12,7 @@ from keras_dha.architecture.cost import NetworkCost
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.latency import LatencyTable
+from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.nested_layers import find_layers
 
 
@@ -110,6 +111,37 @@ def test_a_table_fits_every_network_that_is_built_alike(measured, tmp_path):
     assert len(decisions) == 3 and len(terms) >= 5
     with pytest.raises(ValueError, match="does not hold.*Received: layer"):
         loaded.terms(model(width=3))
+
+
+def test_the_network_that_is_timed_does_not_give_zeros():
+    x = inputs = keras.Input((8, 8, 2))
+    x = Choice([layers.Rescaling(0.0, name="none"), layers.ReLU(name="relu")])(
+        x
+    )
+    made = keras.Model(inputs, layers.Dense(2)(x))
+    table = LatencyTable.measure(made, repeats=1)
+    cost = NetworkCost(made, (), latency_ms=table.terms(made))
+    whole, none, relu = (
+        by_layer(table, name) for name in (made.name, "none", "relu")
+    )
+    np.testing.assert_allclose(cost.of([1])["latency_ms"], whole)
+    np.testing.assert_allclose(cost.of([0])["latency_ms"], whole - relu + none)
+
+
+def test_a_node_inside_a_candidate_is_timed():
+    inputs = keras.Input((8, 8, 2))
+    node = NodeChoice(
+        [
+            [layers.Conv2D(2, 1, name=f"conv{e}"), layers.ReLU(name=f"relu{e}")]
+            for e in range(2)
+        ],
+        name="node",
+    )
+    inside = keras.Model(inputs, node([inputs, inputs]), name="inside")
+    outer = Choice([inside, layers.Identity(name="skip")], name="outer")
+    made = keras.Model(inputs, layers.Dense(2)(outer(inputs)))
+    table = LatencyTable.measure(made, repeats=1)
+    assert len(table.terms(made)) == 3
 
 
 def test_litert_times_what_it_can_run():

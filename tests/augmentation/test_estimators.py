@@ -314,6 +314,36 @@ def test_relaxed_magnitudes_have_the_slope_of_central_differences():
         np.testing.assert_allclose(ours[index], slope, atol=0.02, rtol=0.02)
 
 
+def test_relaxed_has_no_path_for_flip_and_shift():
+    layer = built(
+        "relaxed", operations=("Identity", "Invert"), flip=0.9, shift=0.9
+    )
+    choices = layer.sample(20, SEED)
+    draws = layer.draw(20, SEED)
+    images = references.smooth_images(20, 8, 9).astype("float32")
+    fixed = np.random.default_rng(1).normal(size=images.shape)
+    weight = tf.ones(20)
+    relax = lambda *_: (weight, layer.magnitude_of(choices))  # noqa: E731
+    layer.estimator.relax = relax
+    with tf.GradientTape() as tape:
+        tape.watch(weight)
+        output = layer.estimator.augment(layer, images, choices, draws, None)
+        observed = tf.reduce_sum(tf.cast(fixed, tf.float32) * output)
+    slope = tape.gradient(observed, weight).numpy()
+    plain = layer.transform(images, choices, draws)
+    np.testing.assert_allclose(output, plain, atol=1e-3)
+    is_identity = choices.sub_policy.numpy() == 0
+    is_moved = np.any(plain != images, axis=(1, 2, 3))
+    assert 0 < np.sum(is_identity & is_moved) < 20
+    np.testing.assert_array_equal(slope[is_identity], 0.0)
+    assert np.all(np.abs(slope[~is_identity]) > 1.0)
+    # Of the others it is Invert of what is flipped and shifted, less that.
+    nothing = choices._replace(applied=tf.zeros_like(choices.applied))
+    base = layer.transform(images, nothing, draws)
+    exact = np.sum(fixed * (plain - base), axis=(1, 2, 3))
+    np.testing.assert_allclose(slope, exact, rtol=1e-3, atol=0.1)
+
+
 def test_relaxed_learns_by_path_and_the_rest_by_influence():
     layer = built("relaxed", flip=0.4, application=0.5)
     choices = layer.sample(30, SEED)

@@ -86,7 +86,9 @@ class DSNAS(Strategy):
         index = ops.reshape(decision.sampled, (decision.edges,))
         drawn = pick(ops.softmax(decision.table(decision.logits)), index)
         # Of p/q with q held, the gradient is p/q times that of log p.
-        weight = drawn / ops.stop_gradient(pick(self._shares(decision), index))
+        # Where nothing runs and is never drawn, both are 0.
+        share = ops.stop_gradient(pick(self._shares(decision), index))
+        weight = ops.divide_no_nan(drawn, share)
         return 1.0 + (weight - ops.stop_gradient(weight))
 
     def _shares(self, decision):

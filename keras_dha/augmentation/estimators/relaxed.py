@@ -4,14 +4,15 @@ With z the noisy logits of what was drawn and t the temperature,
 
     m   = sum_l softmax(z / t)_l magnitude_l     each step's magnitude
     w_k = 1 + softmax(z / t)_k - stop_gradient(...)   the sub-policy k drawn
-    x~  = x + w_k (T_k(x; m) - x)
+    x~  = B(x) + w_k (B(T_k(x; m)) - B(x))
 
-Values are those of the sub-policy drawn, at a magnitude between the levels;
-derivatives are those of the relaxation, of which only the chosen part is
-computed. A step's chance of application is a factor of the same form on its
-magnitude, as magnitude 0 changes nothing. The joint step differentiates
-<grad_w L_T(w; x~), v> by the logits: a mixed derivative, with v the gradient
-of the search loss. Where operations jump there are `surrogates`.
+with B the flip and shift that were drawn. Values are those of the sub-policy
+drawn, at a magnitude between the levels; derivatives are those of the
+relaxation, of which only the chosen part is computed. A step's chance of
+application is a factor of the same form on its magnitude, as magnitude 0
+changes nothing. The joint step differentiates <grad_w L_T(w; x~), v> by the
+logits: a mixed derivative, with v the gradient of the search loss. Where
+operations jump there are `surrogates`.
 
 Flip, shift and mixing have no path; they learn by `influence`.
 
@@ -56,7 +57,13 @@ class Relaxed(Influence):
         augmented = layer.transform(
             images, choices, draws, magnitude, differentiable=True
         )
-        return images + weight[:, None, None, None] * (augmented - images)
+        nothing = choices._replace(applied=tf.zeros_like(choices.applied))
+        # Flipped and shifted by the same kernels, so that what no step has
+        # changed is equal to the last digit.
+        base = layer.transform(
+            images, nothing, draws, magnitude, differentiable=True
+        )
+        return base + weight[:, None, None, None] * (augmented - base)
 
     def relax(self, layer, choices, noise):
         """Returns the weights `[n]` and magnitudes `[n, N]`.
