@@ -6,6 +6,8 @@ the same however the dataset shuffles. Of several outputs the first one's
 labels make the strata; of several inputs all are hashed.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -22,7 +24,16 @@ _SEARCH_BATCH_SHARE = 0.5
 
 
 def prepare(
-    x, y, spec, batch_size, share, search_data, seed, shuffle, replicas=1
+    x,
+    y,
+    spec,
+    batch_size,
+    share,
+    search_data,
+    seed,
+    shuffle,
+    replicas=1,
+    is_endless=False,
 ):
     """Returns (training batches, search batches or `None`).
 
@@ -36,12 +47,13 @@ def prepare(
         seed: Integer, of the split and of all shuffling.
         shuffle: Whether arrays are shuffled.
         replicas: Integer; every batch is a multiple of it.
+        is_endless: Whether a dataset is not known to end.
     """
     parts = max(1, round(_SEARCH_BATCH_SHARE * batch_size / replicas))
     search_size = parts * replicas
-    search = _given(search_data, spec, search_size, seed)
+    search = _given(search_data, spec, search_size, seed, replicas)
     if isinstance(x, tf.data.Dataset):
-        x, count = _unbatched(x), spec.count
+        x, count, length = _unbatched(x), spec.count, None
         if share is not None:
             x, held_out = split_dataset(x, share)
             if not _has_examples(x) or not _has_examples(held_out):
@@ -51,14 +63,27 @@ def prepare(
                     f"Received: {count} examples, search_split={share}"
                 )
             size = max(1, round(count * share))
-            search = StreamBatches(held_out, size, search_size)
+            # Once, for both parts.
+            held = functools.cache(functools.partial(_length, held_out))
+            search = StreamBatches(
+                held_out, size, search_size, replicas, is_endless, held
+            )
             count -= size
-        return StreamBatches(x, count, batch_size), search
+
+            def length():
+                return spec.count - held()
+
+        training = StreamBatches(
+            x, count, batch_size, replicas, is_endless, length
+        )
+        return training, search
     x, y = data.checked_arrays(x, y)
     if share is not None:
         (x, y), held_out = split_arrays(x, y, spec, share, seed)
-        search = ArrayBatches(*held_out, search_size, seed + 1)
-    return ArrayBatches(x, y, batch_size, seed, shuffle), search
+        search = ArrayBatches(
+            *held_out, search_size, seed + 1, replicas=replicas
+        )
+    return ArrayBatches(x, y, batch_size, seed, shuffle, replicas), search
 
 
 def fitting_batch_size(dataset, count):
@@ -77,7 +102,7 @@ def fitting_batch_size(dataset, count):
     return size
 
 
-def _given(search_data, spec, batch_size, seed):
+def _given(search_data, spec, batch_size, seed, replicas):
     """Batches of explicit search data, checked against the training data."""
     if search_data is None:
         return None
@@ -90,8 +115,9 @@ def _given(search_data, spec, batch_size, seed):
             f"{spec.shape}, one_hot={spec.one_hot}"
         )
     if y is None:
-        return StreamBatches(_unbatched(x), found.count, batch_size)
-    return ArrayBatches(*data.checked_arrays(x, y), batch_size, seed + 1)
+        return StreamBatches(_unbatched(x), found.count, batch_size, replicas)
+    x, y = data.checked_arrays(x, y)
+    return ArrayBatches(x, y, batch_size, seed + 1, replicas=replicas)
 
 
 def _unbatched(dataset):
@@ -107,6 +133,24 @@ def _first(structure):
 
 def _has_examples(dataset):
     return next(iter(dataset), None) is not None
+
+
+def _length(dataset):
+    """Returns how many examples a dataset holds, by a pass over it."""
+    ones = _untuned(dataset.map(lambda *_: 1))
+    return int(ones.reduce(0, tf.add))
+
+
+def _fitted(batch_size, count, replicas):
+    """Returns the size of full batches that replicas share evenly."""
+    size = min(batch_size, count) // replicas * replicas
+    if not size:
+        raise ValueError(
+            "Each device needs an example of every batch: use fewer devices, "
+            "or give more images or a larger `search_split`. "
+            f"Received: {count} examples for {replicas} devices"
+        )
+    return size
 
 
 def split_arrays(x, y, spec, share, seed):
@@ -162,11 +206,14 @@ class ArrayBatches:
         batch_size: Integer; every batch is full.
         seed: Integer.
         shuffle: Whether to shuffle anew in each pass.
+        replicas: Integer, devices that share a batch evenly.
     """
 
-    def __init__(self, x, y, batch_size, seed, shuffle=True):
+    is_endless = False
+
+    def __init__(self, x, y, batch_size, seed, shuffle=True, replicas=1):
         self.count = len(_first(x))
-        self.batch_size = min(batch_size, self.count)
+        self.batch_size = _fitted(batch_size, self.count, replicas)
         self._seed = tf.constant(seed, tf.int64)
         self._shuffle = shuffle
         self._data = keras.tree.map_structure(tf.constant, (x, y))
@@ -218,14 +265,28 @@ class StreamBatches:
 
     Args:
         dataset: Unbatched `tf.data.Dataset` of (image, label).
-        count: Integer, how many examples it holds.
+        count: Integer, how many examples it holds, or an estimate.
         batch_size: Integer; every batch is full.
+        replicas: Integer, devices that share a batch evenly.
+        is_endless: Whether it is not known to end.
+        length: Function that returns how many examples it holds exactly, or
+            `None` if `count` does.
     """
 
-    def __init__(self, dataset, count, batch_size):
+    def __init__(
+        self,
+        dataset,
+        count,
+        batch_size,
+        replicas=1,
+        is_endless=False,
+        length=None,
+    ):
         self.count = count
-        self.batch_size = min(batch_size, count)
+        self.batch_size = _fitted(batch_size, count, replicas)
+        self.is_endless = is_endless
         self._dataset = dataset
+        self._length = length or (lambda: count)
 
     def arrange(self, form):
         """Brings the data into the form of a network, a `form.Form`."""
@@ -242,9 +303,13 @@ class StreamBatches:
         Args:
             step: Integer. A dataset that shuffles itself is in a new order.
         """
+        passed = step * self.batch_size
+        # To count takes a pass, and is not worth it for less.
+        if not self.is_endless and 2 * passed > self.count:
+            passed %= self._length()
         return _untuned(
             self._dataset.repeat()
-            .skip(step * self.batch_size % self.count)
+            .skip(passed)
             .batch(self.batch_size, drop_remainder=True)
             .prefetch(2)
         )

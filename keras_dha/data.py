@@ -26,6 +26,21 @@ def class_ids(labels):
     return tf.cast(tf.reshape(labels, [-1]), "int32")
 
 
+def may_be_endless(x, steps):
+    """Whether data are a dataset of which only some steps are looked at.
+
+    Args:
+        x: As `inspect` takes it.
+        steps: Integer, `steps_per_epoch`, or `None`.
+    """
+    # A generator does not say whether it ends; one with steps may not.
+    return (
+        steps is not None
+        and isinstance(x, tf.data.Dataset)
+        and int(x.cardinality()) < 0
+    )
+
+
 def inspect(x, y=None, steps=None, num_classes=None):
     """Looks through training data once and returns its `DataSpec`.
 
@@ -46,14 +61,13 @@ def inspect(x, y=None, steps=None, num_classes=None):
     else:
         summary = _Summary(*checked_element(x))
         batches = as_batches(x, 256)
-        cardinality = int(x.cardinality())
-        if cardinality == tf.data.INFINITE_CARDINALITY and steps is None:
+        is_endless = int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
+        if is_endless and steps is None:
             raise ValueError(
                 "An endless dataset needs `steps_per_epoch`. "
                 "Received: steps_per_epoch=None"
             )
-        # A generator does not say whether it ends; one with steps may not.
-        if cardinality < 0 and steps is not None:
+        if may_be_endless(x, steps):
             batches = batches.take(steps)
         try:
             for images, labels in batches:

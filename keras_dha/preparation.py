@@ -46,6 +46,10 @@ def prepare(
         )
     if batch_size is None:
         batch_size = batches.fitting_batch_size(x, spec.count)
+    is_endless = data.may_be_endless(x, steps)
+    if is_endless:
+        # Looked at were so many batches of another size.
+        spec = spec._replace(count=steps * batch_size)
     if batch_size % replicas:
         raise ValueError(
             "`batch_size` must be a multiple of the number of replicas. "
@@ -65,6 +69,7 @@ def prepare(
         settings.seed,
         shuffle,
         replicas,
+        is_endless,
     )
     return known or spec, *made
 

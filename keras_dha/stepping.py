@@ -59,7 +59,7 @@ class Stepper:
         # How many batches were drawn of either kind; `None` before the first.
         self._drawn = None
         self._stream = self._search_stream = None
-        self._price = None
+        self._price = self._prices = None
         if pace.epochs is None and joint.architecture.can_be_priced:
             self._price = StepPrice(joint.architecture.decisions)
         self.use(joint)
@@ -98,6 +98,7 @@ class Stepper:
         return {
             "drawn": self._drawn,
             "outer_steps": self._outer_steps.state(),
+            "prices": self._known_prices(),
         }
 
     def resume(self, state, phase):
@@ -109,14 +110,19 @@ class Stepper:
         """
         self._drawn = state["drawn"]
         self._outer_steps.resume(state["outer_steps"])
+        self._prices = state["prices"]
         if phase != phases.WARMUP:
-            # Prices are found in the warm-up, and are the joint model's.
+            # Prices are found in the warm-up.
             self._price = None
 
     def begin(self):
         """Draws batches on from those that the joint model has seen."""
         done = int(self._joint.step.numpy())
         self._drawn = [done, done // self._outer_steps.every]
+        # All of an endless dataset would be read again up to there.
+        for k, each in enumerate((self._batches, self._search_batches)):
+            if each is not None and each.is_endless:
+                self._drawn[k] = 0
 
     def open_streams(self):
         """Opens the batches; one stream for all epochs.
@@ -232,5 +238,15 @@ class Stepper:
     def _set_prices(self):
         """Where time is what there is, candidates pay for theirs."""
         if self._price:
-            self._joint.architecture.prices.assign(self._price.prices())
-            self._price = None
+            self._prices, self._price = self._known_prices(), None
+        if self._prices:
+            # Each time: the joint model may go back to its warm-up.
+            self._joint.architecture.prices.assign(self._prices)
+
+    def _known_prices(self):
+        """Returns the prices as they are known by now, a list, or `None`."""
+        found = self._price and self._price.prices()
+        # In a warm-up that goes on, too few steps may be left for new ones.
+        if found is None or not found.any():
+            return self._prices
+        return found.tolist()

@@ -179,6 +179,27 @@ def test_a_batch_is_never_larger_than_the_data():
     assert (streamed.batch_size, streamed.steps) == (12, 1)
 
 
+def test_every_batch_is_a_multiple_of_the_replicas():
+    def sizes(count, share):
+        return [
+            part.batch_size
+            for given in (numbered(count), (stream(*numbered(count)),))
+            for part in prepare(*given, batch_size=32, share=share, replicas=2)
+            if part is not None
+        ]
+
+    assert sizes(31, None) == [30, 30]
+    # Of 40 images 36 are left, or about so, and 4 held out.
+    assert all(size % 2 == 0 for size in sizes(40, 0.1))
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_a_part_that_leaves_a_replica_without_an_example(form):
+    given = numbered() if form == "arrays" else (stream(),)
+    with pytest.raises(ValueError, match="`search_split`.*16 devices"):
+        prepare(*given, batch_size=32, share=0.02, replicas=16)
+
+
 # Batches of datasets
 
 
@@ -200,6 +221,34 @@ def test_a_dataset_goes_on_at_the_batch_where_it_was():
     for step in (1, 3, 5):
         rest = [numbers(x) for x, _ in made.dataset(step).take(3)]
         np.testing.assert_array_equal(rest, whole[step : step + 3])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_parts_of_a_dataset_go_on_at_the_batch_where_they_were(share):
+    """Whatever the true size of a part, which only its hash knows."""
+    parts = prepare(stream(*numbered(1000)), batch_size=32, share=share)
+    whole = batches.split_dataset(stream(*numbered(1000)), share)
+    for made, part in zip(parts, whole, strict=True):
+        members = numbers_of(part)
+        assert len(members) != made.count  # an estimate
+        for step in (0, 1, 29, 87):
+            begin = step * made.batch_size
+            first = next(iter(made.dataset(step)))[0]
+            expected = np.arange(begin, begin + made.batch_size) % len(members)
+            np.testing.assert_array_equal(
+                numbers(first), np.array(members)[expected]
+            )
+
+
+def test_an_endless_dataset_goes_on_at_the_batch_where_it_was():
+    """However few batches of it were looked at."""
+    spec = data.inspect(stream().repeat(), steps=1)._replace(count=20)
+    made, _ = batches.prepare(
+        *(stream().repeat(), None, spec, 20, None, None, 0, True),
+        is_endless=True,
+    )
+    first = next(iter(made.dataset(7)))[0]
+    np.testing.assert_array_equal(numbers(first), np.arange(140, 160))
 
 
 def prepare(x, y=None, batch_size=20, share=0.1, search_data=None, **kwargs):

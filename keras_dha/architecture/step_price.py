@@ -38,8 +38,10 @@ class StepPrice:
 
         Args:
             seconds: Float, how long it took.
-            loss: Float.
+            loss: Float. One that is not finite says nothing of the others.
         """
+        if not np.isfinite(loss):
+            return
         self._paths.append([int(d.sampled.numpy()) for d in self._decisions])
         self._seconds.append(seconds)
         self._losses.append(loss)

@@ -186,7 +186,9 @@ class SampledHyperparameters(Engine):
         # The widest distribution with this mean: exponential in the element.
         low, high = (float(end[index]) for end in (self.low, self.high))
         nearest = _NEAREST / (self.basis - 1)
-        share = np.clip((position - low) / (high - low), nearest, 1 - nearest)
+        # The upper bound may have fallen to the lower one.
+        share = (position - low) / (high - low) if high > low else 0.5
+        share = np.clip(share, nearest, 1 - nearest)
         changed = ops.convert_to_numpy(self.logits).copy()
         changed[index] = _tilt(share, self.basis)
         self.logits.assign(changed)

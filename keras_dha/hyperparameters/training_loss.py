@@ -76,12 +76,17 @@ def draw_shares(strength, size, seed, replica=0, replicas=1):
         replica, replicas: Which part of how many this one is.
     """
     strength = tf.stop_gradient(strength)
+    shape, dtype = [2, replicas * size], strength.dtype
     drawn = tf.random.stateless_gamma(
-        [2, replicas * size], seed, alpha=strength, dtype=strength.dtype
+        shape, seed, alpha=strength + 1.0, dtype=dtype
     )
-    # A small strength lets both underflow.
-    drawn = tf.maximum(drawn, 1e-30)
-    shares = drawn[0] / (drawn[0] + drawn[1])
+    uniform = tf.random.stateless_uniform(
+        *(shape, tf.random.experimental.stateless_fold_in(seed, 1)),
+        dtype=dtype,
+    )
+    # Of a small strength Gamma(a) underflows; it is Gamma(a + 1) U^(1/a).
+    logarithms = tf.math.log(drawn) + tf.math.log1p(-uniform) / strength
+    shares = tf.sigmoid(logarithms[0] - logarithms[1])
     begin = replica * size
     return shares[begin : begin + size]
 

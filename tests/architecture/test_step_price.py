@@ -1,15 +1,29 @@
+import json
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
 
+from keras_dha import data
+from keras_dha import phases
+from keras_dha import trust
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.step_price import StepPrice
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
+from keras_dha.assembly import assemble
+from keras_dha.batches import ArrayBatches
+from keras_dha.pace import ClockPace
+from keras_dha.run_record import RunRecord
+from keras_dha.stepping import Stepper
+from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
+from tests.auto_model.small_runs import quick_auto_model
 from tests.test_pace import Clock
 from tests.test_pace import set_clock
 
@@ -36,6 +50,14 @@ def test_a_candidate_pays_for_how_much_it_slows_a_step():
     np.testing.assert_allclose(prices[:3], 0.5 * 1.5 * slower, atol=0.02)
     # What the other decision runs makes no difference.
     np.testing.assert_allclose(prices[3], prices[4], atol=0.01)
+
+
+def test_a_step_that_diverged_is_not_noted():
+    price = noted([Decision(3, name="a")], lambda path: 1.0 + path[0])
+    before = price.prices()
+    price.note(50.0, float("nan"))
+    price.note(50.0, float("inf"))
+    np.testing.assert_array_equal(price.prices(), before)
 
 
 def test_few_steps_say_nothing():
@@ -93,3 +115,35 @@ def test_a_run_of_seconds_takes_what_is_cheap(monkeypatch, dear):
     fit(model, epochs=None, time_limit=300.0)
     chosen = {gene["choice"] for gene in model.result.genotype.values()}
     assert chosen == {f"{('one', 'three')[dear]}{k}" for k in range(2)}
+
+
+def test_prices_are_kept_where_the_joint_model_goes_back(monkeypatch):
+    """To a copy of its warm-up, by a divergence or in another process."""
+    found = np.array([0.5, -0.5, 0.0, 0.25], "float32")
+    monkeypatch.setattr(StepPrice, "prices", lambda self: found)
+    batches = ArrayBatches(X, Y, 16, seed=0)
+    distribution = tf.distribute.get_strategy()
+    pace = ClockPace(1000.0, time.monotonic())
+    settings = quick_auto_model(strategy=DSNAS(until=0.5)).settings
+    joint, _ = assemble(
+        *(settings, data.inspect(X, Y), distribution, pace, batches)
+    )
+    plan = phases.plan(pace.total, joint.architecture.strategy)
+
+    def stepper():
+        return Stepper(
+            *(joint, batches, None, distribution, pace, plan, 2, "constant"),
+            RunRecord(pace.total, time.monotonic()),
+        )
+
+    first, copy = stepper(), trust.copy_of(joint)
+    first.begin()
+    state = json.loads(json.dumps(first.state()))
+    resumed = stepper()
+    resumed.resume(state, phases.SEARCH)
+    for each in (first, resumed):
+        each.open_streams()
+        for step in range(2):
+            trust.restore(joint, copy)
+            each.take(step, phases.SEARCH, is_outer=False)
+            np.testing.assert_array_equal(joint.architecture.prices, found)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from keras_dha import data
+from keras_dha import preparation
 from keras_dha.architecture import spaces
 from keras_dha.auto_model import AutoModel
+from keras_dha.batches import StreamBatches
 from keras_dha.methods import space_builder
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import CLASSES
@@ -67,6 +69,38 @@ def test_an_endless_dataset():
     np.testing.assert_allclose(
         history.history["loss"], reference_losses(), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("batch_size", [BATCH, 300])
+def test_an_epoch_of_an_endless_dataset_is_its_steps(batch_size):
+    """However many of its images were looked at."""
+    for endless in (as_dataset(X, Y)[0], as_dataset(X, Y, BATCH)[0]):
+        spec, training, _ = preparation.prepare(
+            *(quick_auto_model().settings, None, None, 1),
+            *(endless.repeat(), None, batch_size, True, 6, (X, Y)),
+        )
+        assert spec.count == training.count == 6 * batch_size
+        assert training.steps == 6 and training.is_endless
+
+
+@pytest.mark.parametrize("is_endless", [True, False])
+def test_a_second_fit_does_not_read_all_of_an_endless_dataset(
+    monkeypatch, is_endless
+):
+    begun, opened = [], StreamBatches.dataset
+
+    def dataset(self, step=0):
+        begun.append(step)
+        return opened(self, step)
+
+    monkeypatch.setattr(StreamBatches, "dataset", dataset)
+    given = as_dataset(X, Y)[0]
+    if is_endless:
+        given = given.repeat()
+    model = quick_auto_model(strategy=None)
+    for _ in range(2):
+        fit(model, given, None, epochs=1, steps_per_epoch=4)
+    assert set(begun) == ({0} if is_endless else {0, 4})
 
 
 def test_defaults_on_images_without_channels():

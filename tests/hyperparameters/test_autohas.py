@@ -205,3 +205,12 @@ def test_configurations_come_back():
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match="Received"):
         AutoHAS(**arguments)
+
+
+def test_an_upper_bound_may_fall_to_the_lower_one():
+    """A range test may find less than what was asked for."""
+    made = engine({"learning_rate": Range(0.5, 2.0)})
+    made.set_value("learning_rate", 0.1, high=0.3)
+    assert made.bounds("learning_rate") == pytest.approx((0.5, 0.5))
+    assert float(made.current("learning_rate")) == pytest.approx(0.5)
+    np.testing.assert_allclose(made.probabilities(), [[0.2] * 5], rtol=1e-5)

@@ -9,7 +9,7 @@ from keras_dha.hyperparameters import training_loss
 from tests.references import central_difference
 
 
-@pytest.mark.parametrize("strength", [0.02, 0.4, 1.0, 3.0])
+@pytest.mark.parametrize("strength", [0.003, 0.02, 0.4, 1.0, 3.0])
 def test_mixup_draws_beta(strength):
     draw = lambda *args: training_loss.draw_shares(  # noqa: E731
         tf.constant(strength), *args
@@ -17,9 +17,13 @@ def test_mixup_draws_beta(strength):
     seed = tf.constant([3, 4])
     shares = draw(4000, seed)
     assert np.all(np.isfinite(shares))
-    # Underflow at small strengths ends at 0, 1/2 or 1 in place of nearby.
+    beta = stats.beta(strength, strength)
+    points = np.array([0.01, 0.1, 0.49, 0.51, 0.9, 0.99])
+    below = np.mean(shares < points[:, None], axis=1)
+    # Four standard errors.
+    np.testing.assert_allclose(below, beta.cdf(points), atol=2 / 4000**0.5)
+    # Small strengths end at 0 or 1, in place of nearby.
     if strength > 0.1:
-        beta = stats.beta(strength, strength)
         assert stats.kstest(shares, beta.cdf).pvalue > 1e-3
     halves = [draw(2000, seed, replica, 2) for replica in range(2)]
     np.testing.assert_array_equal(np.concatenate(halves), shares)
