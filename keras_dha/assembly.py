@@ -92,7 +92,11 @@ def _joint_model(settings, parts, spec, found):
     if found and found.begins_small:
         network = small_images.shrunk(network)
     hyperparameters = _engine(
-        parts, optimizers.resolved(optimizer, parts.values)
+        parts,
+        optimizers.resolved(
+            *(optimizer, parts.values),
+            is_factor=not isinstance(settings.base_schedule, str),
+        ),
     )
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
@@ -110,11 +114,10 @@ def _joint_model(settings, parts, spec, found):
         rule=optimizer.rule,
         refinement=parts.refinement,
         seed=settings.seed,
-        target=settings.target,
+        # Each network has one of its own: a target knows what it counts.
+        target=settings.target and settings.target.unattached(),
     )
-    hyperparameters.check_groups(
-        [v.path for v in joint.weight_vector.variables]
-    )
+    hyperparameters.check_groups(joint.paths)
     return joint
 
 

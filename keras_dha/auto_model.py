@@ -71,7 +71,8 @@ class AutoModel(Trained):
             `keras_dha.hyperparameters.hypergradient.Horizon`.
         base_schedule: What the learning rate is a factor of:
             `"warmup_cosine"`, `"cosine"`, `"constant"`, or a Keras
-            `LearningRateSchedule`, whose rates it then multiplies.
+            `LearningRateSchedule`, whose rates it then multiplies, by 1 at
+            first.
         target: `None`, or a dict of upper limits for the derived network:
             `"params"`, all its weights; `"flops"`, operations for one
             example, a multiply-add being two; `"latency_ms"`, by a
@@ -156,21 +157,15 @@ class AutoModel(Trained):
 
     def compile(
         self,
-        loss=None,
-        metrics=None,
         optimizer=None,
+        loss=None,
         loss_weights=None,
+        metrics=None,
         **unknown,
     ):
-        """Sets loss, metrics, optimizer; not needed for classification.
+        """Sets optimizer, loss, metrics; not needed for classification.
 
         Args:
-            loss: A Keras loss or its name. By default the cross-entropy that
-                fits the labels (integers or one-hot).
-                Several outputs have one for all, a dict by output name, or a
-                list.
-            metrics: List of Keras metrics. By default accuracy. Of several
-                outputs a dict of such lists by output name, or a list of them.
             optimizer: `"sgd"` (the default: momentum, and weight decay as an
                 L2 penalty), `"nesterov"`, `"adamw"`, or a Keras `SGD`, `Adam`
                 or `AdamW`. An object's numbers are fixed, or where learning
@@ -178,14 +173,20 @@ class AutoModel(Trained):
                 name; the base schedule multiplies its learning rate. A
                 schedule of its own takes the base schedule's place, and
                 the learning rate is then a factor of it, 1 if not learned.
+            loss: A Keras loss or its name. By default the cross-entropy that
+                fits the labels (integers or one-hot).
+                Several outputs have one for all, a dict by output name, or a
+                list.
             loss_weights: Of several outputs a number of at least 0 for each,
                 as a dict by output name or a list; by default 1. The loss of
                 an example is the weighted sum of those of its outputs.
+            metrics: List of Keras metrics. By default accuracy. Of several
+                outputs a dict of such lists by output name, or a list of them.
         """
         if unknown:
             raise ValueError(
-                "`compile` takes `loss`, `metrics`, `optimizer` and "
-                f"`loss_weights`. Received: {sorted(unknown)}"
+                "`compile` takes `optimizer`, `loss`, `loss_weights` and "
+                f"`metrics`. Received: {sorted(unknown)}"
             )
         if self.joint is not None:
             raise ValueError(
@@ -240,7 +241,9 @@ class AutoModel(Trained):
             validation_data: Pair of arrays, or dataset, that is evaluated
                 after each epoch. Nothing is learned from it.
             shuffle: Whether to shuffle arrays; datasets keep their order.
-            steps_per_epoch: Integer; by default one pass over the data.
+            steps_per_epoch: Integer; by default one pass over the data. Of a
+                dataset of unknown length the classes are those of the first
+                epoch.
             search_data: Pair of arrays, or dataset, to be used in place of
                 `search_split`. Augmentation and learning then go on to the
                 end, as these images may be of another kind.

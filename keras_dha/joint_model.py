@@ -48,6 +48,9 @@ class JointModel(keras.Model):
         target: `architecture.target.Target` for the derived network, or
             `None`.
         owner: JSON-able dict that is saved along, for whoever trains this.
+        paths: List of the weights' paths, by which groups of layers know
+            them; by default those that they have. Candidates that are loaded,
+            or left over, have another path than those that a choice built.
         **kwargs: Base model arguments.
     """
 
@@ -65,9 +68,11 @@ class JointModel(keras.Model):
         seed=0,
         target=None,
         owner=None,
+        paths=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        _check_precision(network)
         self.owner = owner
         self.refinement = refinement
         self.network = network
@@ -113,10 +118,11 @@ class JointModel(keras.Model):
             horizon.averaging,
         )
         vector = self.weight_vector
+        self.paths = paths or [v.path for v in vector.variables]
         self.hyperparameters.allocate(
             self.rule,
             vector.sizes,
-            [v.path for v in vector.variables],
+            self.paths,
             vector.dtype,
         )
         for averaged in self._averages():
@@ -243,6 +249,8 @@ class JointModel(keras.Model):
     def _carried_over(self, network):
         """Returns the joint model of a plain network of the same layers."""
         config = self.hyperparameters.get_config()
+        known = zip(self.weight_vector.variables, self.paths, strict=True)
+        paths = {id(variable): path for variable, path in known}
         made = JointModel(
             network,
             self.loss_object,
@@ -254,6 +262,7 @@ class JointModel(keras.Model):
             refinement=self.refinement,
             seed=self.seed,
             target=self.target,
+            paths=[paths[id(v)] for v in network.trainable_variables],
             name=self.name,
         )
         kept = self.weight_vector.positions_of(made.weight_vector.variables)
@@ -332,6 +341,7 @@ class JointModel(keras.Model):
             "seed": self.seed,
             "target": serialize(self.target),
             "owner": self.owner,
+            "paths": self.paths,
         }
 
     @classmethod
@@ -349,6 +359,22 @@ class JointModel(keras.Model):
         ):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _check_precision(network):
+    """Refuses layers whose gradients would need a scaled loss."""
+    halves = [
+        layer.name
+        for layer in find_layers(network, keras.layers.Layer)
+        if layer.compute_dtype == "float16"
+        and not isinstance(layer, keras.layers.InputLayer)
+    ]
+    if halves:
+        raise ValueError(
+            "Layers that compute in float16 need a scaled loss, which there "
+            'is not here; use the dtype policy "mixed_bfloat16", or '
+            f"float32. Received: layers {halves[:5]} with float16"
+        )
 
 
 def _reward_of(architecture, hyperparameters):

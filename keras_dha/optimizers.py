@@ -24,6 +24,8 @@ _ADAMW_AUTO = {
     "learning_rate": Range(1e-6, 0.1),
     "weight_decay": Range(1e-4, 1.0, start=0.01),
 }
+# Of a Keras schedule's rates, what is learned is a factor.
+_FACTOR = Range(0.01, 10.0, start=1.0)
 # What would have to be done beside the step.
 _REFUSED = {
     "clipvalue": (None, "use `clipnorm` or `global_clipnorm`"),
@@ -99,7 +101,7 @@ def read(optimizer):
     return Optimizer(rule, values, {}, True, schedule)
 
 
-def resolved(optimizer, hyperparameters):
+def resolved(optimizer, hyperparameters, is_factor=False):
     """Returns the dict of all hyperparameters of a run.
 
     Args:
@@ -107,14 +109,29 @@ def resolved(optimizer, hyperparameters):
         hyperparameters: `"auto"`, or a validated dict, which comes before
             what the optimizer says; a `Range` of it that has no start begins
             where a Keras object has its number.
+        is_factor: Whether the learning rate is a factor of a Keras
+            schedule's rates: one of 1, or learned from there on.
     """
+    if is_factor:
+        optimizer = _as_factor(optimizer)
     asked = optimizer.auto if hyperparameters == "auto" else hyperparameters
     values = {**optimizer.values, **(asked or {})}
+    rate = values["learning_rate"]
+    if is_factor and isinstance(rate, Range) and rate.low <= 1.0 <= rate.high:
+        values["learning_rate"] = _started("learning_rate", rate, 1.0)
     if optimizer.is_given:
         for name, number in optimizer.values.items():
             if isinstance(values[name], Range):
                 values[name] = _started(name, values[name], number)
     return values
+
+
+def _as_factor(optimizer):
+    auto = dict(optimizer.auto)
+    if "learning_rate" in auto:
+        auto["learning_rate"] = _FACTOR
+    values = {**optimizer.values, "learning_rate": 1.0}
+    return optimizer._replace(values=values, auto=auto)
 
 
 def _started(name, scale, number):

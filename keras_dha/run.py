@@ -293,6 +293,8 @@ class Run:
                 # What goes on counts as good, so it has to be.
                 losses = losses[: len(losses) - self._guard.look()]
                 change()
+                # An epoch may be long, and be interrupted.
+                owner.joint = self.joint
             if owner.stop_training or self.pace.is_over(self._next_step):
                 break
         losses = losses[: len(losses) - self._guard.look()]

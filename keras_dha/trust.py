@@ -25,6 +25,8 @@ _PATIENCE = 3
 # clearly, should not fall back behind it, but for the noise of a few steps.
 _CLEARLY_BETTER = 0.9
 _BEHIND_GUESSING = 1.03
+# The noise of those steps themselves, in standard errors of their mean.
+_NOISE = 2.0
 # What was too high for a range test may be right later, but this many times.
 _BEYOND = 2.0
 # Of so many updates a report can be made, and at a bound for so large a share.
@@ -76,8 +78,8 @@ class Guard:
 
     A training loss has diverged if it is not finite, or, for cross-entropy,
     1.5 times what it was at the start and 1.5 times that of guessing, or worse
-    than that of guessing once it was clearly better. Looks at the losses every
-    few steps, so that devices are rarely waited for.
+    than that of guessing, by more than noise, once it was clearly better. Looks
+    at the losses every few steps, so that devices are rarely waited for.
     In the beginning a run has only its start to lose: cross-entropy that is
     no better after some steps than at first, or than in the mean of the first
     ones, or worse than that of guessing once it was better, is enough to go
@@ -178,10 +180,13 @@ class Guard:
         if not self._losses:
             return 0
         seen = len(self._losses)
-        mean = float(np.mean([float(x) for x in self._losses]))
+        losses = [float(x) for x in self._losses]
+        mean = float(np.mean(losses))
         self._losses = []
         self._looks += 1
-        if not mean < self._limit():  # as NaN is not
+        is_finite = math.isfinite(mean)
+        error = float(np.std(losses)) / math.sqrt(seen) if is_finite else 0.0
+        if not mean < self._limit(error):  # as NaN is not
             self._undo(mean)
             return seen
         self.loss = mean
@@ -194,13 +199,20 @@ class Guard:
             self._is_beginning = False
         return 0
 
-    def _limit(self):
-        """Returns the mean loss that counts as diverged now."""
+    def _limit(self, error):
+        """Returns the mean loss that counts as diverged now.
+
+        Args:
+            error: Float, the standard error of the mean loss. Of two classes
+                that are hard to tell apart, batches are better than guessing
+                and worse by chance.
+        """
         guessing = _loss_of_guessing(self._joint)
         is_early = self._is_beginning and self.test
         is_early = is_early and self._looks > _PATIENCE
         if self._lowest < (1.0 if is_early else _CLEARLY_BETTER) * guessing:
-            return _BEHIND_GUESSING * guessing
+            noise = 0.0 if is_early else _NOISE * error
+            return _BEHIND_GUESSING * guessing + noise
         if is_early:
             return max(guessing, self._at_first)
         return _FAR_ABOVE * self._reference
@@ -224,7 +236,8 @@ class Guard:
                 "`result.cost`, not announced.",
                 stacklevel=2,
             )
-        self.loss = self.loss or self._reference
+        if self.loss is None:
+            self.loss = self._start
         self._looks = self._since_kept = 0
         # What was undone says nothing of the state that was gone back to.
         self._at_first = self._lowest = math.inf

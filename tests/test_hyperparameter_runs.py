@@ -207,6 +207,73 @@ def test_groups_in_a_run():
         fitted(hyperparameters={"learning_rate": {"tail": 0.1, "*": 0.1}})
 
 
+def test_groups_are_the_same_in_a_run_that_was_loaded(tmp_path):
+    """A candidate's path names its choice only where that has built it."""
+    saved = []
+
+    class Saving(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            joint = self.model.joint
+            path = tmp_path / f"{epoch}.keras"
+            self.model.save(path)
+            saved.append((path, joint.architecture.is_searched, joint.paths))
+
+    x = inputs = keras.Input((6,))
+    candidates = [layers.Dense(8, name="one"), layers.Dense(8, name="other")]
+    x = keras_dha.Choice(candidates, name="body")(x)
+    x = layers.Dense(CLASSES, activation="softmax", name="head")(x)
+    model = AutoModel(
+        keras.Model(inputs, x),
+        strategy=keras_dha.strategies.DSNAS(until=0.5),
+        augmentation=None,
+        hyperparameters={"learning_rate": {"body": RATE, "head": RATE}},
+        outer_every=2,
+        seed=1,
+    )
+    model.fit(X, Y, epochs=4, batch_size=20, verbose=0, callbacks=[Saving()])
+    assert [searched for _, searched, _ in saved][0]
+    for path, is_searched, paths in saved:
+        loaded = AutoModel.load(path)
+        assert loaded.joint.paths == paths
+        if is_searched:
+            loaded.fit(X, Y, epochs=2, batch_size=20, verbose=0)
+            left = [p.split("/")[0] for p in loaded.joint.paths]
+            assert left == ["body", "body", "head", "head"]
+            assert set(loaded.joint.hyperparameters.learned) == {
+                "learning_rate[body]",
+                "learning_rate[head]",
+            }
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_rates_of_a_keras_schedule_are_taken_as_they_are(optimizer):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.02, 10, 0.5)
+
+    def weights(**rate):
+        model = fitted(
+            base_schedule=schedule,
+            hyperparameters={"weight_decay": 0.0, **rate},
+            compiled={"optimizer": optimizer},
+        )
+        return model.get_weights()
+
+    for ours, theirs in zip(weights(), weights(learning_rate=1.0), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("asked", ["auto", {"learning_rate": Range(0.1, 20)}])
+def test_what_is_learned_is_a_factor_of_a_keras_schedule(optimizer, asked):
+    model = fitted(
+        base_schedule=keras.optimizers.schedules.CosineDecay(0.02, 12),
+        hyperparameters=asked,
+        compiled={"optimizer": optimizer},
+    )
+    learned = model.joint.hyperparameters
+    assert learned.quantities["learning_rate"].value.start == 1.0
+    assert model.result.hyperparameters["learning_rate"]["learned"]
+
+
 @pytest.mark.parametrize("horizon", ["one_step", "forward", "implicit"])
 def test_horizons_in_a_run(horizon):
     values = {"weight_decay": Range(1e-5, 0.1, start=1e-3)}

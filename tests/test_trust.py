@@ -69,6 +69,14 @@ def test_where_all_was_undone_the_loss_is_that_of_the_start():
     assert guard.loss == 4.0
 
 
+def test_the_loss_of_the_start_is_that_of_any_loss():
+    joint = joint_model(loss=keras.losses.MeanAbsoluteError())
+    guard = trust.Guard(joint, every=2)
+    with pytest.warns(UserWarning, match="diverged"):
+        feed(guard, [4.0, float("nan")])
+    assert guard.loss == 4.0
+
+
 def test_a_later_good_state_is_gone_back_to():
     joint = joint_model()
     guard = trust.Guard(joint, every=5, keep_every=10)
@@ -111,6 +119,21 @@ def test_later_a_run_must_not_fall_behind_guessing(losses, is_behind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert any(feed(guard, [1.4, *losses])) == is_behind
+
+
+def test_classes_that_are_hard_to_tell_apart_are_no_divergence():
+    """Means of ten batches are by chance on both sides of guessing."""
+    joint = joint_model()
+    train(joint)
+    guard = trust.Guard(joint)
+    guessing = np.log(3)
+    rng = np.random.default_rng(0)
+    losses = rng.normal(0.92 * guessing, 0.12 * guessing, [300, 10])
+    means = losses.mean(axis=1)
+    assert means.min() < 0.9 * guessing and means.max() > 1.03 * guessing
+    assert not any(feed(guard, losses.ravel()))
+    with pytest.warns(UserWarning, match="diverged"):
+        assert any(feed(guard, losses[0] + 0.3 * guessing))
 
 
 def test_what_was_undone_is_no_measure_of_what_follows():

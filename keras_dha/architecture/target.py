@@ -94,6 +94,10 @@ class Target:
         limits = {k: v for k, v in argument.items() if k not in options}
         return cls(limits, **options)
 
+    def unattached(self):
+        """Returns the same limits for another network."""
+        return Target(self.limits, self.latency_table, self.weight)
+
     def attach(self, network):
         """Counts and measures a network; refuses limits nothing can meet.
 

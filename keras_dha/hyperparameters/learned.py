@@ -81,12 +81,17 @@ class LearnedHyperparameters(Engine):
         return self.learned
 
     def _allocate(self, positions):
-        ranges = [self.quantities[key].value for key in self.learned]
+        found = [self.quantities[key] for key in self.learned]
+        ranges = [quantity.value for quantity in found]
+        self._is_log = np.array([r.scale == "log" for r in ranges], bool)
+        self._is_decay = np.array(
+            [q.name == "weight_decay" for q in found], bool
+        )
         self.position = self._vector("position", positions)
         self._start = np.array(positions, self.vector_dtype)
         # A step goes by natural logarithms, or by parts of a linear range.
-        self._span = np.array(
-            [1.0 if r.scale == "log" else r.high - r.low for r in ranges]
+        self._span = np.where(
+            self._is_log, 1.0, [r.high - r.low for r in ranges]
         )
         self.first = self._vector("first", [0.0] * len(ranges))
         self.second = self._vector("second", [0.0] * len(ranges))
@@ -284,18 +289,15 @@ class LearnedHyperparameters(Engine):
         )
         self.fastest.assign(fastest)
         low, high = (ops.convert_to_tensor(v) for v in (self.low, self.high))
-        found = [self.quantities[key] for key in self.learned]
-        is_log = np.array([q.value.scale == "log" for q in found], bool)
-        is_decay = np.array([q.name == "weight_decay" for q in found], bool)
 
         def shrinking_by(share, per_decay):
             decay = share / ops.maximum(per_decay, 1e-12)
             decay = ops.maximum(decay, 1e-30)
-            return ops.where(is_log, ops.log(decay), decay)
+            return ops.where(self._is_log, ops.log(decay), decay)
 
         most = shrinking_by(self.most_shrinking.value, fastest)
         high = ops.where(
-            is_decay, ops.minimum(high, ops.maximum(low, most)), high
+            self._is_decay, ops.minimum(high, ops.maximum(low, most)), high
         )
         # Whatever the schedule makes of it at the moment.
         rate = at._replace(learning_rate=self.value("learning_rate"))
@@ -303,7 +305,7 @@ class LearnedHyperparameters(Engine):
             self.least_shrinking.value, ops.max(self.rule.shrinking(rate))
         )
         least = ops.minimum(least, ops.minimum(self._start, high))
-        return ops.where(is_decay, ops.maximum(low, least), low), high
+        return ops.where(self._is_decay, ops.maximum(low, least), low), high
 
     def get_config(self):
         return {

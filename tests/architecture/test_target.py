@@ -193,6 +193,21 @@ def test_a_run_ends_within_its_target(weight, tmp_path):
     assert loaded.result.cost["target"] == found
 
 
+def test_an_estimate_before_a_run_leaves_its_target(tmp_path):
+    """Each network has a target of its own, which counts its decisions."""
+    limit = min(c["params"] for c in COSTS.values())
+    target = {"params": limit, "weight": 1e-9}
+    model = AutoModel(space, method="dsnas", seed=0, target=target)
+    for _ in range(2):
+        model.estimate(X, Y, epochs=4, batch_size=16)
+        assert model.settings.target.reached is None
+    model.fit(X, Y, epochs=4, batch_size=16, verbose=0)
+    network = model.export_model()
+    assert network.count_params() <= limit
+    reached = model.result.cost["target"]["params"]["reached"]
+    assert reached == network.count_params()
+
+
 def test_the_penalty_moves_the_logits_towards_what_is_cheap():
     moved = {}
     for limit in (1e9, min(c["params"] for c in COSTS.values())):

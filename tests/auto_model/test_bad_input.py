@@ -134,12 +134,23 @@ def test_before_fit_there_is_nothing_to_use(call, tmp_path, monkeypatch):
     "arguments, message",
     [
         ({"optimizer": "adam"}, "one of .*'adamw'.*optimizer='adam'"),
-        ({"run_eagerly": True}, "`metrics`, `optimizer` and .*'run_eagerly'"),
+        ({"run_eagerly": True}, "`loss_weights` and `metrics`.*'run_eagerly'"),
     ],
 )
 def test_compile_refuses_what_it_cannot_honour(arguments, message):
     with pytest.raises(ValueError, match=message):
         AutoModel().compile(**arguments)
+
+
+def test_layers_in_float16_are_refused():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    x = keras.layers.Dense(3, dtype="mixed_float16", name="half")(x)
+    x = keras.layers.Activation("softmax", dtype="float32")(x)
+    model = AutoModel(keras.Model(inputs, x), augmentation=None)
+    with pytest.raises(ValueError, match="mixed_bfloat16.*'half'"):
+        model.fit(X, Y, epochs=1)
+    assert model.joint is None
 
 
 def test_compile_after_fit(fitted):

@@ -144,6 +144,21 @@ def test_early_stopping_leaves_a_plain_trained_model():
     assert fit(model, epochs=3).epoch == [0, 1, 2]
 
 
+@pytest.mark.parametrize("monitor", ["val_accuracy", "accuracy"])
+def test_callbacks_know_that_more_accuracy_is_better(monitor, tmp_path):
+    model = quick_auto_model()
+    assert model.metrics == []
+    stop = keras.callbacks.EarlyStopping(monitor, patience=9)
+    best = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{epoch}.keras", monitor, save_best_only=True
+    )
+    history = fit(
+        model, callbacks=[stop, best], validation_data=(X_NEW, Y_NEW)
+    ).history
+    assert stop.best == best.best == max(history[monitor])
+    assert model.metrics[0].name == "loss"
+
+
 class Stopping(keras.callbacks.Callback):
     """Ends the run after a batch, and is ended itself before it if asked."""
 
@@ -165,6 +180,25 @@ def test_stopping_after_a_batch():
     assert recorder.events == ["begin", 0, "batch 0", "batch 1", "end"]
     assert history.epoch == [0]
     assert_plain(model.export_model())
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_interrupted_after_the_network_was_derived(steps):
+    """In the epoch in which it was; what goes on is the plain network."""
+
+    class Interrupting(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 40:
+                raise KeyboardInterrupt
+
+    model = quick_auto_model(strategy=DSNAS(until=0.5))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=1, steps_per_epoch=60, callbacks=Interrupting())
+    assert not model.joint.architecture.is_searched
+    assert int(model.joint.step) == 41
+    fit(model, epochs=1, steps_per_epoch=steps)
+    assert int(model.joint.step) == 41 + steps
+    assert set(model.result.cost["phases"]) <= {"train", "tracing"}
 
 
 def test_a_first_fit_that_took_no_step_was_none():
