@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_dha import arguments
@@ -81,6 +82,12 @@ def checked(
     seed,
 ):
     """Returns the `Settings` of arguments as `AutoModel` takes them."""
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Images are (h, w, c) here: call "
+            'keras.config.set_image_data_format("channels_last"). Received: '
+            f"image_data_format={keras.config.image_data_format()!r}"
+        )
     if not 0 < search_split <= 0.5:
         raise ValueError(
             "`search_split` must be in (0, 0.5]. "

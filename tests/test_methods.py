@@ -154,7 +154,10 @@ def fitted(name):
         return keras.Model(inputs, layers.Dense(classes, "softmax")(x))
 
     model = AutoModel(space, method=name, seed=0)
-    model.fit(x.astype("uint8"), y, epochs=3, batch_size=18, verbose=0)
+    with pytest.MonkeyPatch.context() as patch:
+        # Decay falls in so short a run, to where weights remember several.
+        patch.setattr(learned, "_LONGEST_MEMORY", np.inf)
+        model.fit(x.astype("uint8"), y, epochs=3, batch_size=18, verbose=0)
     return model.joint, model.result
 
 
@@ -162,9 +165,7 @@ def fitted(name):
     "name",
     ["autohas", "dha", pytest.param("diffautoml", marks=pytest.mark.slow)],
 )
-def test_methods_of_papers_run(monkeypatch, name):
-    # Decay falls in so short a run, to where weights remember several of it.
-    monkeypatch.setattr(learned, "_LONGEST_MEMORY", np.inf)
+def test_methods_of_papers_run(name):
     joint, result = fitted(name)
     assert set(result.genotype) == {"branch"}
     for key in ("learning_rate", "weight_decay"):

@@ -1,3 +1,4 @@
+import keras
 import pytest
 
 import keras_dha
@@ -48,3 +49,12 @@ def test_what_is_given_holds_nothing_out(arguments):
 
 def test_vectors_have_no_policy():
     assert not learns(is_image=False, **FIXED, augmentation="auto")
+
+
+def test_images_with_their_channels_first_are_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="'channels_first'"):
+            keras_dha.AutoModel()
+    finally:
+        keras.config.set_image_data_format("channels_last")
