@@ -178,6 +178,24 @@ def test_methods_of_papers_run(name):
     assert type(joint.network).__module__.startswith("keras.")
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [strategies.DSNAS(until=0.5), strategies.GDAS(), strategies.ISTA()],
+)
+def test_mixed_precision_is_searched_in_full(strategy):
+    """Logits and their like keep their precision in layers of bfloat16."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_runs.quick_auto_model(strategy=strategy)
+        small_runs.fit(model, epochs=2)
+        layers_of = model.export_model().layers
+        assert "bfloat16" in {layer.compute_dtype for layer in layers_of}
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert set(model.result.genotype) == {"choice0", "choice1"}
+    assert np.isfinite(model.result.history["loss"]).all()
+
+
 def test_the_table_of_the_command_line_is_complete():
     from keras_dha import cli
 

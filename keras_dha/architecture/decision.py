@@ -96,6 +96,8 @@ class Decision(keras.layers.Layer):
             shape=(num_candidates,),
             initializer="zeros",
             dtype="float32",
+            # Whatever the precision of the layer that consults it.
+            autocast=False,
         )
         one = edges == 1
         self.sampled = self._state("sampled", () if one else (edges,), 0)
@@ -111,6 +113,7 @@ class Decision(keras.layers.Layer):
             initializer=keras.initializers.Constant(value),
             dtype=dtype,
             trainable=False,
+            autocast=False,
         )
 
     @property

@@ -42,7 +42,11 @@ class SparseCode(keras.layers.Layer):
         self.size = size
         self.penalty = penalty
         self.code = self.add_weight(
-            name="code", shape=(size,), initializer="zeros", dtype="float32"
+            name="code",
+            shape=(size,),
+            initializer="zeros",
+            dtype="float32",
+            autocast=False,
         )
         self.measurement = self._constant("measurement", (size, options))
         self.sparse = self._constant("sparse", (options,))
@@ -57,6 +61,7 @@ class SparseCode(keras.layers.Layer):
             initializer=initializer,
             dtype="float32",
             trainable=False,
+            autocast=False,
         )
 
     def weights_of_all(self):
