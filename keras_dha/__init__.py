@@ -44,8 +44,10 @@ _MODULES = {
 }
 
 # What saved networks may hold. Not the augmentation, which needs KerasCV.
-_LAYERS = ("Choice", "Decision", "Dropout", "FusedBatchNormalization")
-_LAYERS += ("NodeChoice",)
+_LAYERS = (
+    *("Choice", "NodeChoice", "Decision"),
+    *("Dropout", "FusedBatchNormalization"),
+)
 
 __all__ = ["__version__", *_NAMES, *_MODULES]
 

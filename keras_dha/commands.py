@@ -189,12 +189,14 @@ def _loaded(path):
             f"Received: model={str(path)!r}"
         )
     from keras_dha import saving
-    from keras_dha.auto_model import AutoModel
     from keras_dha.joint_model import JointModel
+    from keras_dha.trained import Trained
 
     model = saving.load(path)
     if isinstance(model, JointModel):
-        return AutoModel.load(path).export_model()
+        run = Trained()
+        run.joint = model
+        return run.export_model()
     return model
 
 

@@ -26,6 +26,8 @@ def find_layers(model, kind):
 def held_layers(layer):
     """Returns the layers that a layer holds itself, a list.
 
+    Uses Keras' private `_flatten_layers`, as `find_layers` does.
+
     Args:
         layer: A `keras.Layer` or `keras.Model`.
     """

@@ -11,6 +11,7 @@ import keras
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.health import gives_zeros
+from keras_dha.architecture.health import options_that
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
@@ -90,15 +91,9 @@ def freeze_first(model):
     Args:
         model: As for `derive`.
     """
-    choices = find_layers(model, SearchableLayer)
+    found = options_that(gives_zeros, model)
     for decision in find_decisions(model):
-        zeros = {
-            k
-            for choice in choices
-            if choice.decision is decision
-            for k, layer in enumerate(choice.options)
-            if gives_zeros(layer)
-        }
+        zeros = found.get(id(decision), ())
         first = []
         for edge in range(decision.keep):
             start = edge * decision.operations

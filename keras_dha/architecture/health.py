@@ -34,7 +34,7 @@ def trajectory(decisions, network):
         and if there are choices outside of cells, `depth`, the number of
         those that are not idle, in expectation.
     """
-    idle = _idle_options(network)
+    idle = options_that(is_idle, network)
     logs = {}
     for decision in decisions:
         probabilities = decision.probabilities()
@@ -160,11 +160,16 @@ def _last(layer):
     return layer
 
 
-def _idle_options(network):
-    """Returns for id(decision) the set of its idle options."""
+def options_that(test, network):
+    """Returns for id(decision) the set of its options that pass a test.
+
+    Args:
+        test: Function from a candidate to a bool, as `is_idle`.
+        network: The searched `keras.Model`.
+    """
     found = {}
     for choice in find_layers(network, SearchableLayer):
-        options = {k for k, c in enumerate(choice.options) if is_idle(c)}
+        options = {k for k, c in enumerate(choice.options) if test(c)}
         found.setdefault(id(choice.decision), set()).update(options)
     return found
 

@@ -193,7 +193,7 @@ def test_a_run_ends_within_its_target(weight, tmp_path):
     assert loaded.result.cost["target"] == found
 
 
-def test_an_estimate_before_a_run_leaves_its_target(tmp_path):
+def test_an_estimate_before_a_run_leaves_its_target():
     """Each network has a target of its own, which counts its decisions."""
     limit = min(c["params"] for c in COSTS.values())
     target = {"params": limit, "weight": 1e-9}
