@@ -7,6 +7,8 @@ For each seed, on the same images and test set:
     sequence
         NAS, then HPO, then DA, a third of the epochs each, from new weights
         each time, keeping what the stages before found
+    longer sequence
+        the same, but its last stage has as many epochs as one `fit`
 
     python -m benchmarks.ablation --dataset fashion_mnist --limit 10000
 
@@ -25,12 +27,12 @@ from benchmarks.arms import outcome
 PARTS = {"NAS": "strategy", "DA": "augmentation", "HPO": "hyperparameters"}
 # Without hyperparameter search: the usual values, as in `joint_run`.
 FIXED = {"learning_rate": 0.1, "weight_decay": 5e-4}
-SEQUENCE = "sequence"
+SEQUENCE, LONGER = "sequence", "longer sequence"
 ARMS = [
     "+".join(subset) or "none"
     for size in range(len(PARTS) + 1)
     for subset in itertools.combinations(PARTS, size)
-] + [SEQUENCE]
+] + [SEQUENCE, LONGER]
 
 
 def fitted(data, subset, epochs, seed, network="auto", fixed=FIXED):
@@ -58,19 +60,26 @@ def mean_values(model):
     }
 
 
-def in_sequence(data, epochs, seed):
-    """Returns the model of the last of three stages."""
-    each = max(1, epochs // len(PARTS))
-    model = fitted(data, ("NAS",), each, seed)
-    model = fitted(data, ("HPO",), each, seed, renewed(model))
+def stages(epochs):
+    """Returns the epochs of three stages that together have so many."""
+    ends = [epochs * k // len(PARTS) for k in range(len(PARTS) + 1)]
+    return [end - begin for begin, end in itertools.pairwise(ends)]
+
+
+def in_sequence(data, each, seed):
+    """Returns the model of the last of three stages of so many epochs each."""
+    model = fitted(data, ("NAS",), each[0], seed)
+    model = fitted(data, ("HPO",), each[1], seed, renewed(model))
     found = mean_values(model)
-    return fitted(data, ("DA",), each, seed, renewed(model), found)
+    return fitted(data, ("DA",), each[2], seed, renewed(model), found)
 
 
 def run(arm, data, epochs, seed):
     """Trains as an arm says; returns what is kept of it, a dict."""
     if arm == SEQUENCE:
-        model = in_sequence(data, epochs, seed)
+        model = in_sequence(data, stages(epochs), seed)
+    elif arm == LONGER:
+        model = in_sequence(data, [*stages(epochs)[:-1], epochs], seed)
     else:
         model = fitted(data, arm.split("+"), epochs, seed)
     return outcome(model, data)
@@ -78,7 +87,7 @@ def run(arm, data, epochs, seed):
 
 def main():
     """Runs all arms for all seeds and writes the record."""
-    record = compare("ablation", __doc__, ARMS, 30, run)
+    record = compare("ablation", __doc__, ARMS, 20, run)
     record.write(mean_accuracy=record.means())
 
 

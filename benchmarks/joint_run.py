@@ -28,6 +28,7 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks.arms import chosen
+from benchmarks.peers.family import with_decay
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
 from keras_dha.base_schedule import warmup_cosine
@@ -66,24 +67,13 @@ def augmentation(arm, value_range):
     return []
 
 
-def with_decay(layer):
-    """Returns a fresh copy of a layer whose kernel decays.
-
-    Coupled decay, as the joint run has it: the penalty's gradient goes
-    through the momentum. Keras' own is decoupled.
-    """
-    config = layer.get_config()
-    for name in ("kernel_regularizer", "depthwise_regularizer"):
-        if name in config:
-            config[name] = keras.regularizers.L2(DECAY / 2)
-    return type(layer).from_config(config)
-
-
 def plain_run(derived, arm, data, epochs, batch_size, seed):
     """Trains a fresh copy of the derived model; returns its record."""
     keras.utils.set_random_seed(seed)
     network = keras.models.clone_model(
-        derived, clone_function=with_decay, recursive=True
+        derived,
+        clone_function=lambda layer: with_decay(layer, DECAY),
+        recursive=True,
     )
     steps = len(data.x_train) // batch_size
     network.compile(

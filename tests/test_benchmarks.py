@@ -3,12 +3,14 @@
 import importlib
 import json
 import pkgutil
+import time
 
 import keras
 import numpy as np
 import pytest
 
 import benchmarks
+from benchmarks import ablation
 from benchmarks import arms
 from benchmarks import images
 from benchmarks import rankings
@@ -114,6 +116,65 @@ def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
     assert max(rates) > 0.4 > 0.1 > rates[-1]
 
 
+def test_searches_learn_from_most_of_their_trials():
+    from benchmarks.peers import contestants
+
+    # 60 % of 240 s and of 2,400 s.
+    assert contestants.num_trials(144) == 10
+    assert contestants.num_trials(1440) == 24
+    assert contestants.num_random(144) == 3
+    assert contestants.num_random(1440) == 8
+
+
+def test_an_iteration_of_hyperband_fits_into_the_search():
+    from benchmarks.peers.contestants import hyperband_epochs
+
+    # max_epochs * log3(max_epochs) ** 2: 9 * 4, 27 * 9.
+    assert hyperband_epochs(36.0) == 9
+    assert hyperband_epochs(35.9) == 8
+    assert hyperband_epochs(243.0) == 27
+    # Fewer than the factor make no rounds.
+    assert hyperband_epochs(1.0) == 3
+
+
+def test_networks_of_our_space_are_trained_as_the_hand_made_one():
+    from benchmarks.peers import contestants
+    from benchmarks.peers import family
+
+    layers = keras.layers
+    searched = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(2, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
+    generator = np.random.default_rng(0)
+    data = family.Data(
+        generator.uniform(0, 16, (32, 8, 8, 1)).astype("float32"),
+        np.arange(32) % 2,
+        (0.0, 16.0),
+    )
+    trained, history = contestants._plainly(
+        searched, data, 2.0, time.monotonic(), seed=0, batch_size=16
+    )
+    decay = family.BY_HAND["weight_decay"]
+    penalties = sum(
+        float(np.sum(layer.kernel**2)) * decay / 2
+        for layer in trained.layers
+        if hasattr(layer, "kernel")
+    )
+    assert float(sum(trained.losses)) == pytest.approx(penalties, rel=1e-5)
+    assert len(trained.losses) == 2
+    assert len(history.epoch) >= 1
+    # From new weights, and those that are handed over stay as they are.
+    assert not np.allclose(
+        trained.layers[0].kernel, searched.layers[0].kernel, atol=1e-3
+    )
+
+
 def test_an_outcome_is_plain_data():
     model = small_runs.joint_auto_model(augmentation=None)
     small_runs.fit(model, epochs=4)
@@ -128,6 +189,11 @@ def test_an_outcome_is_plain_data():
     names = {k: v["choice"] for k, v in model.result.genotype.items()}
     assert found["genotype"] == names
     assert set(names) == {"choice0", "choice1"}
+
+
+def test_stages_of_a_sequence_have_all_epochs():
+    assert ablation.stages(20) == [6, 7, 7]
+    assert ablation.stages(30) == [10, 10, 10]
 
 
 def test_rankings_agree_or_do_not():

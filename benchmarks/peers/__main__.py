@@ -47,8 +47,29 @@ def run_one(options):
         "seconds": seconds,
         "parameters": model.count_params(),
         "details": details,
+        "plain_step_ms": plain_step_ms(),
     }
     pathlib.Path(options.output).write_text(json.dumps(record))
+
+
+def plain_step_ms(steps=20):
+    """Times a step of the hand-made network, in milliseconds.
+
+    What runs of several days can be compared by: median of some steps on 128
+    images of 32x32x3.
+    """
+    from benchmarks.peers import family
+    from benchmarks.step_cost import plain_step
+
+    step = plain_step(
+        family.build(family.BY_HAND, (32, 32, 3), 10, (0.0, 255.0))
+    )
+    times = []
+    for _ in range(3 + steps):
+        begun = time.monotonic()
+        step()
+        times.append(time.monotonic() - begun)
+    return 1e3 * float(np.median(times[3:]))
 
 
 def _loaded(options, seed):

@@ -5,12 +5,14 @@ be called in a process of its own. Searches spend 60 % of the time searching,
 judged by a tenth of the images, and 40 % training the winner on all of them.
 """
 
+import math
 import pathlib
 import tempfile
 import time
 
 import keras
 import numpy as np
+from keras import layers
 
 import keras_dha
 from benchmarks.arms import chosen
@@ -20,8 +22,9 @@ from keras_dha import base_schedule
 from keras_dha.architecture.decision import find_decisions
 
 SEARCH_SHARE = 0.6
-# How many trials the search time would hold if none was stopped early.
-TRIALS = 10
+# How many trials the search time would hold if none was stopped early: ten,
+# or as many as have a minute each if there is time for more.
+TRIALS, TRIAL_SECONDS = 10, 60.0
 
 
 def auto_model(data, seconds, seed, batch_size):
@@ -55,9 +58,24 @@ def keras_tuner(kind):
         import keras_tuner
 
         begun = time.monotonic()
-        hypermodel = _hypermodel(data, seconds, begun, seed, batch_size, kind)
+        searching = SEARCH_SHARE * seconds
+        max_epochs = None
+        if kind == "hyperband":
+            # What a user finds out first, in a third of the time of a trial.
+            some = searching / num_trials(searching) / 3
+            epoch = epoch_seconds(data, some, seed, batch_size)
+            max_epochs = hyperband_epochs(searching / epoch)
+        hypermodel = _hypermodel(data, searching, begun, seed, batch_size, kind)
         with tempfile.TemporaryDirectory() as folder:
-            tuner = _tuner(keras_tuner, kind, hypermodel, folder, seed)
+            tuner = _tuner(
+                keras_tuner,
+                kind,
+                hypermodel,
+                folder,
+                seed,
+                max_epochs,
+                num_random(searching),
+            )
             try:
                 tuner.search(verbose=0)
             except keras_tuner.errors.FatalError:
@@ -70,6 +88,7 @@ def keras_tuner(kind):
         model, history = family.train(member, data, left, seed, batch_size)
         return model, {
             "trials": trials,
+            "max_epochs": max_epochs,
             "winner": member,
             "epochs": len(history.epoch),
         }
@@ -77,7 +96,55 @@ def keras_tuner(kind):
     return contestant
 
 
-def _tuner(keras_tuner, kind, hypermodel, folder, seed):
+def num_trials(seconds):
+    """Returns how many whole trials a search of so many seconds should hold."""
+    return max(TRIALS, round(seconds / TRIAL_SECONDS))
+
+
+def num_random(seconds):
+    """Returns how many trials are random before a search learns from them.
+
+    A third. Left alone, KerasTuner's Bayesian search begins with three for
+    each dimension, here 27, and Optuna's with ten: more than there is time for.
+    """
+    return num_trials(seconds) // 3
+
+
+def hyperband_epochs(epochs, factor=3):
+    """Returns the `max_epochs` whose whole iteration takes so many epochs.
+
+    By KerasTuner's own estimate, `max_epochs * log(max_epochs, factor) ** 2`.
+    """
+    most = factor
+    while (most + 1) * math.log(most + 1, factor) ** 2 <= epochs:
+        most += 1
+    return most
+
+
+def epoch_seconds(data, seconds, seed, batch_size):
+    """Times an epoch of the hand-made network by training for some seconds."""
+    watch = _StepTimes()
+    family.train(
+        family.BY_HAND, data, seconds, seed, batch_size, callbacks=[watch]
+    )
+    return float(np.median(watch.times)) * (len(data.x) // batch_size)
+
+
+class _StepTimes(keras.callbacks.Callback):
+    """Seconds from the end of each step to that of the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.times, self._last = [], None
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.monotonic()
+        if self._last is not None:
+            self.times.append(now - self._last)
+        self._last = now
+
+
+def _tuner(keras_tuner, kind, hypermodel, folder, seed, max_epochs, random):
     common = {
         "hypermodel": hypermodel,
         "objective": keras_tuner.Objective("val_accuracy", "max"),
@@ -87,21 +154,21 @@ def _tuner(keras_tuner, kind, hypermodel, folder, seed):
     }
     if kind == "hyperband":
         return keras_tuner.Hyperband(
-            max_epochs=27, factor=3, hyperband_iterations=100, **common
+            max_epochs=max_epochs, hyperband_iterations=100, **common
         )
-    tuners = {
-        "random": keras_tuner.RandomSearch,
-        "bayesian": keras_tuner.BayesianOptimization,
-    }
-    return tuners[kind](max_trials=1000, **common)
+    if kind == "bayesian":
+        return keras_tuner.BayesianOptimization(
+            max_trials=1000, num_initial_points=random, **common
+        )
+    return keras_tuner.RandomSearch(max_trials=1000, **common)
 
 
-def _hypermodel(data, seconds, begun, seed, batch_size, kind):
+def _hypermodel(data, searching, begun, seed, batch_size, kind):
     import keras_tuner
 
     training, validation = data.split()
-    until = begun + SEARCH_SHARE * seconds
-    each = SEARCH_SHARE * seconds / TRIALS
+    until = begun + searching
+    each = searching / num_trials(searching)
 
     class Family(keras_tuner.HyperModel):
         def build(self, hp):
@@ -176,7 +243,10 @@ def optuna(data, seconds, seed, batch_size):
 
     library.logging.set_verbosity(library.logging.WARNING)
     begun = time.monotonic()
-    until = begun + SEARCH_SHARE * seconds
+    searching = SEARCH_SHARE * seconds
+    until = begun + searching
+    each = searching / num_trials(searching)
+    random = num_random(searching)
     training, validation = data.split()
 
     def objective(trial):
@@ -189,7 +259,6 @@ def optuna(data, seconds, seed, batch_size):
         left = until - time.monotonic()
         if left <= 0:
             raise library.TrialPruned
-        each = SEARCH_SHARE * seconds / TRIALS
         watch = _Pruning(trial)
         _, history = family.train(
             member,
@@ -206,10 +275,12 @@ def optuna(data, seconds, seed, batch_size):
 
     study = library.create_study(
         direction="maximize",
-        sampler=library.samplers.TPESampler(seed=seed),
-        pruner=library.pruners.MedianPruner(n_warmup_steps=2),
+        sampler=library.samplers.TPESampler(n_startup_trials=random, seed=seed),
+        pruner=library.pruners.MedianPruner(
+            n_startup_trials=random, n_warmup_steps=2
+        ),
     )
-    study.optimize(objective, timeout=SEARCH_SHARE * seconds)
+    study.optimize(objective, timeout=searching)
     left = seconds - (time.monotonic() - begun)
     member = study.best_params
     model, history = family.train(member, data, left, seed, batch_size)
@@ -249,9 +320,7 @@ def random_architecture(data, seconds, seed, batch_size):
             for decision in find_decisions(supernet)
         ],
     )
-    member = {**family.BY_HAND, "augmentation": "flip_crop"}
-    cosine = family.Cosine(member["learning_rate"], seconds, begun)
-    model, history = family.fit(network, member, data, cosine, seed, batch_size)
+    model, history = _plainly(network, data, seconds, begun, seed, batch_size)
     return model, {"epochs": len(history.epoch)}
 
 
@@ -261,16 +330,41 @@ def darts_two_stages(data, seconds, seed, batch_size):
     # Half of the images for the weights, half for the architecture.
     searched = keras_dha.AutoModel(method="darts", search_split=0.5, seed=seed)
     searched.fit(data.x, data.y, time_limit=SEARCH_SHARE * seconds, verbose=0)
-    network = keras.models.clone_model(searched.export_model())
-    member = {**family.BY_HAND, "augmentation": "flip_crop"}
     now = time.monotonic()
-    left = seconds - (now - begun)
-    cosine = family.Cosine(member["learning_rate"], left, now)
-    model, history = family.fit(network, member, data, cosine, seed, batch_size)
+    model, history = _plainly(
+        searched.export_model(),
+        data,
+        seconds - (now - begun),
+        now,
+        seed,
+        batch_size,
+    )
     return model, {
         "genotype": chosen(searched.result),
         "epochs": len(history.epoch),
     }
+
+
+def _plainly(network, data, seconds, begun, seed, batch_size):
+    """Trains a network of our space anew, as the hand-made one is trained.
+
+    With the batch normalisation of our spaces, which trains faster.
+    """
+    member = family.BY_HAND
+
+    def fresh(layer):
+        if type(layer) is layers.BatchNormalization:
+            return keras_dha.FusedBatchNormalization.from_config(
+                layer.get_config()
+            )
+        return family.with_decay(layer, member["weight_decay"])
+
+    keras.utils.set_random_seed(seed)
+    anew = keras.models.clone_model(
+        network, clone_function=fresh, recursive=True
+    )
+    cosine = family.Cosine(member["learning_rate"], seconds, begun)
+    return family.fit(anew, member, data, cosine, seed, batch_size)
 
 
 CONTESTANTS = {

@@ -94,6 +94,23 @@ def build(member, shape, num_classes, value_range):
     return keras.Model(inputs, x)
 
 
+def with_decay(layer, decay):
+    """Returns a fresh copy of a layer whose kernel decays.
+
+    Coupled decay, as the joint run has it: the penalty's gradient goes
+    through the momentum. Keras' own is decoupled.
+
+    Args:
+        layer: Keras layer.
+        decay: Float, the weight decay.
+    """
+    config = layer.get_config()
+    for name in ("kernel_regularizer", "depthwise_regularizer"):
+        if name in config:
+            config[name] = keras.regularizers.L2(decay / 2)
+    return type(layer).from_config(config)
+
+
 def batches(x, y, kind, value_range, batch_size, seed):
     """Returns endless shuffled, augmented training batches."""
     augmentation = {
