@@ -1,4 +1,4 @@
-"""The documents' tables of accuracies, from the records and nothing else.
+"""The tables of contestants, parts and methods, from their records alone.
 
     python -m benchmarks.tables
 
