@@ -61,9 +61,8 @@ def keras_tuner(kind):
         searching = SEARCH_SHARE * seconds
         max_epochs = None
         if kind == "hyperband":
-            # What a user finds out first, in a third of the time of a trial.
-            some = searching / num_trials(searching) / 3
-            epoch = epoch_seconds(data, some, seed, batch_size)
+            # What a user finds out first.
+            epoch = epoch_seconds(data, seed, batch_size)
             max_epochs = hyperband_epochs(searching / epoch)
         hypermodel = _hypermodel(data, searching, begun, seed, batch_size, kind)
         with tempfile.TemporaryDirectory() as folder:
@@ -121,27 +120,29 @@ def hyperband_epochs(epochs, factor=3):
     return most
 
 
-def epoch_seconds(data, seconds, seed, batch_size):
-    """Times an epoch of the hand-made network by training for some seconds."""
-    watch = _StepTimes()
+def epoch_seconds(data, seed, batch_size):
+    """Times an epoch of the hand-made network by some of its steps."""
+    watch = _StepTimes(20)
     family.train(
-        family.BY_HAND, data, seconds, seed, batch_size, callbacks=[watch]
+        family.BY_HAND, data, math.inf, seed, batch_size, callbacks=[watch]
     )
     return float(np.median(watch.times)) * (len(data.x) // batch_size)
 
 
 class _StepTimes(keras.callbacks.Callback):
-    """Seconds from the end of each step to that of the next."""
+    """Seconds from the end of each step to that of the next, so many times."""
 
-    def __init__(self):
+    def __init__(self, count):
         super().__init__()
-        self.times, self._last = [], None
+        self.times, self._count, self._last = [], count, None
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.monotonic()
         if self._last is not None:
             self.times.append(now - self._last)
         self._last = now
+        if len(self.times) == self._count:
+            self.model.stop_training = True
 
 
 def _tuner(keras_tuner, kind, hypermodel, folder, seed, max_epochs, random):
