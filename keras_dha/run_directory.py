@@ -243,6 +243,7 @@ class RunDirectory:
 def _asked(settings, spec, fit):
     """Returns what a `fit` is asked for: dict from a name to a text."""
     given = dict(settings.asked)
+    optimizer = settings.optimizer
     if not isinstance(given["search_space"], (str, keras.Model)):
         # By what it builds: functions have no other text.
         given["search_space"] = settings.builder(spec)
@@ -252,7 +253,13 @@ def _asked(settings, spec, fit):
         "loss": settings.loss,
         "loss_weights": settings.loss_weights,
         "metrics": settings.metrics,
-        "optimizer": settings.optimizer.rule,
+        "optimizer": optimizer.rule,
+    }
+    given |= {
+        # Those of a name follow from its rule, and learning does not start
+        # at them.
+        f"optimizer.{name}": number if optimizer.is_given else None
+        for name, number in optimizer.values.items()
     }
     texts = {name: described(value) for name, value in given.items()}
     texts["data"] = str(spec)

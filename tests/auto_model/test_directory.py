@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import optimizers
 
 from keras_dha import AutoModel
 from keras_dha import Range
@@ -64,14 +65,17 @@ def plain(shape=(8, 8, 1), units=CLASSES):
     )
 
 
-def quick(directory, network=None, **kwargs):
+def quick(directory, network=None, optimizer=None, **kwargs):
     arguments = {
         "augmentation": None,
         "hyperparameters": {"learning_rate": 0.01},
         "seed": 1,
         **kwargs,
     }
-    return AutoModel(network or plain, directory=directory, **arguments)
+    model = AutoModel(network or plain, directory=directory, **arguments)
+    if optimizer is not None:
+        model.compile(optimizer)
+    return model
 
 
 def joint(directory):
@@ -173,6 +177,13 @@ def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
         ({"seed": 2}, {}, "seed: 1 there, 2 now"),
         ({"hyperparameters": None}, {}, "hyperparameters: "),
         ({"network": plain(units=4)}, {}, "search_space: "),
+        ({"optimizer": "nesterov"}, {}, "optimizer: "),
+        # Its rule is that of the default.
+        (
+            {"optimizer": optimizers.SGD(0.01)},
+            {},
+            "optimizer.momentum: null there, 0.0",
+        ),
         ({}, {"batch_size": 24}, "batch_size: 16 there, 24 now"),
         ({}, {"x": X + 1.0}, "x: float32"),
         ({}, {"y": (Y + 1) % CLASSES}, "y: int64"),
@@ -187,6 +198,33 @@ def test_another_run_is_refused_and_nothing_is_lost(tmp_path, model, run, name):
     assert names(tmp_path) == before
     # What is alike but for the names that Keras counts goes on.
     fit(quick(tmp_path), epochs=EPOCHS)
+
+
+@pytest.mark.parametrize(
+    "now, name",
+    [
+        (optimizers.SGD(0.02), "learning_rate: 0.01 there, 0.02 now"),
+        (optimizers.SGD(0.01, momentum=0.5), "momentum: 0.0 there, 0.5 now"),
+        (
+            optimizers.SGD(0.01, weight_decay=1e-3),
+            "weight_decay: 0.0 there, 0.001 now",
+        ),
+        (
+            optimizers.SGD(optimizers.schedules.CosineDecay(0.01, 9)),
+            "base_schedule: ",
+        ),
+        (None, "learning_rate: 0.01 there, null now"),
+    ],
+)
+def test_an_optimizer_is_known_by_its_numbers(tmp_path, now, name):
+    def model(optimizer):
+        return quick(tmp_path, hyperparameters=None, optimizer=optimizer)
+
+    killed(model(optimizers.SGD(0.01)), 2)
+    with pytest.raises(ValueError, match=f"asked for otherwise.*{name}"):
+        fit(model(now), epochs=EPOCHS)
+    fit(model(optimizers.SGD(0.01)), epochs=EPOCHS)
+    assert names(tmp_path) == ["configuration.json", "result.json", "run.keras"]
 
 
 def test_a_function_is_known_by_what_it_builds(tmp_path):
