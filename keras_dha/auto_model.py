@@ -38,7 +38,8 @@ class AutoModel(Trained):
             function `(input_shape, num_classes) -> keras.Model`. Networks of
             your own may have several inputs and several outputs; a function
             then gets a dict or list of shapes, or of numbers of classes, as
-            the data are one.
+            the data are one. A `keras.Model` is trained itself, and compiled
+            for that.
         method: `"auto"` learns all three parts, and so do `"dha"` and
             `"diffautoml"`, as in the papers of that name; `"autohas"` the
             architecture and hyperparameters by reward; `"dsnas"`, `"gdas"`

@@ -24,6 +24,7 @@ import numpy as np
 from keras_dha import export
 from keras_dha import saving
 from keras_dha._version import __version__
+from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
 
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
@@ -261,7 +262,8 @@ def _asked(settings, spec, fit):
         f"optimizer.{name}": number if optimizer.is_given else None
         for name, number in optimizer.values.items()
     }
-    texts = {name: described(value) for name, value in given.items()}
+    # What is given may have been through a run before.
+    texts = {name: described(value, USED) for name, value in given.items()}
     texts["data"] = str(spec)
     for name, value in fit.items():
         is_data = name in ("x", "y", "search_data")

@@ -12,6 +12,9 @@ from keras import optimizers
 from keras_dha import AutoModel
 from keras_dha import Range
 from keras_dha import run_directory
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import ISTA
+from keras_dha.augmentation.layer import DifferentiableAugmentation
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
@@ -225,6 +228,35 @@ def test_an_optimizer_is_known_by_its_numbers(tmp_path, now, name):
         fit(model(now), epochs=EPOCHS)
     fit(model(optimizers.SGD(0.01)), epochs=EPOCHS)
     assert names(tmp_path) == ["configuration.json", "result.json", "run.keras"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: {
+            "network": space((8, 8, 1), CLASSES),
+            "strategy": DSNAS(until=0.5),
+        },
+        lambda: {
+            "network": space((8, 8, 1), CLASSES),
+            "strategy": ISTA(until=0.5),
+        },
+        lambda: {
+            "augmentation": DifferentiableAugmentation(["Invert"], levels=2)
+        },
+    ],
+    ids=["network", "network with codes", "augmentation"],
+)
+def test_what_was_given_once_may_be_given_again(tmp_path, given):
+    """As in a cell of a notebook that is run again."""
+    given = given()
+    # In the search, and once the network was derived.
+    for epoch in (1, 3):
+        killed(quick(tmp_path, **given), epoch, epochs=4)
+    history = fit(quick(tmp_path, **given), epochs=4).history
+    assert len(history["loss"]) == 4
+    again = fit(quick(tmp_path, **given), epochs=4, callbacks=[Kill(0)])
+    assert again.history["loss"] == history["loss"]
 
 
 def test_a_function_is_known_by_what_it_builds(tmp_path):
