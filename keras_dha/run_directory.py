@@ -21,6 +21,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_dha import arguments
+from keras_dha import data
 from keras_dha import export
 from keras_dha import saving
 from keras_dha._version import __version__
@@ -265,6 +267,11 @@ def _asked(settings, spec, fit):
     # What is given may have been through a run before.
     texts = {name: described(value, USED) for name, value in given.items()}
     texts["data"] = str(spec)
+    fit = dict(fit)
+    # As the run reads them: a list is one array, or one for each input.
+    fit["x"], fit["y"] = data.arranged(fit["x"], fit["y"])
+    if fit["search_data"] is not None:
+        fit["search_data"] = data.arranged(*arguments.pair(fit["search_data"]))
     for name, value in fit.items():
         is_data = name in ("x", "y", "search_data")
         texts[name] = _of_data(value) if is_data else described(value)
@@ -281,7 +288,7 @@ def _shortened(text):
 def _of_data(value):
     if isinstance(value, dict):
         return " ".join(f"{k}: {_of_data(v)}" for k, v in value.items())
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return " ".join(_of_data(part) for part in value)
     if value is None or hasattr(value, "element_spec"):
         return str(getattr(value, "element_spec", None))

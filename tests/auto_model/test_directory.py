@@ -259,6 +259,25 @@ def test_what_was_given_once_may_be_given_again(tmp_path, given):
     assert again.history["loss"] == history["loss"]
 
 
+def test_lists_are_known_by_the_arrays_that_they_make(tmp_path):
+    lists = {"x": list(X), "y": Y.tolist()}
+    killed(quick(tmp_path), 2, **lists)
+    with pytest.raises(ValueError, match="asked for otherwise.*y: int64"):
+        fit(quick(tmp_path), X, [*Y[1:].tolist(), 0], epochs=EPOCHS)
+    seen = fit(quick(tmp_path), epochs=EPOCHS).history["loss"]
+    assert seen == fit(quick(None), **lists, epochs=EPOCHS).history["loss"]
+    assert fit(quick(tmp_path), **lists, epochs=EPOCHS).history["loss"] == seen
+
+
+def test_search_data_may_be_lists(tmp_path):
+    images, labels = X.tolist(), Y.tolist()
+    for _ in range(2):
+        fit(quick(tmp_path), epochs=1, search_data=(images, labels))
+    labels[-1] = (labels[-1] + 1) % CLASSES
+    with pytest.raises(ValueError, match="asked for otherwise.*search_data: "):
+        fit(quick(tmp_path), epochs=1, search_data=(images, labels))
+
+
 def test_a_function_is_known_by_what_it_builds(tmp_path):
     def builds(units):
         return lambda shape, classes: keras.Sequential(
