@@ -38,7 +38,8 @@ class AutoModel(Trained):
             function `(input_shape, num_classes) -> keras.Model`. Networks of
             your own may have several inputs and several outputs; a function
             then gets a dict or list of shapes, or of numbers of classes, as
-            the data are one.
+            the data are one. A `keras.Model` is trained itself, and compiled
+            for that.
         method: `"auto"` learns all three parts, and so do `"dha"` and
             `"diffautoml"`, as in the papers of that name; `"autohas"` the
             architecture and hyperparameters by reward; `"dsnas"`, `"gdas"`
@@ -372,7 +373,7 @@ class AutoModel(Trained):
         """Returns the `Run`, a new one or one that goes on."""
         timed = 0.0
         if saved:
-            self.joint = saved.joint
+            self.joint, self.found = saved.joint, saved.genotype
         elif self.joint is None:
             self.joint, timed = assemble(
                 *(self.settings, self._spec, self._distribution, pace),
@@ -393,6 +394,7 @@ class AutoModel(Trained):
             begun,
             self.settings.base_schedule,
             refinement=self.joint.refinement if fades else 0.0,
+            genotype=self.found,
         )
         if timed:
             run.record.add(run_record.SCALE, timed, 0)
@@ -403,12 +405,11 @@ class AutoModel(Trained):
 
     def _execute(self, begin, callbacks, validate, is_new):
         """Runs all epochs; keeps what came of it and returns the `History`."""
-        found = self._result.genotype if self._result else {}
         self.stop_training = False
         run = None
         try:
             run = begin()
-            self._so_far = functools.partial(run.result, found)
+            self._so_far = run.result
             keep = self._directory and functools.partial(self._keep, run)
             history = run.fit(self, callbacks, validate, is_new, keep)
         except BaseException as error:
@@ -417,12 +418,11 @@ class AutoModel(Trained):
                 not has_trained or isinstance(error, FloatingPointError)
             ):
                 # Nothing of it can be gone on with; the next fit is the first.
-                self.joint = None
+                self.joint, self.found = None, {}
             raise
         finally:
             self._so_far = None
-        self.joint = run.joint
-        self._result = run.result(found)
+        self._result = run.result()
         if self._directory:
             self._directory.finish(self._write, self._result)
         return history
@@ -441,7 +441,8 @@ class AutoModel(Trained):
             f"This run has ended before: {self._directory.path} is loaded",
             verbose,
         )
-        self.joint, self._result = saved.joint, saved.result
+        self.joint, self.found = saved.joint, saved.genotype
+        self._result = saved.result
         self._spec = saved.spec
         self.history = keras.callbacks.History()
         self.history.history = dict(saved.result.history)
@@ -470,7 +471,7 @@ class AutoModel(Trained):
     def _write(self, filepath, overwrite=True, state=None):
         kept = {n: getattr(self.settings, n) for n in saving.ARGUMENTS}
         saving.write(
-            *(filepath, overwrite, self.joint, kept),
+            *(filepath, overwrite, self.joint, self.found, kept),
             *(self._spec, self._result, state),
         )
 
@@ -483,6 +484,6 @@ class AutoModel(Trained):
         """
         saved = saving.read(filepath)
         model = cls(**saved.arguments)
-        model.joint, model._spec = saved.joint, saved.spec
-        model._result = saved.result
+        model.joint, model.found = saved.joint, saved.genotype
+        model._spec, model._result = saved.spec, saved.result
         return model

@@ -40,10 +40,12 @@ class Run:
             `keras_dha.base_schedule`.
         refinement: Last share of the run, over which augmentation fades out
             and nothing but weights is learned.
+        genotype: That which the network was derived by before, or `{}`.
 
     Attributes:
         joint: The joint model as it is now; another one once derived.
-        genotype: The architecture found, fixed when the network is derived.
+        genotype: The architecture found, fixed when the network is derived;
+            `{}` before.
         epochs_done: Integer.
         record: `keras_dha.run_record.RunRecord` of what happened.
     """
@@ -61,6 +63,7 @@ class Run:
         begun,
         schedule="warmup_cosine",
         refinement=0.0,
+        genotype=None,
     ):
         self.schedule = schedule
         self.batches = batches
@@ -69,7 +72,7 @@ class Run:
         self.pace = pace
         self.steps_per_epoch = steps_per_epoch
         self.verbose = verbose
-        self.genotype = None
+        self.genotype = genotype or {}
         self.record = run_record.RunRecord(pace.total, begun)
         architecture = joint.architecture
         searched = architecture.strategy if architecture.is_searched else None
@@ -113,7 +116,6 @@ class Run:
             "step": self._next_step,
             "check": self._next_check,
             "frozen": self._frozen,
-            "genotype": self.genotype,
             **self._stepper.state(),
             "pace": self.pace.state(),
             "guard": self._guard.state(),
@@ -128,7 +130,6 @@ class Run:
         """
         self.epochs_done, self._next_step = state["epochs"], state["step"]
         self._next_check, self._frozen = state["check"], state["frozen"]
-        self.genotype = state["genotype"]
         self.pace.resume(state["pace"])
         self.record.resume(state["record"])
         self._stepper.resume(state, self.phase())
@@ -175,7 +176,7 @@ class Run:
                 keep()
         if not last:
             self._finish()
-            owner.joint = self.joint
+            self._hand_over(owner)
         listeners.on_train_end(logs)
         self.record.end(self.joint.hyperparameters, owner.history.history)
         self.pace.check(
@@ -216,7 +217,7 @@ class Run:
         last = self.pace.is_over(self._next_step)
         if last:
             self._finish()
-        owner.joint = self.joint
+        self._hand_over(owner)
         if validate is not None:
             begun = time.monotonic()
             logs |= validate()
@@ -225,6 +226,10 @@ class Run:
         listeners.on_epoch_end(self.epochs_done, logs)
         self.epochs_done += 1
         return logs, last
+
+    def _hand_over(self, owner):
+        """Gives the `AutoModel` what there is, should the run end here."""
+        owner.joint, owner.found = self.joint, self.genotype
 
     def _finish(self):
         """Leaves a plain network whose statistics fit its weights."""
@@ -250,13 +255,9 @@ class Run:
         fades = self.plan.refine_from < self.plan.total
         return calibration.BATCHES * (1 if fades else 2)
 
-    def result(self, genotype_before):
-        """Returns the `SearchResult`, during `fit` as far as it is done.
-
-        Args:
-            genotype_before: Genotype of the run this one went on from.
-        """
-        found = self.genotype or genotype_before
+    def result(self):
+        """Returns the `SearchResult`, during `fit` as far as it is done."""
+        found = self.genotype
         if not self.is_derived:
             found = genotype(self.joint.network)
         return self.record.result(self.joint, found, self._guard.undone)
@@ -294,7 +295,7 @@ class Run:
                 losses = losses[: len(losses) - self._guard.look()]
                 change()
                 # An epoch may be long, and be interrupted.
-                owner.joint = self.joint
+                self._hand_over(owner)
             if owner.stop_training or self.pace.is_over(self._next_step):
                 break
         losses = losses[: len(losses) - self._guard.look()]

@@ -21,9 +21,12 @@ import warnings
 import keras
 import numpy as np
 
+from keras_dha import arguments
+from keras_dha import data
 from keras_dha import export
 from keras_dha import saving
 from keras_dha._version import __version__
+from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
 
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
@@ -243,6 +246,7 @@ class RunDirectory:
 def _asked(settings, spec, fit):
     """Returns what a `fit` is asked for: dict from a name to a text."""
     given = dict(settings.asked)
+    optimizer = settings.optimizer
     if not isinstance(given["search_space"], (str, keras.Model)):
         # By what it builds: functions have no other text.
         given["search_space"] = settings.builder(spec)
@@ -252,10 +256,22 @@ def _asked(settings, spec, fit):
         "loss": settings.loss,
         "loss_weights": settings.loss_weights,
         "metrics": settings.metrics,
-        "optimizer": settings.optimizer.rule,
+        "optimizer": optimizer.rule,
     }
-    texts = {name: described(value) for name, value in given.items()}
+    given |= {
+        # Those of a name follow from its rule, and learning does not start
+        # at them.
+        f"optimizer.{name}": number if optimizer.is_given else None
+        for name, number in optimizer.values.items()
+    }
+    # What is given may have been through a run before.
+    texts = {name: described(value, USED) for name, value in given.items()}
     texts["data"] = str(spec)
+    fit = dict(fit)
+    # As the run reads them: a list is one array, or one for each input.
+    fit["x"], fit["y"] = data.arranged(fit["x"], fit["y"])
+    if fit["search_data"] is not None:
+        fit["search_data"] = data.arranged(*arguments.pair(fit["search_data"]))
     for name, value in fit.items():
         is_data = name in ("x", "y", "search_data")
         texts[name] = _of_data(value) if is_data else described(value)
@@ -272,7 +288,7 @@ def _shortened(text):
 def _of_data(value):
     if isinstance(value, dict):
         return " ".join(f"{k}: {_of_data(v)}" for k, v in value.items())
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return " ".join(_of_data(part) for part in value)
     if value is None or hasattr(value, "element_spec"):
         return str(getattr(value, "element_spec", None))

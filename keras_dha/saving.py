@@ -24,6 +24,7 @@ class Saved(NamedTuple):
 
     Attributes:
         joint: The `JointModel`.
+        genotype: That which its network was derived by, or `{}`.
         arguments: Dict of `ARGUMENTS`.
         spec: `DataSpec` of the training data.
         result: `SearchResult`, or `None` in the middle of a run.
@@ -31,19 +32,23 @@ class Saved(NamedTuple):
     """
 
     joint: JointModel
+    genotype: dict
     arguments: dict
     spec: DataSpec
     result: SearchResult | None
     run: dict | None
 
 
-def write(filepath, overwrite, joint, arguments, spec, result, run=None):
+def write(
+    filepath, overwrite, joint, genotype, arguments, spec, result, run=None
+):
     """Writes a run.
 
     Args:
         filepath: Path that ends in `.keras`.
         overwrite: Whether an existing file may be replaced.
         joint: The `JointModel`.
+        genotype: That which its network was derived by, or `{}`.
         arguments: Dict of `ARGUMENTS`.
         spec: `DataSpec` of the training data.
         result: `SearchResult`, or `None` in the middle of a run.
@@ -61,6 +66,7 @@ def write(filepath, overwrite, joint, arguments, spec, result, run=None):
             f"Received: filepath={str(filepath)!r}"
         )
     joint.owner = {
+        "genotype": genotype,
         "arguments": keras.saving.serialize_keras_object(arguments),
         "spec": spec._asdict(),
         "result": result and json.loads(result.to_json()),
@@ -120,8 +126,10 @@ def read(filepath):
             f"Received: filepath={str(filepath)!r}"
         )
     owner, spec = joint.owner, DataSpec.from_json(joint.owner["spec"])
+    # As plain data: Keras wraps what a model has.
+    genotype = json.loads(json.dumps(owner["genotype"]))
     arguments = keras.saving.deserialize_keras_object(owner["arguments"])
     result = owner["result"]
     if result is not None:
         result = SearchResult.from_json(json.dumps(result))
-    return Saved(joint, arguments, spec, result, owner["run"])
+    return Saved(joint, genotype, arguments, spec, result, owner["run"])

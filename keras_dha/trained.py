@@ -17,10 +17,13 @@ class Trained:
 
     Attributes:
         joint: The `JointModel`, `None` before the first `fit`.
+        found: The genotype that its network was derived by; `{}` before, and
+            where there was nothing to choose.
     """
 
     def __init__(self):
         self.joint = None
+        self.found = {}
         self._spec = None
         self._result = None
         # During `fit`, a function that returns what is found so far.
@@ -95,9 +98,9 @@ class Trained:
             return self._so_far()
         if self._result is None:
             raise ValueError(
-                "`result` is there once `fit` has ended; this model was saved "
-                "in the middle of one. Call `fit` to go on. "
-                "Received: an unfinished run"
+                "`result` is there once `fit` has ended; that of this model "
+                "was interrupted, or the model saved in the middle of it. "
+                "Call `fit` to go on. Received: an unfinished run"
             )
         return self._result
 
@@ -168,9 +171,7 @@ class Trained:
         While it is searched that of the moment, and then what was found.
         """
         self._check_fitted("genotype")
-        searched = genotype(self.joint.network)
-        is_known = self._so_far is not None or self._result is not None
-        return searched or (self.result.genotype if is_known else {})
+        return genotype(self.joint.network) or self.found
 
     @property
     def metrics(self):

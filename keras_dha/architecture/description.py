@@ -9,8 +9,13 @@ import json
 
 import keras
 
+from keras_dha.architecture.decision import Decision
+
 # Where a graph's configuration names its layers.
 _REFERENCES = ("keras_history", "input_layers", "output_layers")
+# What a saved object says of its use so far, and not of what it is.
+USED = ("build_config", "compile_config")
+_DECISION = keras.saving.get_registered_name(Decision)
 
 
 def described(value, without=()):
@@ -23,14 +28,19 @@ def described(value, without=()):
     text = json.dumps(keras.saving.serialize_keras_object(value), default=str)
     config = json.loads(
         text,
-        object_hook=lambda found: {
-            key: item for key, item in found.items() if key not in without
-        },
+        object_hook=lambda found: _kept(found, without),
     )
     names = {}
     for holder, key in list(_names(config)):
         holder[key] = names.setdefault(holder[key], f"#{len(names)}")
     return json.dumps(config, sort_keys=True)
+
+
+def _kept(found, without):
+    if found.get("registered_name") == _DECISION:
+        # Strategies put it there, and it holds what is learned.
+        found["config"].pop("code")
+    return {key: item for key, item in found.items() if key not in without}
 
 
 def _names(value, is_config=False):

@@ -26,6 +26,7 @@ from keras_dha.architecture.cost import summed
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.derive import freeze_first
+from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
 from keras_dha.nested_layers import find_layers
 
@@ -33,7 +34,7 @@ ENGINES = ("keras", "litert")
 _FORMAT = "keras_dha.latency_table"
 _UNTIMED = 3
 # What a saved layer says beside what it computes.
-_IRRELEVANT = ("build_config", "compile_config", "shared_object_id")
+_IRRELEVANT = (*USED, "shared_object_id")
 
 
 class LatencyTable:

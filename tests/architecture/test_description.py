@@ -5,7 +5,10 @@ from keras import layers
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
+from keras_dha.architecture.strategies import ISTA
 
 
 def network(units=3, shared=True):
@@ -74,6 +77,21 @@ def test_what_is_left_out_makes_no_difference():
     assert described(plain) != described(compiled)
     left = ("compile_config",)
     assert described(plain, left) == described(compiled, left)
+
+
+def test_what_was_used_can_be_described_as_if_it_were_new():
+    def nested():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, layers.Dense(2)(network()(inputs)))
+
+    used, layer = nested(), layers.Dense(3)
+    used.layers[1].compile("sgd", "mse")
+    for decision in find_decisions(used):
+        ISTA().prepare(decision, (0, 0))
+    layer.build((None, 4))
+    assert described(used, USED) == described(nested(), USED)
+    assert described(layer, USED) == described(layers.Dense(3), USED)
+    assert described(layer) != described(layers.Dense(3))
 
 
 def test_plain_data_is_itself():

@@ -127,10 +127,23 @@ def test_a_checkpoint_of_the_search_goes_on_searching(observed):
     assert set(loaded.result.genotype) == {"choice0", "choice1"}
 
 
+def test_a_checkpoint_of_the_derived_network_knows_what_was_found(observed):
+    model, *_, folder = observed
+    loaded = AutoModel.load(folder / "2.keras")
+    assert_plain(loaded.joint.network)
+    assert loaded.genotype == model.result.genotype
+    fit(loaded, epochs=1)
+    assert loaded.result.genotype == model.result.genotype
+    assert type(loaded.result.genotype) is dict
+
+
 def test_a_checkpoint_has_no_result_yet(observed):
     folder = observed[-1]
     with pytest.raises(ValueError, match="before `fit` had ended.*1.keras"):
         saving.read_result(folder / "1.keras")
+    loaded = AutoModel.load(folder / "1.keras")
+    with pytest.raises(ValueError, match="saved in the middle.*to go on"):
+        loaded.report(folder / "report.html")
 
 
 def test_early_stopping_leaves_a_plain_trained_model():
@@ -183,7 +196,7 @@ def test_stopping_after_a_batch():
 
 
 @pytest.mark.parametrize("steps", [3, 10])
-def test_interrupted_after_the_network_was_derived(steps):
+def test_interrupted_after_the_network_was_derived(steps, tmp_path):
     """In the epoch in which it was; what goes on is the plain network."""
 
     class Interrupting(keras.callbacks.Callback):
@@ -196,9 +209,16 @@ def test_interrupted_after_the_network_was_derived(steps):
         fit(model, epochs=1, steps_per_epoch=60, callbacks=Interrupting())
     assert not model.joint.architecture.is_searched
     assert int(model.joint.step) == 41
-    fit(model, epochs=1, steps_per_epoch=steps)
-    assert int(model.joint.step) == 41 + steps
-    assert set(model.result.cost["phases"]) <= {"train", "tracing"}
+    found = model.genotype
+    assert set(found) == {"choice0", "choice1"}
+    with pytest.raises(ValueError, match="ended.* was interrupted.* to go on"):
+        _ = model.result
+    model.save(tmp_path / "run.keras")
+    for each in (model, AutoModel.load(tmp_path / "run.keras")):
+        fit(each, epochs=1, steps_per_epoch=steps)
+        assert int(each.joint.step) == 41 + steps
+        assert set(each.result.cost["phases"]) <= {"train", "tracing"}
+        assert each.result.genotype == each.genotype == found
 
 
 def test_a_first_fit_that_took_no_step_was_none():

@@ -7,10 +7,14 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import optimizers
 
 from keras_dha import AutoModel
 from keras_dha import Range
 from keras_dha import run_directory
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import ISTA
+from keras_dha.augmentation.layer import DifferentiableAugmentation
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
@@ -64,14 +68,17 @@ def plain(shape=(8, 8, 1), units=CLASSES):
     )
 
 
-def quick(directory, network=None, **kwargs):
+def quick(directory, network=None, optimizer=None, **kwargs):
     arguments = {
         "augmentation": None,
         "hyperparameters": {"learning_rate": 0.01},
         "seed": 1,
         **kwargs,
     }
-    return AutoModel(network or plain, directory=directory, **arguments)
+    model = AutoModel(network or plain, directory=directory, **arguments)
+    if optimizer is not None:
+        model.compile(optimizer)
+    return model
 
 
 def joint(directory):
@@ -173,6 +180,13 @@ def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
         ({"seed": 2}, {}, "seed: 1 there, 2 now"),
         ({"hyperparameters": None}, {}, "hyperparameters: "),
         ({"network": plain(units=4)}, {}, "search_space: "),
+        ({"optimizer": "nesterov"}, {}, "optimizer: "),
+        # Its rule is that of the default.
+        (
+            {"optimizer": optimizers.SGD(0.01)},
+            {},
+            "optimizer.momentum: null there, 0.0",
+        ),
         ({}, {"batch_size": 24}, "batch_size: 16 there, 24 now"),
         ({}, {"x": X + 1.0}, "x: float32"),
         ({}, {"y": (Y + 1) % CLASSES}, "y: int64"),
@@ -187,6 +201,81 @@ def test_another_run_is_refused_and_nothing_is_lost(tmp_path, model, run, name):
     assert names(tmp_path) == before
     # What is alike but for the names that Keras counts goes on.
     fit(quick(tmp_path), epochs=EPOCHS)
+
+
+@pytest.mark.parametrize(
+    "now, name",
+    [
+        (optimizers.SGD(0.02), "learning_rate: 0.01 there, 0.02 now"),
+        (optimizers.SGD(0.01, momentum=0.5), "momentum: 0.0 there, 0.5 now"),
+        (
+            optimizers.SGD(0.01, weight_decay=1e-3),
+            "weight_decay: 0.0 there, 0.001 now",
+        ),
+        (
+            optimizers.SGD(optimizers.schedules.CosineDecay(0.01, 9)),
+            "base_schedule: ",
+        ),
+        (None, "learning_rate: 0.01 there, null now"),
+    ],
+)
+def test_an_optimizer_is_known_by_its_numbers(tmp_path, now, name):
+    def model(optimizer):
+        return quick(tmp_path, hyperparameters=None, optimizer=optimizer)
+
+    killed(model(optimizers.SGD(0.01)), 2)
+    with pytest.raises(ValueError, match=f"asked for otherwise.*{name}"):
+        fit(model(now), epochs=EPOCHS)
+    fit(model(optimizers.SGD(0.01)), epochs=EPOCHS)
+    assert names(tmp_path) == ["configuration.json", "result.json", "run.keras"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: {
+            "network": space((8, 8, 1), CLASSES),
+            "strategy": DSNAS(until=0.5),
+        },
+        lambda: {
+            "network": space((8, 8, 1), CLASSES),
+            "strategy": ISTA(until=0.5),
+        },
+        lambda: {
+            "augmentation": DifferentiableAugmentation(["Invert"], levels=2)
+        },
+    ],
+    ids=["network", "network with codes", "augmentation"],
+)
+def test_what_was_given_once_may_be_given_again(tmp_path, given):
+    """As in a cell of a notebook that is run again."""
+    given = given()
+    # In the search, and once the network was derived.
+    for epoch in (1, 3):
+        killed(quick(tmp_path, **given), epoch, epochs=4)
+    history = fit(quick(tmp_path, **given), epochs=4).history
+    assert len(history["loss"]) == 4
+    again = fit(quick(tmp_path, **given), epochs=4, callbacks=[Kill(0)])
+    assert again.history["loss"] == history["loss"]
+
+
+def test_lists_are_known_by_the_arrays_that_they_make(tmp_path):
+    lists = {"x": list(X), "y": Y.tolist()}
+    killed(quick(tmp_path), 2, **lists)
+    with pytest.raises(ValueError, match="asked for otherwise.*y: int64"):
+        fit(quick(tmp_path), X, [*Y[1:].tolist(), 0], epochs=EPOCHS)
+    seen = fit(quick(tmp_path), epochs=EPOCHS).history["loss"]
+    assert seen == fit(quick(None), **lists, epochs=EPOCHS).history["loss"]
+    assert fit(quick(tmp_path), **lists, epochs=EPOCHS).history["loss"] == seen
+
+
+def test_search_data_may_be_lists(tmp_path):
+    images, labels = X.tolist(), Y.tolist()
+    for _ in range(2):
+        fit(quick(tmp_path), epochs=1, search_data=(images, labels))
+    labels[-1] = (labels[-1] + 1) % CLASSES
+    with pytest.raises(ValueError, match="asked for otherwise.*search_data: "):
+        fit(quick(tmp_path), epochs=1, search_data=(images, labels))
 
 
 def test_a_function_is_known_by_what_it_builds(tmp_path):
