@@ -9,6 +9,7 @@ import keras
 from keras_dha import small_images
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
+from keras_dha.architecture.bilevel import check_second_derivatives
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
@@ -103,6 +104,10 @@ class JointModel(keras.Model):
                 "A horizon with Hessian products needs a network without "
                 "choices: use horizon='discounted', or strategy=None. "
                 f"Received: horizon={horizon}"
+            )
+        if self.hyperparameters.by_gradient and horizon.needs_hessian:
+            check_second_derivatives(
+                *(network, f"horizon={horizon}", "horizon='discounted'")
             )
         self.rule = rule or SGD()
         self.reward = Reward(

@@ -3,9 +3,11 @@
 The reference is central differences in float64.
 """
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 import keras_dha
 from keras_dha.hyperparameters import hypergradient
@@ -25,11 +27,15 @@ from tests.test_loss_hyperparameters import choosing
 from tests.test_loss_hyperparameters import with_scale
 
 
-def test_hessian_product_equals_central_differences(float64, monkeypatch):  # noqa: F811
-    # Without normalisation, whose second derivative is not exact.
+@pytest.mark.parametrize("normalised", [False, True])
+def test_hessian_product_equals_central_differences(
+    float64,  # noqa: F811
+    normalised,
+    monkeypatch,
+):
     horizon = hypergradient.FORWARD._replace(restart=4)
     joint = JointModel(
-        with_scale(False),
+        with_scale(normalised),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {"learning_rate": Range(0.01, 1.0), "my_scale": 0.7}, horizon
@@ -71,7 +77,7 @@ def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
     starts = {"learning_rate": 0.05, "weight_decay": 0.02, "momentum": 0.8}
     values = {**starts, name: Range(1e-3, 0.95, start=starts[name])}
     joint = JointModel(
-        with_scale(False),
+        with_scale(True),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {**values, "my_scale": 1.0},
@@ -102,7 +108,7 @@ def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
 def implicit_step(terms, monkeypatch):
     """The vector that v becomes, and what it is made from."""
     joint = JointModel(
-        with_scale(False),
+        with_scale(True),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {
@@ -149,3 +155,23 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
 def test_hessian_products_through_the_branches_of_a_choice():
     with pytest.raises(ValueError, match="without choices.*terms=8"):
         choosing("implicit")
+
+
+@pytest.mark.parametrize("horizon", ["forward", "implicit"])
+def test_layers_without_a_second_derivative(horizon):
+    inputs = keras.Input((6,))
+    x = layers.LayerNormalization(name="norm")(layers.Dense(4)(inputs))
+    network = keras.Model(inputs, layers.Dense(3)(x))
+
+    def joint(decay):
+        return JointModel(
+            network,
+            CROSS_ENTROPY,
+            hyperparameters=LearnedHyperparameters(
+                {"weight_decay": decay}, hypergradient.HORIZONS[horizon]
+            ),
+        )
+
+    with pytest.raises(ValueError, match="horizon='discounted'.*'norm'"):
+        joint(Range(1e-4, 0.1))
+    joint(1e-3)  # Where nothing is learned there is no Hessian either.
