@@ -142,6 +142,14 @@ class UpdateRule:
         """
         return at.learning_rate
 
+    def neumann_step(self, at):
+        """Returns the step of plain descent in the implicit horizon's series.
+
+        Args:
+            at: `Inputs` of the step, of which rate and momentum are used.
+        """
+        return at.learning_rate
+
     def pullback(self, at, vector, extent):
         """Returns the derivative of <vector, u> by g, shape `(P,)`.
 

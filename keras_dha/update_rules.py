@@ -80,6 +80,11 @@ class SGD(UpdateRule):
         rate = super().shrinking(at)
         return rate if self.decoupled else rate / (1.0 - at.momentum)
 
+    def neumann_step(self, at):
+        # Plain descent is stable then where this is: with momentum up to
+        # 2 (1 + mu) over the largest eigenvalue, with Nesterov's less.
+        return super().neumann_step(at) / (1.0 + at.momentum)
+
     def get_config(self):
         return {
             **super().get_config(),

@@ -13,8 +13,11 @@ import keras_dha
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.update_rules import SGD
 from tests.references import central_difference
 from tests.test_joint_model import batch
 from tests.test_joint_model import float64  # noqa: F401
@@ -131,7 +134,10 @@ def implicit_step(terms, monkeypatch):
 
 
 def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
-    """p_1 = v + (v - alpha (H + lambda D) v), H v by central differences."""
+    """p_1 = v + (v - alpha (H + lambda D) v), alpha = eta / (1 + mu).
+
+    H v by central differences.
+    """
     joint, weights, vector = implicit_step(1, monkeypatch)
     v = search_gradient(joint, batch(3))
 
@@ -148,7 +154,7 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
     product = central_difference(gradient, 0.0)
     product = product + 0.1 * joint.weight_vector.decayed().numpy() * v.numpy()
     np.testing.assert_allclose(
-        vector, 2.0 * v - 0.1 * product, rtol=1e-5, atol=1e-9
+        vector, 2.0 * v - 0.1 / 1.9 * product, rtol=1e-5, atol=1e-9
     )
 
 
@@ -175,3 +181,24 @@ def test_layers_without_a_second_derivative(horizon):
     with pytest.raises(ValueError, match="horizon='discounted'.*'norm'"):
         joint(Range(1e-4, 0.1))
     joint(1e-3)  # Where nothing is learned there is no Hessian either.
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_series_converges_where_training_does(nesterov, momentum):
+    """Of curvature 1, at rates of which a part is too high to train at."""
+    rule = SGD(nesterov=nesterov)
+    rates = np.arange(0.05, 5.0, 0.1)
+    zeros, ones = np.zeros_like(rates), np.ones_like(rates)
+    at = Inputs(ones, (zeros,), ones, rates, 0.0, momentum)
+    extent = Extent(ones, None, [len(rates)], 1.0)
+    for _ in range(200):
+        step = rule.step(at._replace(gradient=at.weights), extent)
+        at = at._replace(weights=step.weights, slots=step.slots)
+    trains = np.abs(at.weights) < 1.0
+    assert 5 < trains.sum() < len(rates)
+    alpha = rule.neumann_step(at)
+    inverse = alpha * hypergradient.implicit_vector(
+        ones, lambda u: u, alpha, hypergradient.IMPLICIT._replace(terms=300)
+    )
+    np.testing.assert_allclose(inverse[trains], 1.0, atol=1e-3)
