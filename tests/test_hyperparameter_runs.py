@@ -261,6 +261,25 @@ def test_rates_of_a_keras_schedule_are_taken_as_they_are(optimizer):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_decay_is_learned_alike_at_rates_of_a_keras_schedule():
+    """Its bounds are of the rates, whatever they are a factor of."""
+
+    def decays(rate, schedule):
+        model = fitted(
+            base_schedule=schedule,
+            epochs=10,
+            hyperparameters={
+                "learning_rate": rate,
+                "weight_decay": Range(1e-8, 0.02, start=0.01),
+            },
+        )
+        return model.result.history["weight_decay"]
+
+    flat = keras.optimizers.schedules.ExponentialDecay(0.1, 6, 1.0)
+    ours = decays(0.1, "constant")
+    np.testing.assert_allclose(decays(1.0, flat), ours, rtol=1e-4)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("asked", ["auto", {"learning_rate": Range(0.1, 20)}])
 def test_what_is_learned_is_a_factor_of_a_keras_schedule(optimizer, asked):

@@ -227,7 +227,14 @@ class Engine(keras.layers.Layer):
         """Prepares for the highest rate that is to come; here by nothing.
 
         Args:
-            rate: Float.
+            rate: Float, without the base schedule in it.
+        """
+
+    def expect_schedule(self, peak):
+        """Prepares for the base schedule; here by nothing.
+
+        Args:
+            peak: Float, its highest factor of the rate up to now.
         """
 
     def expect_pass(self, steps):
