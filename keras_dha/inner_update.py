@@ -75,7 +75,8 @@ class UpdateRule:
             optimizers, and not to kernels and embeddings alone.
 
     Attributes:
-        slots: Names of the vectors that a step remembers.
+        slots: Names of the vectors that a step remembers,
+        orders: and of which power of the gradient each of them is.
         rates: Pair of learning rates between which a range test looks.
 
     Raises:
@@ -83,6 +84,7 @@ class UpdateRule:
     """
 
     slots = ()
+    orders = ()
     rates = (1e-3, 3.0)
 
     def __init__(self, clipnorm=None, global_clipnorm=None, decays_all=False):

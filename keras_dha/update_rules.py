@@ -36,6 +36,7 @@ class SGD(UpdateRule):
     """
 
     slots = ("velocity",)
+    orders = (1,)
 
     def __init__(self, nesterov=False, decoupled=False, **kwargs):
         super().__init__(**kwargs)
@@ -112,6 +113,7 @@ class AdamW(UpdateRule):
     """
 
     slots = ("first", "second")
+    orders = (1, 2)
     rates = (1e-5, 0.1)
 
     def __init__(self, beta_2=0.999, epsilon=1e-7, **kwargs):
