@@ -175,7 +175,9 @@ class AutoModel(Trained):
                 schedule of its own takes the base schedule's place, and
                 the learning rate is then a factor of it, 1 if not learned.
             loss: A Keras loss or its name. By default the cross-entropy that
-                fits the labels (integers or one-hot).
+                fits the labels (integers or one-hot). It gives a number for
+                each example, whose mean is trained on; further axes are
+                averaged.
                 Several outputs have one for all, a dict by output name, or a
                 list.
             loss_weights: Of several outputs a number of at least 0 for each,

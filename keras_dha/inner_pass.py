@@ -192,7 +192,10 @@ def step_from(model, weights, gradient, schedule, count):
 
 
 def predictions_at(model, images, pieces, once=False):
-    """Returns the network's predictions at weights other than its own.
+    """Returns the predictions to judge by, at weights other than its own.
+
+    Layers act as in training, for the statistics of the batch. So do stock
+    layers that act in training only, as Dropout; `keras_dha.Dropout` does not.
 
     Args:
         model: `keras_dha.joint_model.JointModel`; nothing of it moves:
@@ -201,7 +204,7 @@ def predictions_at(model, images, pieces, once=False):
         pieces: List of tensors, `WeightVector.pieces` of the weights.
         once: Whether they will be differentiated by the pieces, once.
     """
-    with model.weight_vector.given(pieces, once=once):
+    with own.judging(), model.weight_vector.given(pieces, once=once):
         return model.network(images, training=True)
 
 

@@ -75,7 +75,8 @@ class UpdateRule:
             optimizers, and not to kernels and embeddings alone.
 
     Attributes:
-        slots: Names of the vectors that a step remembers.
+        slots: Names of the vectors that a step remembers,
+        orders: and of which power of the gradient each of them is.
         rates: Pair of learning rates between which a range test looks.
 
     Raises:
@@ -83,6 +84,7 @@ class UpdateRule:
     """
 
     slots = ()
+    orders = ()
     rates = (1e-3, 3.0)
 
     def __init__(self, clipnorm=None, global_clipnorm=None, decays_all=False):
@@ -136,6 +138,14 @@ class UpdateRule:
 
     def shrinking(self, at):
         """Returns by what share of itself decay shortens w, per lambda.
+
+        Args:
+            at: `Inputs` of the step, of which rate and momentum are used.
+        """
+        return at.learning_rate
+
+    def neumann_step(self, at):
+        """Returns the step of plain descent in the implicit horizon's series.
 
         Args:
             at: `Inputs` of the step, of which rate and momentum are used.

@@ -9,6 +9,7 @@ import keras
 from keras_dha import small_images
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
+from keras_dha.architecture.bilevel import check_second_derivatives
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
@@ -103,6 +104,10 @@ class JointModel(keras.Model):
                 "A horizon with Hessian products needs a network without "
                 "choices: use horizon='discounted', or strategy=None. "
                 f"Received: horizon={horizon}"
+            )
+        if self.hyperparameters.by_gradient and horizon.needs_hessian:
+            check_second_derivatives(
+                *(network, f"horizon={horizon}", "horizon='discounted'")
             )
         self.rule = rule or SGD()
         self.reward = Reward(
@@ -278,14 +283,30 @@ class JointModel(keras.Model):
         """Takes the weights of sparse codes into those of the candidates.
 
         The averaged weights are the same network a little earlier, so they
-        are scaled as well.
+        are scaled as well, and so is what weights answer to hyperparameters.
+        What is made of gradients goes the other way: L(s w) has 1/s of them.
         """
         for variable, scale in absorb(self.network):
             position = self.weight_vector.positions_of([variable])
-            for averaged in self._averages():
-                values = keras.ops.convert_to_numpy(averaged).copy()
-                values[position] *= scale
-                averaged.assign(values)
+            for vector, power in self._powers():
+                values = keras.ops.convert_to_numpy(vector).copy()
+                # What has no part in the output had no gradient either.
+                values[position] *= scale**power if scale else 0.0
+                vector.assign(values)
+
+    def _powers(self):
+        """Returns vectors `(P,)`, and as which power of a weight they grow."""
+        orders = self.rule.orders
+        found = [(averaged, 1) for averaged in self._averages()]
+        found += [(s, -k) for s, k in zip(self.slots, orders, strict=True)]
+        for tangents in self.hyperparameters.tangents.values():
+            found += [(tangents.weights, 1), (tangents.averaged, 1)]
+            found += [
+                (s, -k) for s, k in zip(tangents.slots, orders, strict=True)
+            ]
+        if self.policy.is_learned:
+            found.append((self.policy.direction, -1))
+        return found
 
     def _averages(self):
         """Returns the averages of the weights that search losses are of."""

@@ -179,7 +179,8 @@ def _update_hyperparameters(model, direction, outer, at, extent, values, share):
                 _curvature(model, outer, u)
                 + at.weight_decay * extent.decayed * u
             ),
-            tf.reduce_mean(at.learning_rate),
+            # Of groups the lowest one: the mean is too high for some.
+            tf.reduce_min(model.rule.neumann_step(at)),
             learned.horizon,
         )
     names = learned.learned_in_loss

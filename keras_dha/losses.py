@@ -3,7 +3,9 @@
     L_i = sum_k weight_k L_k(labels_k, predictions_k)
 
 A network with one output has one term of weight 1, and nothing is multiplied
-or added. Whatever asks for the loss of examples asks here.
+or added. Whatever asks for the loss of examples asks here. A loss that has
+further axes, as one number for each pixel, is its mean over them, so that the
+mean over examples is what `evaluate` says.
 """
 
 import math
@@ -12,6 +14,9 @@ import keras
 from keras import ops
 
 from keras_dha.hyperparameters import training_loss
+
+# The reductions that are the mean of the losses: training takes it of examples.
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -22,6 +27,9 @@ class OutputLosses:
         losses: List of `keras.losses.Loss`, one for each output, in the order
             of `network.outputs`.
         weights: List of floats, theirs; `None` for 1 each.
+
+    Raises:
+        ValueError: A loss with another reduction than the mean.
 
     Example:
 
@@ -39,6 +47,8 @@ class OutputLosses:
                 "`weights` must have one for each loss. Received: "
                 f"{len(self.losses)} losses, weights={weights}"
             )
+        for loss in self.losses:
+            _check_reduction(loss)
 
     @classmethod
     def of(cls, loss):
@@ -74,7 +84,7 @@ class OutputLosses:
         for loss, weight, truth, given in zip(
             self.losses, self.weights, labels, predictions, strict=True
         ):
-            found = each(loss, truth, given)
+            found = _of_examples(each(loss, truth, given), given, loss)
             if weight != 1.0:
                 found = ops.cast(weight, found.dtype) * found
             total = found if total is None else total + found
@@ -132,3 +142,36 @@ class OutputLosses:
         """Returns the losses that `get_config` described."""
         read = keras.saving.deserialize_keras_object
         return cls([read(loss) for loss in config["losses"]], config["weights"])
+
+
+def _check_reduction(loss):
+    """Refuses a loss that `evaluate` would not take the mean of."""
+    if loss.reduction not in _MEANS:
+        raise ValueError(
+            "Training takes the mean of the losses of examples, so the "
+            f"`reduction` of a loss must be one of {_MEANS}; for another scale "
+            "use `loss_weights`. "
+            f"Received: {type(loss).__name__} with reduction={loss.reduction!r}"
+        )
+
+
+def _of_examples(losses, predictions, loss):
+    """Returns losses as one for each example, `(n,)`.
+
+    Args:
+        losses: Tensor that `loss.call` returned.
+        predictions: Tensor that it was given, `(n, ...)`.
+        loss: `keras.losses.Loss`.
+    """
+    shape, count = tuple(losses.shape), predictions.shape[0]
+    if not shape or (None not in (shape[0], count) and shape[0] != count):
+        raise ValueError(
+            "The `call` of a loss must return one number for each example, "
+            "`(n,)` or `(n, ...)`, which training takes the mean of: take no "
+            "sum or mean over the first axis. Received: shape "
+            f"{shape} from {type(loss).__name__} for predictions of shape "
+            f"{tuple(predictions.shape)}"
+        )
+    if len(shape) == 1:
+        return losses
+    return ops.mean(losses, axis=tuple(range(1, len(shape))))

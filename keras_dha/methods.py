@@ -17,11 +17,15 @@ Those of the papers do what the papers do, as far as one run that delivers its
 weights allows. What all of them have otherwise than published: step sizes of
 what is searched suit a run of some thousand steps, where published ones are
 for some hundred thousand (DHA: Adam at 3e-4 for codes, SGD at 1e-8 for the
-hyperparameters; DSNAS: Adam at 1e-3); learning rate and decay have the bounds
-that suit the optimizer, and the rate starts where a range test says and is a
-factor of the base schedule; policies are drawn back to where they began, and
-weight decay to the middle of its range; the search split is disjoint from what
-trains the weights, which the code of DHA does not see to.
+hyperparameters; DSNAS: Adam at 1e-3); Adam on the architecture remembers nine
+tenths of its mean per step, where DARTS, DSNAS and DHA keep a half, and there
+is no weight decay on it, where DARTS and DHA have 1e-3; learning rate and decay
+have the bounds that suit the optimizer, and the rate starts where a range test
+says and is a factor of the base schedule; where DHA and DiffAutoML go along the
+hypergradient itself, the rate follows its cosine and decay Adam's direction of
+it; policies are drawn back to where they began, and weight decay to the middle
+of its range; the search split is disjoint from what trains the weights, which
+the code of DHA does not see to.
 
 `"auto"` searches by DSNAS at half of the steps of a longer search, and runs
 what leads at the others, whose training is not lost. It augments fewer and
@@ -38,13 +42,17 @@ and a half (`outer_every=1`, `search_split=0.5`): more is left for the weights,
 which are kept.
 
 `"dha"`: Zhou et al., "DHA", TMLR 2022, and its code. Codes of 7 numbers,
-measured by uniform matrices, follow the training loss, and nothing is tried
-beside what is kept. A policy over the ordered pairs of 14 operations, at
-random magnitudes, moves by its loss; the sign is
+measured by uniform matrices, follow the training loss. In the first tenth,
+before they move, anything is tried, and later nothing beside what is kept; in
+the code of DHA that is so from the start. A policy over the ordered pairs of 14
+operations, at random magnitudes, moves by its loss; the sign is
 `keras_dha.augmentation.estimators.DHA(adversarial=...)`. Hyperparameters
 follow the one-step hypergradient at every step. Left out: the fixed Cutout
 behind the policy, magnitudes that are weaker in the search, the auxiliary
 head, and clipping, which an optimizer with `global_clipnorm` brings.
+
+`"gdas"`: Dong & Yang, "GDAS", CVPR 2019. Outer steps and search split as for
+`"darts"`, where the paper has every step and a half.
 
 `"diffautoml"`: "DiffAutoML", ICLR 2021 submission. DSNAS as published, with
 a margin of 0.3 and a search of a third of the run (80 of 240 epochs), a

@@ -33,7 +33,7 @@ class OuterTape:
         sources: Dict from name to a tensor or a list of tensors; empty ones
             are left out.
         network: The `keras.Model`, whose second derivatives must be right if
-            the architecture is among the sources.
+            the architecture or the weights are among the sources.
         times: Integer, how often `along` will be called. Once is much
             quicker to trace: TensorFlow then needs no third derivatives of
             what stands in branches.
@@ -65,7 +65,7 @@ class OuterTape:
             yield
             return
         statistics = contextlib.nullcontext()
-        if ARCHITECTURE in self._sources:
+        if self._sources.keys() & {ARCHITECTURE, WEIGHTS}:
             statistics = bilevel.exact_statistics(self._network)
         with (
             tf.GradientTape(

@@ -52,6 +52,8 @@ class Stepper:
         self._pace = pace
         self._plan = plan
         self._schedule = schedule
+        # Its highest factor so far; what rises to 1 counts as 1 from the start.
+        self._peak = 1.0 if isinstance(schedule, str) else 0.0
         self._record = record
         self._outer_steps = outer_steps.OuterSteps(
             outer_every, plan.refine_from
@@ -97,6 +99,7 @@ class Stepper:
         """Returns what steps go on from beside the joint model, plain data."""
         return {
             "drawn": self._drawn,
+            "peak": self._peak,
             "outer_steps": self._outer_steps.state(),
             "prices": self._known_prices(),
         }
@@ -109,6 +112,7 @@ class Stepper:
             phase: Name of the phase that the run is in.
         """
         self._drawn = state["drawn"]
+        self._peak = state["peak"]
         self._outer_steps.resume(state["outer_steps"])
         self._prices = state["prices"]
         if phase != phases.WARMUP:
@@ -180,9 +184,9 @@ class Stepper:
         if is_outer is None:
             is_outer = self.is_outer(step, position)
         if is_outer:
-            self._joint.hyperparameters.expect_run(
-                step, self._pace.expected_steps(step)
-            )
+            learned = self._joint.hyperparameters
+            learned.expect_schedule(self._peak)
+            learned.expect_run(step, self._pace.expected_steps(step))
             function = self._outer
             loss = function(batch, schedule, next(self._search_stream))
             self._drawn[1] += 1
@@ -215,6 +219,7 @@ class Stepper:
         # A Keras schedule goes by steps, ours by the position in the run.
         at = position if isinstance(self._schedule, str) else step
         factor = base_schedule.factor(self._schedule, at, self._plan.total)
+        self._peak = max(self._peak, factor)
         learned = self._joint.hyperparameters
         self._record.keep_rates(learned, step, position, factor)
         return tf.constant(factor, "float32")

@@ -36,6 +36,7 @@ class SGD(UpdateRule):
     """
 
     slots = ("velocity",)
+    orders = (1,)
 
     def __init__(self, nesterov=False, decoupled=False, **kwargs):
         super().__init__(**kwargs)
@@ -80,6 +81,11 @@ class SGD(UpdateRule):
         rate = super().shrinking(at)
         return rate if self.decoupled else rate / (1.0 - at.momentum)
 
+    def neumann_step(self, at):
+        # Plain descent is stable then where this is: with momentum up to
+        # 2 (1 + mu) over the largest eigenvalue, with Nesterov's less.
+        return super().neumann_step(at) / (1.0 + at.momentum)
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -107,6 +113,7 @@ class AdamW(UpdateRule):
     """
 
     slots = ("first", "second")
+    orders = (1, 2)
     rates = (1e-5, 0.1)
 
     def __init__(self, beta_2=0.999, epsilon=1e-7, **kwargs):

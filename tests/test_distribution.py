@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_dha
 from keras_dha import compiled
 from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
@@ -286,3 +287,36 @@ def test_what_acts_through_the_loss_on_two_replicas():
         np.testing.assert_allclose(b, a, atol=1e-5)
     for name, start in (("mixup", 0.4), ("label_smoothing", 0.1)):
         assert abs(history.history[name][-1] / start - 1) > 1e-2
+
+
+@pytest.mark.parametrize("rate", [None, Range(0.05, 0.8, start=0.4)])
+def test_two_replicas_drop_what_one_device_does(rate):
+    """By a rate that is fixed, and by a mask that has a derivative."""
+
+    def dropping(shape, num_classes):
+        inputs = keras.Input(shape)
+        x = layers.Dense(8, activation="tanh")(layers.Flatten()(inputs))
+        x = keras_dha.Dropout(0.4, seed=2)(x)
+        return keras.Model(inputs, layers.Dense(num_classes, "softmax")(x))
+
+    def trained(distribution):
+        learned = {"dropout_rate": rate} if rate else {}
+        with distribution.scope():
+            model = AutoModel(
+                dropping,
+                seed=3,
+                strategy=None,
+                augmentation=None,
+                hyperparameters={"learning_rate": 0.05, **learned},
+                outer_every=2,
+            )
+        model.fit(X, Y, epochs=2, batch_size=BATCH, verbose=0)
+        return model
+
+    one, two = trained(one_device()), trained(two_replicas())
+    for name in ("loss", *(["dropout_rate"] if rate else [])):
+        np.testing.assert_allclose(
+            two.result.history[name], one.result.history[name], rtol=1e-4
+        )
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)

@@ -3,16 +3,21 @@
 The reference is central differences in float64.
 """
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 import keras_dha
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.update_rules import SGD
 from tests.references import central_difference
 from tests.test_joint_model import batch
 from tests.test_joint_model import float64  # noqa: F401
@@ -25,11 +30,15 @@ from tests.test_loss_hyperparameters import choosing
 from tests.test_loss_hyperparameters import with_scale
 
 
-def test_hessian_product_equals_central_differences(float64, monkeypatch):  # noqa: F811
-    # Without normalisation, whose second derivative is not exact.
+@pytest.mark.parametrize("normalised", [False, True])
+def test_hessian_product_equals_central_differences(
+    float64,  # noqa: F811
+    normalised,
+    monkeypatch,
+):
     horizon = hypergradient.FORWARD._replace(restart=4)
     joint = JointModel(
-        with_scale(False),
+        with_scale(normalised),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {"learning_rate": Range(0.01, 1.0), "my_scale": 0.7}, horizon
@@ -71,7 +80,7 @@ def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
     starts = {"learning_rate": 0.05, "weight_decay": 0.02, "momentum": 0.8}
     values = {**starts, name: Range(1e-3, 0.95, start=starts[name])}
     joint = JointModel(
-        with_scale(False),
+        with_scale(True),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {**values, "my_scale": 1.0},
@@ -102,7 +111,7 @@ def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
 def implicit_step(terms, monkeypatch):
     """The vector that v becomes, and what it is made from."""
     joint = JointModel(
-        with_scale(False),
+        with_scale(True),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {
@@ -125,7 +134,10 @@ def implicit_step(terms, monkeypatch):
 
 
 def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
-    """p_1 = v + (v - alpha (H + lambda D) v), H v by central differences."""
+    """p_1 = v + (v - alpha (H + lambda D) v), alpha = eta / (1 + mu).
+
+    H v by central differences.
+    """
     joint, weights, vector = implicit_step(1, monkeypatch)
     v = search_gradient(joint, batch(3))
 
@@ -142,10 +154,51 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
     product = central_difference(gradient, 0.0)
     product = product + 0.1 * joint.weight_vector.decayed().numpy() * v.numpy()
     np.testing.assert_allclose(
-        vector, 2.0 * v - 0.1 * product, rtol=1e-5, atol=1e-9
+        vector, 2.0 * v - 0.1 / 1.9 * product, rtol=1e-5, atol=1e-9
     )
 
 
 def test_hessian_products_through_the_branches_of_a_choice():
     with pytest.raises(ValueError, match="without choices.*terms=8"):
         choosing("implicit")
+
+
+@pytest.mark.parametrize("horizon", ["forward", "implicit"])
+def test_layers_without_a_second_derivative(horizon):
+    inputs = keras.Input((6,))
+    x = layers.LayerNormalization(name="norm")(layers.Dense(4)(inputs))
+    network = keras.Model(inputs, layers.Dense(3)(x))
+
+    def joint(decay):
+        return JointModel(
+            network,
+            CROSS_ENTROPY,
+            hyperparameters=LearnedHyperparameters(
+                {"weight_decay": decay}, hypergradient.HORIZONS[horizon]
+            ),
+        )
+
+    with pytest.raises(ValueError, match="horizon='discounted'.*'norm'"):
+        joint(Range(1e-4, 0.1))
+    joint(1e-3)  # Where nothing is learned there is no Hessian either.
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_series_converges_where_training_does(nesterov, momentum):
+    """Of curvature 1, at rates of which a part is too high to train at."""
+    rule = SGD(nesterov=nesterov)
+    rates = np.arange(0.05, 5.0, 0.1)
+    zeros, ones = np.zeros_like(rates), np.ones_like(rates)
+    at = Inputs(ones, (zeros,), ones, rates, 0.0, momentum)
+    extent = Extent(ones, None, [len(rates)], 1.0)
+    for _ in range(200):
+        step = rule.step(at._replace(gradient=at.weights), extent)
+        at = at._replace(weights=step.weights, slots=step.slots)
+    trains = np.abs(at.weights) < 1.0
+    assert 5 < trains.sum() < len(rates)
+    alpha = rule.neumann_step(at)
+    inverse = alpha * hypergradient.implicit_vector(
+        ones, lambda u: u, alpha, hypergradient.IMPLICIT._replace(terms=300)
+    )
+    np.testing.assert_allclose(inverse[trains], 1.0, atol=1e-3)

@@ -261,6 +261,25 @@ def test_rates_of_a_keras_schedule_are_taken_as_they_are(optimizer):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_decay_is_learned_alike_at_rates_of_a_keras_schedule():
+    """Its bounds are of the rates, whatever they are a factor of."""
+
+    def decays(rate, schedule):
+        model = fitted(
+            base_schedule=schedule,
+            epochs=10,
+            hyperparameters={
+                "learning_rate": rate,
+                "weight_decay": Range(1e-8, 0.02, start=0.01),
+            },
+        )
+        return model.result.history["weight_decay"]
+
+    flat = keras.optimizers.schedules.ExponentialDecay(0.1, 6, 1.0)
+    ours = decays(0.1, "constant")
+    np.testing.assert_allclose(decays(1.0, flat), ours, rtol=1e-4)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("asked", ["auto", {"learning_rate": Range(0.1, 20)}])
 def test_what_is_learned_is_a_factor_of_a_keras_schedule(optimizer, asked):
@@ -305,7 +324,8 @@ def test_everything_through_the_loss_saved_and_gone_on_with(tmp_path):
     for name in values:
         assert len(set(model.result.history[name])) == 2, name
     exported = model.export_model()
-    assert [type(layer).__module__.split(".")[0] for layer in exported.layers]
+    origins = {type(x).__module__.split(".")[0] for x in exported.layers}
+    assert origins == {"keras"}
     drops = [x for x in exported.layers if isinstance(x, layers.Dropout)]
     assert [type(x) for x in drops] == [layers.Dropout]
     assert drops[0].rate == pytest.approx(

@@ -81,12 +81,12 @@ def restore(model, values):
         variable.assign(value)
 
 
-def search_loss(joint, data):
+def search_loss(joint, data, training=True):
     """The search loss at the current weights; statistics stay as they are."""
     saved = snapshot(joint)
     images, labels = data
     losses = joint.loss_object.call(
-        labels, joint.network(images, training=True)
+        labels, joint.network(images, training=training)
     )
     restore(joint, saved)
     return float(tf.reduce_mean(losses))

@@ -17,6 +17,8 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.reward import Reward
+from keras_dha.temporary_step import reward_at
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 from tests.references import central_difference
@@ -93,7 +95,7 @@ def joint_model(name, rule, loss=None, network=None, **values):
     )
 
 
-def derivative_of_a_step(joint, name, monkeypatch):
+def derivative_of_a_step(joint, name, monkeypatch, training=True):
     """(ours / the rate, the central difference / the rate) of a joint step."""
     seen = {}
     monkeypatch.setattr(
@@ -114,7 +116,7 @@ def derivative_of_a_step(joint, name, monkeypatch):
         position[index] = np.log(value)
         learned.position.assign(position)
         joint.train_step(batch(2), 0.7)
-        return search_loss(joint, batch(3))
+        return search_loss(joint, batch(3), training)
 
     expected = central_difference(loss, 0.2)
     return float(seen[name]), expected / (0.7 * 0.05)
@@ -245,13 +247,29 @@ def test_the_derivative_by_the_dropout_rate(float64, rule, monkeypatch):  # noqa
     joint = joint_model(
         "dropout_rate", rule, loss=CROSS_ENTROPY, network=with_dropout()
     )
-    # The search loss drops too, with a seed of its own: the same everywhere.
-    monkeypatch.setattr(
-        keras.layers.Dropout, "call", lambda self, x, training=False: x
+    # Without normalisation inference is what the search loss is of.
+    ours, expected = derivative_of_a_step(
+        *(joint, "dropout_rate", monkeypatch), training=False
     )
-    ours, expected = derivative_of_a_step(joint, "dropout_rate", monkeypatch)
     assert abs(expected) > 1e-6
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_what_judges_drops_nothing():
+    joint = JointModel(with_dropout(0.5), CROSS_ENTROPY)
+    images, labels = batch(3, "float32")
+    weights = joint.weight_vector.read()
+    with tf.GradientTape() as tape:
+        outputs = joint.network(images, training=False)
+        loss = tf.reduce_mean(CROSS_ENTROPY.call(labels, outputs))
+    expected = joint.weight_vector.join(
+        tape.gradient(loss, joint.weight_vector.tensors())
+    )
+    found = search_gradient(joint, (images, labels), weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    joint.reward = Reward("loss")
+    reward = reward_at(joint, weights, (images, labels))
+    assert float(reward) == pytest.approx(-float(loss), rel=1e-5)
 
 
 def choosing(horizon):

@@ -5,9 +5,14 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
+from keras import ops
 
 from keras_dha.form import Form
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.joint_model import JointModel
+from keras_dha.joint_step import search_gradient
 from keras_dha.losses import OutputLosses
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy
@@ -105,3 +110,85 @@ def test_a_round_trip_through_a_configuration():
 def test_as_many_weights_as_losses():
     with pytest.raises(ValueError, match="one for each loss"):
         OutputLosses([CROSS_ENTROPY()], [1.0, 2.0])
+
+
+class Squares(keras.losses.Loss):
+    """Squared errors of a network whose labels are numbers, of some shape."""
+
+    def __init__(self, shape, **kwargs):
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    def call(self, y_true, y_pred):
+        truth = ops.expand_dims(ops.cast(y_true, y_pred.dtype), 1)
+        errors = ops.square(y_pred - truth)
+        if self.shape == "rows":
+            return errors
+        if self.shape == "column":
+            return ops.mean(errors, axis=1, keepdims=True)
+        return ops.mean(errors)
+
+
+@pytest.mark.parametrize("shape", ["rows", "column"])
+def test_further_axes_are_averaged(shape):
+    labels, logits = drawn()
+    expected = 0.0
+    for weight, truth, given in zip([0.3, 2.0], labels, logits, strict=True):
+        expected += weight * ((given - truth[:, None]) ** 2).mean(axis=1)
+    found = OutputLosses(2 * [Squares(shape)], [0.3, 2.0]).call(labels, logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["rows", "column"])
+def test_a_step_of_a_loss_with_further_axes_is_that_of_keras(shape):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    outputs = [layers.Dense(2, name="b")(inputs)]
+    outputs.append(layers.Dense(3, name="a")(inputs))
+    theirs = keras.Model(inputs, outputs)
+    ours = keras.models.clone_model(theirs)
+    ours.set_weights(theirs.get_weights())
+    losses = OutputLosses(2 * [Squares(shape)], [0.3, 2.0])
+    values = {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.0}
+    joint = JointModel(
+        ours, losses, hyperparameters=LearnedHyperparameters(values)
+    )
+    x = np.random.default_rng(1).normal(size=(N, 4)).astype("float32")
+    labels = [tf.constant(part) for part in drawn()[0]]
+    batch = (tf.constant(x), labels)
+    start = joint.weight_vector.read()
+    judged = search_gradient(joint, batch, start)
+    theirs.compile(
+        keras.optimizers.SGD(0.1),
+        jit_compile=False,
+        **losses.compile_arguments(Form.of(theirs).outputs),
+    )
+    expected = theirs.train_on_batch(x, [part.numpy() for part in labels])
+    loss = joint.train_step(batch, 1.0)
+    assert float(loss) == pytest.approx(np.ravel(expected)[0], rel=1e-5)
+    for found, wanted in zip(
+        ours.get_weights(), theirs.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    # What judges is the same loss.
+    np.testing.assert_allclose(
+        judged, (start - joint.weight_vector.read()) / 0.1, atol=1e-5
+    )
+
+
+def test_a_loss_without_examples_is_refused_by_name():
+    labels, logits = drawn()
+    losses = OutputLosses(2 * [Squares("scalar")])
+    with pytest.raises(ValueError, match=r"each example.*\(\) from Squares"):
+        losses.call(labels, logits)
+    whole = OutputLosses.of(keras.losses.Dice())
+    with pytest.raises(ValueError, match=r"\(\) from Dice"):
+        whole.smoothed(np.eye(2, dtype="float32"), np.ones((2, 2), "f"), None)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none", None])
+def test_a_loss_that_is_no_mean_is_refused(reduction):
+    with pytest.raises(ValueError, match="loss_weights.*CategoricalHinge with"):
+        OutputLosses([keras.losses.CategoricalHinge(reduction=reduction)])
+    for mean in ("mean", "mean_with_sample_weight"):
+        OutputLosses([keras.losses.CategoricalHinge(reduction=mean)])

@@ -39,7 +39,9 @@ def test_methods_that_search_the_architecture_alone(name, kind):
     assert row.hyperparameters is None
 
 
-@pytest.mark.parametrize("name, held_out", [("gdas", 0), ("darts", 20)])
+@pytest.mark.parametrize(
+    "name, held_out", [("dsnas", 0), ("gdas", 20), ("darts", 20)]
+)
 def test_a_two_level_method_holds_out_what_it_learns_from(name, held_out):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 5)).astype("float32")

@@ -62,11 +62,13 @@ def exact_statistics(network):
             layer.synchronized = False
 
 
-def check_second_derivatives(network):
+def check_second_derivatives(network, asked, instead):
     """Refuses layers whose second derivative TensorFlow gets wrong.
 
     Args:
         network: A `keras.Model`.
+        asked: String, the argument that asks for second derivatives.
+        instead: String, the one that does without.
     """
     wrong = find_layers(
         network,
@@ -74,8 +76,8 @@ def check_second_derivatives(network):
     )
     if wrong:
         raise ValueError(
-            "The second order of DARTS needs second derivatives, which "
-            "TensorFlow does not give for LayerNormalization and "
-            "GroupNormalization: use order=1, or BatchNormalization. "
-            f"Received: order=2 and {sorted(layer.name for layer in wrong)}"
+            f"{asked} needs second derivatives, which TensorFlow does not "
+            "give for LayerNormalization and GroupNormalization: use "
+            f"{instead}, or BatchNormalization. "
+            f"Received: {asked} and {sorted(layer.name for layer in wrong)}"
         )

@@ -10,6 +10,7 @@ the rate p. With u uniform in (0, 1) and a temperature t,
 """
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_dha.hyperparameters import own
@@ -25,6 +26,12 @@ class Dropout(keras.layers.Dropout):
     A run with `hyperparameters={"dropout_rate": ...}` trains all layers of
     this class with that rate; everywhere else it is a plain `Dropout`, and
     in `AutoModel.export_model` a stock one with the rate found.
+
+    What a run judges by drops nothing here: the search loss and the reward of
+    a temporary step. They run layers as in training all the same, for the
+    statistics of their batch, so stock layers that act in training only, as
+    `keras.layers.Dropout` and the `Random...` ones, act there too. Several
+    replicas drop together what one device would.
 
     The derivative is exact where no normalisation layer comes behind it:
     TensorFlow's moments stop a part of the second derivative.
@@ -51,22 +58,64 @@ class Dropout(keras.layers.Dropout):
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
 
     def call(self, inputs, training=False):
-        rate = own.current(RATE) if training else None
+        if not training or own.is_judging():
+            return inputs
+        rate = own.current(RATE)
         if rate is None:
-            return super().call(inputs, training=training)
+            return self._dropped(inputs)
         rate = ops.cast(rate, inputs.dtype)
-        mask = self._mask(ops.shape(inputs), rate, inputs.dtype)
-        return inputs * mask / (1.0 - rate)
+        return inputs * self._mask(inputs, rate) / (1.0 - rate)
 
-    def _mask(self, shape, rate, dtype):
+    def _dropped(self, inputs):
+        """Drops as `keras.layers.Dropout` does, this replica's share."""
+        shape, part = _of_all_replicas(inputs, self.noise_shape)
+        if part is None:
+            return super().call(inputs, training=True)
+        return inputs * part(super().call(ops.ones(shape, inputs.dtype), True))
+
+    def _mask(self, inputs, rate):
+        shape, part = _of_all_replicas(inputs, self.noise_shape)
         if self.noise_shape is not None:
             shape = tuple(
                 given if fixed is None else fixed
                 for given, fixed in zip(shape, self.noise_shape, strict=True)
             )
         drawn = keras.random.uniform(
-            shape, 1e-6, 1.0 - 1e-6, dtype=dtype, seed=self.seed_generator
+            shape,
+            1e-6,
+            1.0 - 1e-6,
+            dtype=inputs.dtype,
+            seed=self.seed_generator,
         )
+        if part is not None:
+            drawn = part(drawn)
         logit = ops.log(1.0 - rate) - ops.log(rate)
         noise = ops.log(drawn) - ops.log(1.0 - drawn)
         return ops.sigmoid((logit + noise) / _TEMPERATURE)
+
+
+def _of_all_replicas(inputs, noise_shape):
+    """Returns the shape of the global batch and what takes a replica's part.
+
+    Replicas have the same seeds: each draws for all and takes its part, so
+    that together they drop what one device would.
+
+    Args:
+        inputs: Tensor `(n, ...)` of this replica.
+        noise_shape: As in `keras.layers.Dropout`; a number in the first place
+            is what replicas share.
+
+    Returns:
+        (shape, function of a tensor that was drawn). The function is `None`
+        where the shape is that of the inputs.
+    """
+    shape = tuple(ops.shape(inputs))
+    # There is none where a network is built for several replicas.
+    context = tf.distribute.get_replica_context()
+    is_shared = noise_shape is not None and noise_shape[0] is not None
+    if context is None or context.num_replicas_in_sync == 1 or is_shared:
+        return shape, None
+    count = shape[0]
+    begin = context.replica_id_in_sync_group * count
+    whole = (context.num_replicas_in_sync * count, *shape[1:])
+    return whole, lambda drawn: drawn[begin : begin + count]

@@ -7,6 +7,7 @@ reward (`keras_dha.hyperparameters.autohas`) it is sampled and judged.
 """
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -49,6 +50,8 @@ class Engine(keras.layers.Layer):
         by_gradient: those that the search gradient moves,
         by_reward: and those that the reward of temporary weights moves.
         learned_in_loss: Keys that need the training loss' derivative.
+        tangents: Dict from key to the `hypergradient.Tangents` of what moves
+            by them.
 
     Raises:
         ValueError: An unknown name or a value out of its domain.
@@ -57,6 +60,7 @@ class Engine(keras.layers.Layer):
     by_gradient = ()
     by_reward = ()
     learned_in_loss = ()
+    tangents = types.MappingProxyType({})
 
     def __init__(
         self,
@@ -227,7 +231,14 @@ class Engine(keras.layers.Layer):
         """Prepares for the highest rate that is to come; here by nothing.
 
         Args:
-            rate: Float.
+            rate: Float, without the base schedule in it.
+        """
+
+    def expect_schedule(self, peak):
+        """Prepares for the base schedule; here by nothing.
+
+        Args:
+            peak: Float, its highest factor of the rate up to now.
         """
 
     def expect_pass(self, steps):

@@ -37,6 +37,10 @@ which only regularisers do:
 
 which tends to H^-1 v (Lorraine et al., "Optimizing millions of
 hyperparameters by implicit differentiation", AISTATS 2020).
+With alpha = eta / (1 + mu) it converges where SGD with momentum does. AdamW has
+alpha = eta, and a series of plain descent: its division P by the gradients'
+size is left out. So n terms look a short way there, and of decay the derivative
+is that of an L2 penalty; decoupled, it has H + lambda P in place of H + lambda.
 
 What acts through the training loss (label smoothing, a weight of one's own)
 needs d(grad L_T)/dh only against one vector, v or p:
@@ -173,7 +177,8 @@ def implicit_vector(vector, product, step, horizon):
         vector: v, shape `(P,)`.
         product: Function from a vector to its product with the Hessian of
             the training loss.
-        step: Scalar alpha, below 2 over the Hessian's largest eigenvalue.
+        step: Scalar alpha, below 2 over the Hessian's largest eigenvalue
+            (`inner_update.UpdateRule.neumann_step`).
         horizon: `Horizon`.
     """
     total = term = vector

@@ -96,7 +96,10 @@ class LearnedHyperparameters(Engine):
         self.first = self._vector("first", [0.0] * len(ranges))
         self.second = self._vector("second", [0.0] * len(ranges))
         # By what share of itself, per lambda, decay shortened w the fastest.
-        self.fastest = self._vector("fastest", 0.0)
+        self.fastest = self._vector("fastest", np.zeros(len(ranges)))
+        # The highest factor of the base schedule: of its rates, if it is one of
+        # Keras, what is learned is a factor near 1.
+        self.peak = self._vector("peak", 1.0)
         self.most_shrinking = self._vector("most_shrinking", _MOST_SHRINKING)
         self.least_shrinking = self._vector("least_shrinking", 0.0)
         size = sum(self.sizes)
@@ -258,17 +261,21 @@ class LearnedHyperparameters(Engine):
         weights until those that come are too long for them.
 
         Args:
-            rate: Float, the highest learning rate that is to come.
+            rate: Float, the highest learning rate that is to come, without
+                the base schedule in it.
         """
         at = Inputs(
-            *(None, None, None, ops.cast(rate, self.vector_dtype)),
+            *(None, None, None, self.peak * rate),
             *(None, self.value("momentum")),
         )
-        self.fastest.assign(0.0)
+        self.fastest.assign(ops.zeros_like(self.fastest))
         self.position.assign(ops.clip(self.position, *self._within(at)))
 
     def expect_pass(self, steps):
         self.most_shrinking.assign(min(_MOST_SHRINKING, 1.0 / steps))
+
+    def expect_schedule(self, peak):
+        self.peak.assign(peak)
 
     def expect_run(self, step, steps):
         super().expect_run(step, steps)
@@ -284,8 +291,7 @@ class LearnedHyperparameters(Engine):
         # The fastest so far: towards the end of a schedule, when rates fall,
         # decay must not make up for it.
         fastest = ops.maximum(
-            ops.convert_to_tensor(self.fastest),
-            ops.cast(ops.max(self.rule.shrinking(at)), self.vector_dtype),
+            ops.convert_to_tensor(self.fastest), self._shrinking(at)
         )
         self.fastest.assign(fastest)
         low, high = (ops.convert_to_tensor(v) for v in (self.low, self.high))
@@ -300,12 +306,24 @@ class LearnedHyperparameters(Engine):
             self._is_decay, ops.minimum(high, ops.maximum(low, most)), high
         )
         # Whatever the schedule makes of it at the moment.
-        rate = at._replace(learning_rate=self.value("learning_rate"))
+        highest = at._replace(
+            learning_rate=self.peak * self.value("learning_rate")
+        )
         least = shrinking_by(
-            self.least_shrinking.value, ops.max(self.rule.shrinking(rate))
+            self.least_shrinking.value, self._shrinking(highest)
         )
         least = ops.minimum(least, ops.minimum(self._start, high))
         return ops.where(self._is_decay, ops.maximum(low, least), low), high
+
+    def _shrinking(self, at):
+        """Returns by what share of itself decay shortens w, per lambda, `(n,)`.
+
+        Of the weights that each quantity acts on, those that it shortens most.
+        """
+        each = ops.cast(self.rule.shrinking(at), self.vector_dtype)
+        return ops.stack(
+            [ops.max(self._where(key) * each) for key in self.learned]
+        )
 
     def get_config(self):
         return {

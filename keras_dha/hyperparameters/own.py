@@ -80,3 +80,21 @@ def given(values):
         yield _active.used
     finally:
         _active.values, _active.used = before
+
+
+@contextlib.contextmanager
+def judging():
+    """Says that what runs inside judges, as the search loss does.
+
+    Layers act as in training there; a quantity that acts in them is not to.
+    """
+    before, _active.judges = is_judging(), True
+    try:
+        yield
+    finally:
+        _active.judges = before
+
+
+def is_judging():
+    """Whether the running layer is part of what judges."""
+    return getattr(_active, "judges", False)

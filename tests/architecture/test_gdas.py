@@ -10,6 +10,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.strategies import GDAS
+from keras_dha.joint_model import JointModel
 
 LOGITS = np.array([0.5, -1.0, 2.0, 0.0])
 
@@ -131,8 +132,6 @@ def test_only_the_sampled_candidate_is_active():
 
 
 def test_the_progress_is_saved_and_restored(tmp_path):
-    from keras_dha.joint_model import JointModel
-
     inputs = keras.Input((4,))
     x = Choice([layers.Dense(3, name="a"), layers.Dense(3, name="b")])(inputs)
     joint = JointModel(
@@ -147,3 +146,46 @@ def test_the_progress_is_saved_and_restored(tmp_path):
     assert float(strategy.temperature()) == pytest.approx(10 - 0.25 * 9.9)
     (decision,) = copy.architecture.decisions
     assert decision.strategy is strategy
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_loss_that_the_logits_follow(levels, monkeypatch):
+    """<dL/dy, y> dp~_k/dlogits, in NumPy: of the search batch after a step."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    choice = Choice([layers.Dense(3, name=name) for name in "ab"])
+    joint = JointModel(
+        keras.Model(inputs, choice(inputs)),
+        keras.losses.MeanSquaredError(),
+        strategy=GDAS(temperatures=(0.7, 0.7), levels=levels),
+    )
+    joint.architecture.start()
+    decision = choice.decision
+    decision.logits.assign([0.3, -0.2])
+    rng = np.random.default_rng(0)
+    train, search = (
+        [rng.normal(size=(8, k)).astype("float32") for k in (4, 3)]
+        for _ in range(2)
+    )
+    seen = []
+    monkeypatch.setattr(
+        joint.architecture, "update", lambda g: seen.append(g.numpy())
+    )
+
+    def credits(x, y):
+        outputs = (
+            x @ c.kernel.numpy() + c.bias.numpy() for c in choice.candidates
+        )
+        return [float(np.mean(2 * (o - y) * o)) for o in outputs]
+
+    before = credits(*train)
+    joint.train_step(train, 1.0, search)
+    k = int(decision.sampled)
+    credit = (before if levels == 1 else credits(*search))[k]
+    gumbel = -np.log(-np.log(decision.drawn.numpy()))
+    p = softmax((np.array([0.3, -0.2]) + gumbel) / 0.7)
+    slope = p[k] * (np.eye(2)[k] - p) / 0.7
+    np.testing.assert_allclose(seen, [credit * slope], rtol=1e-4, atol=1e-7)
+    # A plain step says nothing of the search loss.
+    joint.train_step(train, 1.0)
+    assert len(seen) == (2 if levels == 1 else 1)

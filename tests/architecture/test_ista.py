@@ -12,7 +12,12 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.strategies import ISTA
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
+from keras_dha.joint_step import search_gradient
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 
 
@@ -241,4 +246,64 @@ def test_a_run_of_the_joint_step_moves_codes_and_saves_them(tmp_path):
     for name in ("code", "measurement", "sparse", "scales"):
         np.testing.assert_array_equal(
             getattr(theirs.code, name), getattr(decision.code, name)
+        )
+
+
+def outputs_along(joint, tangent, images):
+    """What the network gives once its weights went along a tangent."""
+    vector = joint.weight_vector
+    weights = vector.read()
+    vector.write(weights + 0.3 * tangent)
+    outputs = joint.network(images, training=True).numpy()
+    vector.write(weights)
+    return outputs
+
+
+def powers_of_the_gradient(joint, data):
+    """What slots hold if all gradients were that of these data."""
+    gradient = search_gradient(joint, data, joint.weight_vector.read())
+    return [gradient.numpy() ** order for order in joint.rule.orders]
+
+
+@pytest.mark.parametrize("rule", [SGD(), AdamW()])
+def test_what_is_made_of_gradients_is_absorbed_the_other_way(rule):
+    """L(s w) has 1/s of the gradients; what it answers to, s times as much."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    x = Choice([layers.Dense(3, name=n) for n in "ab"], name="c")(inputs)
+    joint = JointModel(
+        keras.Model(inputs, layers.Dense(2)(layers.Activation("tanh")(x))),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=ISTA(),
+        rule=rule,
+        hyperparameters=LearnedHyperparameters(
+            {"learning_rate": Range(1e-3, 1.0, start=0.1)}
+        ),
+    )
+    (decision,) = find_decisions(joint.network)
+    decision.freeze(0)
+    decision.code.scales.assign([-0.5, 1.0])
+    rng = np.random.default_rng(0)
+    data = (
+        tf.constant(rng.normal(size=(8, 4)), "float32"),
+        tf.constant(rng.integers(0, 2, 8)),
+    )
+    tangents = joint.hyperparameters.tangents["learning_rate"]
+    direction = rng.normal(size=joint.weight_vector.size).astype("float32")
+    for tangent in (tangents.weights, tangents.averaged):
+        tangent.assign(direction)
+    powers = powers_of_the_gradient(joint, data)
+    for k, power in enumerate(powers):
+        joint.slots[k].assign(power)
+        tangents.slots[k].assign(power)
+    expected = outputs_along(joint, direction, data[0])
+    derived = joint.derive()
+    found = derived.hyperparameters.tangents["learning_rate"]
+    for tangent in (found.weights, found.averaged):
+        np.testing.assert_allclose(
+            outputs_along(derived, tangent, data[0]), expected, atol=1e-5
+        )
+    for slots in (derived.slots, found.slots):
+        np.testing.assert_allclose(
+            slots, powers_of_the_gradient(derived, data), rtol=1e-4, atol=1e-7
         )

@@ -33,6 +33,7 @@ OTHER = {
     "exploration": 0.25,
     "tolerance": 1e-2,
     "reward": "loss",
+    "levels": 1,
 }
 
 
@@ -81,6 +82,7 @@ def test_bad_arguments_of_all(kind, arguments):
         ("GDAS", {"margin": 1.5}),
         ("GDAS", {"temperatures": (1.0,)}),
         ("GDAS", {"temperatures": (1.0, 0.0)}),
+        ("GDAS", {"levels": 3}),
         ("DARTS", {"margin": -1.0}),
         ("DARTS", {"order": 3}),
         ("DARTS", {"beta_decay": -1.0}),

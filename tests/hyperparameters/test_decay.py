@@ -166,3 +166,35 @@ def test_bounds_by_memory_are_those_of_decay_alone():
     layer.position.assign([np.log(1e-3)])
     layer.update(keras.ops.zeros(SIZE), AT)
     assert value(layer, "learning_rate") == pytest.approx(1e-3, rel=1e-5)
+
+
+def test_weights_remember_as_the_base_schedule_has_it():
+    """Of a Keras schedule's rates what is learned is a factor near 1."""
+    layer = learned(
+        {"learning_rate": 1.0, "weight_decay": Range(1e-6, 0.5, start=0.01)}
+    )
+    layer.expect_schedule(0.02)
+    layer.expect_run(0, 100_000)
+    layer.step_size = 0.0
+    layer.position.assign(layer.low)
+    layer.update(keras.ops.zeros(SIZE), AT._replace(learning_rate=0.01))
+    least = (1 - 0.9) / (25_000 * 0.02)
+    assert value(layer, "weight_decay") == pytest.approx(least, rel=1e-5)
+
+
+def test_bounds_are_those_of_the_weights_that_a_decay_acts_on():
+    rates = {"head": 0.1, "*": 0.02}
+    decay = Range(1e-6, 0.5, start=0.4)
+    layer = learned(
+        {"learning_rate": rates, "weight_decay": dict.fromkeys(rates, decay)}
+    )
+    layer.expect_run(0, 1000)
+    layer.step_size = 0.0
+    at = AT._replace(learning_rate=layer.value("learning_rate"))
+    for share, start in ((0.02, layer.high), (1 / 250, layer.low)):
+        layer.position.assign(start)
+        layer.update(keras.ops.zeros(SIZE), at)
+        for name, rate in rates.items():
+            assert value(layer, f"weight_decay[{name}]") == pytest.approx(
+                share * (1 - 0.9) / rate, rel=1e-5
+            )

@@ -38,6 +38,12 @@ def mobile(
 ):
     """Returns a network of inverted bottlenecks, each of which is a choice.
 
+    The first block of a stage has no shortcut, as published. Where it is the
+    only one, as in the last stage and below a `depth` of 0.375 in all, its
+    output goes straight into a convolution with batch normalisation, so that
+    `DSNAS` and `GDAS`, which credit by <dL/dy, y>, cannot tell its candidates
+    apart.
+
     Args:
         input_shape: Shape of one image, `(h, w)` or `(h, w, c)`.
         num_classes: Integer of at least 2.

@@ -34,6 +34,10 @@ def shufflenet(
 ):
     """Returns a network of shuffle blocks, each of which is a choice of four.
 
+    The output of a stage of one block goes straight into convolutions with
+    batch normalisation, so that `DSNAS` and `GDAS`, which credit by <dL/dy, y>,
+    cannot tell its candidates apart; let all `repeats` be 2 or more.
+
     Args:
         input_shape: Shape of one image, `(h, w)` or `(h, w, c)`.
         num_classes: Integer of at least 2.

@@ -91,7 +91,7 @@ class DARTS(Strategy):
 
     def check(self, network):
         if self.order == 2:
-            bilevel.check_second_derivatives(network)
+            bilevel.check_second_derivatives(network, "order=2", "order=1")
 
     def sample(self, decision, uniform):
         # Nothing is drawn; where one path must be named, it is the leading.

@@ -33,8 +33,9 @@ class DSNAS(Strategy):
     Only the sampled candidate runs; of a `keras_dha.NodeChoice` one on each
     edge. Where a choice's output goes straight into a convolution with batch
     normalisation, its scale does not change the loss and the credit
-    vanishes; let choices be the branches of residual connections, as
-    `keras_dha.spaces` does.
+    vanishes; let choices be the branches of residual connections, as all are
+    in `keras_dha.spaces.resnet`. In `mobile` and `shufflenet` those of stages
+    of one block are not.
 
     Args:
         learning_rate: Float, step size of Adam on the logits.

@@ -32,6 +32,8 @@ class Strategy:
         mixes: Whether all candidates run in training, weighted.
         is_bilevel: Whether decisions follow the search loss rather than the
             training loss.
+        order: 2 if the derivative of the inner step is part of what they
+            follow there.
         is_rewarded: Whether decisions follow the reward of temporary weights
             rather than a gradient; then it implements `score`.
         is_penalized: Whether something is added to the loss that decisions
@@ -41,6 +43,7 @@ class Strategy:
 
     mixes = False
     is_bilevel = False
+    order = 1
     is_rewarded = False
     is_penalized = False
     progress = 0.0
