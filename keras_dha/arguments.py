@@ -86,6 +86,19 @@ def check_count(name, value):
         )
 
 
+def check_seed(seed):
+    """Refuses what is no integer in [0, 2**31).
+
+    Seeds of TensorFlow are of 32 bits, of NumPy they are not negative.
+    """
+    check_integer("seed", seed)
+    if not 0 <= seed < 2**31:
+        raise ValueError(
+            "`seed` must be at least 0 and less than 2**31. "
+            f"Received: seed={seed}"
+        )
+
+
 def check_length(epochs, time_limit, steps_per_epoch):
     """Refuses a length of a run that is none, or that is given twice."""
     if epochs is not None and time_limit is not None:

@@ -88,7 +88,7 @@ class AutoModel(Trained):
             move the architecture, as for `"darts"`, or hyperparameters move
             by reward; and 1 for `"autohas"`, `"dha"` and `"diffautoml"`, as
             in the papers.
-        seed: Integer for a reproducible run; `None` draws one.
+        seed: Integer in [0, 2**31) for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
             called again, alike, it goes on from the last checkpoint to what

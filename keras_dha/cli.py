@@ -100,7 +100,7 @@ def _fit_flags():
     )
     flags.seconds("time_limit", "Seconds to train for, in place of --epochs.")
     _run_flags(flags)
-    flags.count("seed", "For a reproducible run.", least=0)
+    flags.count("seed", "For a reproducible run.", least=0, most=2**31 - 1)
     flags.choice(
         "verbose",
         "Progress: 0 none, 1 a bar, 2 a line for each epoch.",

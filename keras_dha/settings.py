@@ -114,7 +114,7 @@ def checked(
     if seed is None:
         seed = np.random.default_rng().integers(2**31)
     else:
-        arguments.check_integer("seed", seed)
+        arguments.check_seed(seed)
     parts = methods.parts(
         *(method, strategy, augmentation, hyperparameters),
         *(horizon, outer_every),

@@ -236,6 +236,8 @@ def test_a_model_that_does_not_fit_the_data_is_refused(tmp_path, capsys):
         (["fit"], 2, "--dataset is needed"),
         (["fit", "--dataset=digits", "--epochs=0"], 2, "--epochs=0"),
         (["fit", "--dataset=digits", "--epochs=x"], 2, "--epochs=x"),
+        (["fit", "--dataset=digits", "--seed=-1"], 2, "--seed=-1"),
+        (["fit", "--dataset=digits", f"--seed={2**31}"], 2, "--seed=2147"),
         (
             ["fit", "--dataset=digits", "--epochs=3", "--time_limit=9"],
             2,

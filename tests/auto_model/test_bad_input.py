@@ -55,6 +55,8 @@ from tests.auto_model.small_runs import space
         ({"outer_every": 0}, ValueError, "`outer_every`.*0"),
         ({"outer_every": 2.5}, ValueError, "`outer_every`.*2.5"),
         ({"seed": "one"}, ValueError, "`seed`.*'one'"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0.*-1"),
+        ({"seed": 2**31}, ValueError, "`seed`.*less than 2.*2147483648"),
     ],
 )
 def test_bad_constructor_arguments(arguments, error, message):
