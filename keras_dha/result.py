@@ -42,8 +42,9 @@ class SearchResult:
             cells, from a kind of cell to `edges`, the probability of each,
             `depth` and `width` (`keras_dha.architecture.wiring`).
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
-            and `steps`), `parameters` of the derived network, and with a
-            target, `target`: for each limit `{"limit", "reached"}`.
+            and `steps`), `parameters` of the derived network, `undone`, how
+            often it diverged and was set back, and with a target, `target`:
+            for each limit `{"limit", "reached"}`.
         versions: Dict from the name of what the run was made with to its
             version.
 
