@@ -18,6 +18,8 @@ _ELSEWHERE = {
     "what is learned",
     "validation_split": "use `validation_data`; the part that judges policy "
     "and hyperparameters is `search_split` of the constructor",
+    "validation_steps": "give `validation_data` that end there: "
+    "`dataset.take(steps)`",
     "initial_epoch": "a further `fit` goes on by itself",
     "class_weight": "not available in this version; resample the data",
     "sample_weight": "not available in this version; resample the data",

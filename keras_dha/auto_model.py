@@ -238,15 +238,16 @@ class AutoModel(Trained):
             verbose: 0 silent, 1 bars, 2 a line an epoch; `"auto"` is 1.
             callbacks: List of `keras.callbacks.Callback`; their `model` is
                 this object.
-            validation_data: Pair of arrays, or dataset, that is evaluated
-                after each epoch. Nothing is learned from it.
+            validation_data: Pair of arrays, or dataset that ends, that is
+                evaluated after each epoch. Nothing is learned from it.
             shuffle: Whether to shuffle arrays; datasets keep their order.
             steps_per_epoch: Integer; by default one pass over the data. Of a
                 dataset of unknown length the classes are those of the first
                 epoch.
-            search_data: Pair of arrays, or dataset, to be used in place of
-                `search_split`. Augmentation and learning then go on to the
-                end, as these images may be of another kind.
+            search_data: Pair of arrays, or dataset that ends, to be used in
+                place of `search_split`, where anything is learned from it.
+                Augmentation and learning then go on to the end, as these
+                images may be of another kind.
             time_limit: Float, seconds, in place of `epochs`: phases and
                 schedules are laid out over that time, all of `fit` included,
                 rather than cut off by it; candidates are judged by the time
