@@ -138,7 +138,8 @@ def checked_callbacks(callbacks, searches_architecture):
 
     Args:
         callbacks: List of Keras callbacks, one of them, or `None`.
-        searches_architecture: Whether the network changes during the run.
+        searches_architecture: Whether the network may become another one
+            during the run. Small images change none of its weights.
     """
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
@@ -167,7 +168,8 @@ def checked_callbacks(callbacks, searches_architecture):
             raise ValueError(
                 "The weights of an epoch of the search do not fit the network "
                 "that is derived from it. Use restore_best_weights=False, or "
-                "`keras.callbacks.ModelCheckpoint`. "
+                "`keras.callbacks.ModelCheckpoint`; or strategy=None of "
+                "`AutoModel`, which searches nothing. "
                 f"Received: {type(callback).__name__}"
             )
     return list(callbacks or [])
@@ -183,6 +185,10 @@ def _refuse_what_needs_a_keras_model(callback):
         advice = "No optimizer of a run averages weights; leave it out"
     elif getattr(callback, "save_weights_only", False):
         advice = "A run is saved whole: use save_weights_only=False"
+    elif isinstance(
+        callback, kinds.ModelCheckpoint
+    ) and not callback.filepath.endswith(".keras"):
+        advice = "A run is saved whole: use a filepath that ends in '.keras'"
     elif isinstance(callback, kinds.TensorBoard) and (
         callback.histogram_freq
         or callback.embeddings_freq
