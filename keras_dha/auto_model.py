@@ -224,7 +224,9 @@ class AutoModel(Trained):
         Args:
             x: NumPy array of images `(n, h, w)` or `(n, h, w, c)`, or
                 vectors `(n, d)` with a search space of your own; or a
-                `tf.data.Dataset` of (image, label), batched or not. If its
+                `tf.data.Dataset` of (image, label), batched or not. Sequences
+                `(n, time, channels)` are taken for grey images too: they need
+                `augmentation=None`, or they are rotated and cut out of. If its
                 images change at random from pass to pass, give `search_data`
                 as well: the split tells images apart by what they show.
                 Several inputs are a dict of arrays by name, or a tuple or
