@@ -144,7 +144,12 @@ def _evaluate_flags():
         "evaluate", "Measure a trained model on a dataset's test images."
     )
     _model_flag(flags)
-    _dataset_flags(flags, "What to test on", needed=True)
+    _dataset_flags(
+        flags,
+        "What to test on, with some of the model's classes by their names if "
+        "the result.json of fit is beside the model, else with all of them",
+        needed=True,
+    )
     return flags
 
 
