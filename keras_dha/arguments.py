@@ -18,6 +18,8 @@ _ELSEWHERE = {
     "what is learned",
     "validation_split": "use `validation_data`; the part that judges policy "
     "and hyperparameters is `search_split` of the constructor",
+    "validation_steps": "give `validation_data` that end there: "
+    "`dataset.take(steps)`",
     "initial_epoch": "a further `fit` goes on by itself",
     "class_weight": "not available in this version; resample the data",
     "sample_weight": "not available in this version; resample the data",
@@ -86,6 +88,19 @@ def check_count(name, value):
         )
 
 
+def check_seed(seed):
+    """Refuses what is no integer in [0, 2**31).
+
+    Seeds of TensorFlow are of 32 bits, of NumPy they are not negative.
+    """
+    check_integer("seed", seed)
+    if not 0 <= seed < 2**31:
+        raise ValueError(
+            "`seed` must be at least 0 and less than 2**31. "
+            f"Received: seed={seed}"
+        )
+
+
 def check_length(epochs, time_limit, steps_per_epoch):
     """Refuses a length of a run that is none, or that is given twice."""
     if epochs is not None and time_limit is not None:
@@ -123,7 +138,8 @@ def checked_callbacks(callbacks, searches_architecture):
 
     Args:
         callbacks: List of Keras callbacks, one of them, or `None`.
-        searches_architecture: Whether the network changes during the run.
+        searches_architecture: Whether the network may become another one
+            during the run. Small images change none of its weights.
     """
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
@@ -152,7 +168,8 @@ def checked_callbacks(callbacks, searches_architecture):
             raise ValueError(
                 "The weights of an epoch of the search do not fit the network "
                 "that is derived from it. Use restore_best_weights=False, or "
-                "`keras.callbacks.ModelCheckpoint`. "
+                "`keras.callbacks.ModelCheckpoint`; or strategy=None of "
+                "`AutoModel`, which searches nothing. "
                 f"Received: {type(callback).__name__}"
             )
     return list(callbacks or [])
@@ -168,6 +185,10 @@ def _refuse_what_needs_a_keras_model(callback):
         advice = "No optimizer of a run averages weights; leave it out"
     elif getattr(callback, "save_weights_only", False):
         advice = "A run is saved whole: use save_weights_only=False"
+    elif isinstance(
+        callback, kinds.ModelCheckpoint
+    ) and not callback.filepath.endswith(".keras"):
+        advice = "A run is saved whole: use a filepath that ends in '.keras'"
     elif isinstance(callback, kinds.TensorBoard) and (
         callback.histogram_freq
         or callback.embeddings_freq

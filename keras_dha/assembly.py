@@ -3,6 +3,7 @@
 import functools
 import itertools
 import time
+import warnings
 
 import keras
 
@@ -56,12 +57,25 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
         timed = time.monotonic() - begun
         if not found.is_searched:
             parts = parts._replace(strategy=None)
+    if isinstance(parts.augmentation, (str, dict)):
+        _say_what_is_an_image(spec, verbose)
     if parts.augmentation == "auto" and spec.is_image:
         flip = _flip(batches, spec, verbose)
         parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():
         return _joint_model(settings, parts, spec, found), timed
+
+
+def _say_what_is_an_image(spec, verbose):
+    """Says that examples of two axes are images, as sequences have two too."""
+    if spec.is_image and len(facts(spec.shape)[spec.image]) == 2:
+        progress.message(
+            f"Examples of shape {facts(spec.shape)[spec.image]} are taken for "
+            "grey images and augmented; if they are none, give "
+            "augmentation=None",
+            verbose,
+        )
 
 
 def _flip(batches, spec, verbose):
@@ -160,7 +174,7 @@ def _augmentation(augmentation, spec):
                 f"{spec.shape}"
             )
         return None
-    shape = shapes[spec.image]
+    shape, measured = shapes[spec.image], facts(spec.value_range)[spec.image]
     channels = (shape[2:] or (1,))[0]
     if isinstance(augmentation, dict):
         # Loaded when used: it brings all of KerasCV with it.
@@ -169,16 +183,38 @@ def _augmentation(augmentation, spec):
 
         augmentation = DifferentiableAugmentation(
             **{
-                "value_range": facts(spec.value_range)[spec.image],
+                "value_range": measured,
                 "clean": LEAST_CLEAN,
                 **_fitting(augmentation, channels),
             }
         )
+    else:
+        _warn_of_range(augmentation, measured)
     if not augmentation.built:
         augmentation.build((None, *shape[:2], channels))
     if len(shapes) > 1:
         _check_mixers(augmentation)
     return augmentation
+
+
+def _warn_of_range(augmentation, measured):
+    """Warns where a layer is for pixels of quite another range.
+
+    Dark images fill a part of theirs, and what is measured is up to twice as
+    wide as what is there (`InputFacts.value_range`): so it takes less than an
+    eighth of the range, or more than all of it beyond.
+    """
+    (low, high), (bottom, top) = measured, augmentation.value_range
+    span = top - bottom
+    is_beyond = low < bottom - span or high > top + span
+    if is_beyond or high - low < span / 8:
+        warnings.warn(
+            "The augmentation is for pixels of another range than the images "
+            "have, and makes something else of them: give the layer "
+            f"value_range={measured}. Received: "
+            f"value_range={augmentation.value_range} for images in {measured}",
+            stacklevel=2,
+        )
 
 
 def _check_mixers(augmentation):

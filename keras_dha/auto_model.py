@@ -89,7 +89,7 @@ class AutoModel(Trained):
             move the architecture, as for `"darts"`, or hyperparameters move
             by reward; and 1 for `"autohas"`, `"dha"` and `"diffautoml"`, as
             in the papers.
-        seed: Integer for a reproducible run; `None` draws one.
+        seed: Integer in [0, 2**31) for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
             called again, alike, it goes on from the last checkpoint to what
@@ -227,7 +227,9 @@ class AutoModel(Trained):
         Args:
             x: NumPy array of images `(n, h, w)` or `(n, h, w, c)`, or
                 vectors `(n, d)` with a search space of your own; or a
-                `tf.data.Dataset` of (image, label), batched or not. If its
+                `tf.data.Dataset` of (image, label), batched or not. Sequences
+                `(n, time, channels)` are taken for grey images too: they need
+                `augmentation=None`, or they are rotated and cut out of. If its
                 images change at random from pass to pass, give `search_data`
                 as well: the split tells images apart by what they show.
                 Several inputs are a dict of arrays by name, or a tuple or
@@ -241,15 +243,16 @@ class AutoModel(Trained):
             verbose: 0 silent, 1 bars, 2 a line an epoch; `"auto"` is 1.
             callbacks: List of `keras.callbacks.Callback`; their `model` is
                 this object.
-            validation_data: Pair of arrays, or dataset, that is evaluated
-                after each epoch. Nothing is learned from it.
+            validation_data: Pair of arrays, or dataset that ends, that is
+                evaluated after each epoch. Nothing is learned from it.
             shuffle: Whether to shuffle arrays; datasets keep their order.
             steps_per_epoch: Integer; by default one pass over the data. Of a
                 dataset of unknown length the classes are those of the first
                 epoch.
-            search_data: Pair of arrays, or dataset, to be used in place of
-                `search_split`. Augmentation and learning then go on to the
-                end, as these images may be of another kind.
+            search_data: Pair of arrays, or dataset that ends, to be used in
+                place of `search_split`, where anything is learned from it.
+                Augmentation and learning then go on to the end, as these
+                images may be of another kind.
             time_limit: Float, seconds, in place of `epochs`: phases and
                 schedules are laid out over that time, all of `fit` included,
                 rather than cut off by it; candidates are judged by the time

@@ -100,7 +100,7 @@ def _fit_flags():
     )
     flags.seconds("time_limit", "Seconds to train for, in place of --epochs.")
     _run_flags(flags)
-    flags.count("seed", "For a reproducible run.", least=0)
+    flags.count("seed", "For a reproducible run.", least=0, most=2**31 - 1)
     flags.choice(
         "verbose",
         "Progress: 0 none, 1 a bar, 2 a line for each epoch.",
@@ -144,7 +144,12 @@ def _evaluate_flags():
         "evaluate", "Measure a trained model on a dataset's test images."
     )
     _model_flag(flags)
-    _dataset_flags(flags, "What to test on", needed=True)
+    _dataset_flags(
+        flags,
+        "What to test on, with some of the model's classes by their names if "
+        "the result.json of fit is beside the model, else with all of them",
+        needed=True,
+    )
     return flags
 
 

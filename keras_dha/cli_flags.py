@@ -61,7 +61,7 @@ class CommandFlags:
         self._add(name, help, needed)
         flags.DEFINE_string(name, default, help, flag_values=self._values)
 
-    def count(self, name, help, default=None, least=1):
+    def count(self, name, help, default=None, least=1, most=None):
         """Adds a flag for an integer.
 
         Args:
@@ -69,10 +69,11 @@ class CommandFlags:
             help: What it means.
             default: Integer or `None`.
             least: Integer, the smallest that is accepted.
+            most: Integer, the largest that is accepted, or `None`.
         """
         self._add(name, help)
         flags.DEFINE_integer(
-            name, default, help, lower_bound=least, flag_values=self._values
+            *(name, default, help, least, most), flag_values=self._values
         )
 
     def seconds(self, name, help):

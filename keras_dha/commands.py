@@ -5,6 +5,7 @@ is loaded by those that need it, when they need it.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -38,8 +39,11 @@ def fit(values, out):
     )
     plain = model.export_model()
     accuracy = _accuracy(plain, data.x_test, data.y_test)
-    files = _write_all(plain, model.result, output, name)
-    out.write(f"\n{model.result.summary()}\n\n")
+    # Files of a model know no names.
+    names = list(data.class_names)
+    result = dataclasses.replace(model.result, class_names=names)
+    files = _write_all(plain, result, output, name)
+    out.write(f"\n{result.summary()}\n\n")
     out.write(_test_line(accuracy, data))
     for meaning, path in files.items():
         out.write(f"{meaning:<14} {path}\n")
@@ -112,12 +116,13 @@ def _part(value):
 def _write_all(plain, result, output, name):
     """Writes all that a run leaves; returns what is where."""
     from keras_dha import export
+    from keras_dha import run_directory
 
     files = {
         "Keras model": output / f"{name}.keras",
         "SavedModel": output / name / "1",
         "LiteRT": output / f"{name}.tflite",
-        "Result": output / "result.json",
+        "Result": output / run_directory.RESULT,
     }
     with export.written_beside(files["Keras model"]) as path:
         plain.save(path)
@@ -133,8 +138,59 @@ def evaluate(values, out):
     """Measures a trained model on test images."""
     model = _loaded(values.model)
     data = _data_for(model, values)
-    accuracy = _accuracy(model, data.x_test, data.y_test)
+    labels = _test_labels(data, model, values.model)
+    accuracy = _accuracy(model, data.x_test, labels)
     out.write(_test_line(accuracy, data))
+
+
+def _test_labels(data, model, path):
+    """Returns the test labels as the model numbers its classes.
+
+    By their names, if what `fit` found is beside the model; by their order,
+    which a dataset of other classes has not, if nobody knows them.
+    """
+    import numpy as np
+
+    known, count = _class_names(path), model.outputs[0].shape[-1]
+    if known is None and len(data.class_names) != count:
+        raise ValueError(
+            "A dataset must have as many classes as the model, or the "
+            "result.json of `fit` must be beside the model, by whose names "
+            "some of them are enough. Received: "
+            f"{len(data.class_names)} classes, model with {count}"
+        )
+    if known is None:
+        return data.y_test
+    if len(known) != count:
+        raise ValueError(
+            "The result.json beside the model is that of another one; move "
+            f"it away. Received: {len(known)} class names, model with {count}"
+        )
+    unknown = sorted(set(data.class_names) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The classes of the model are {known}; call those of the dataset "
+            f"alike, or leave them out. Received: classes {unknown}"
+        )
+    return np.array([known.index(n) for n in data.class_names])[data.y_test]
+
+
+def _class_names(path):
+    """Returns the names in the result beside a model, `None` without any."""
+    from keras_dha import run_directory
+    from keras_dha import saving
+
+    beside = pathlib.Path(path).parent / run_directory.RESULT
+    if not beside.is_file():
+        return None
+    try:
+        return saving.read_result(beside).class_names
+    except ValueError as error:
+        raise ValueError(
+            "The result.json beside the model, which has the names of its "
+            "classes, cannot be read; move it away to go by their order. "
+            f"Received: {str(beside)!r}: {error}"
+        ) from error
 
 
 def _test_line(accuracy, data):

@@ -41,6 +41,23 @@ def may_be_endless(x, steps):
     )
 
 
+def check_ends(x, name):
+    """Refuses a dataset that never ends, where all of it would be read.
+
+    Args:
+        x: Data of any form.
+        name: What they are called, for the message.
+    """
+    if (
+        isinstance(x, tf.data.Dataset)
+        and int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
+    ):
+        raise ValueError(
+            f"{name} must end, as all of them are read: use "
+            "`dataset.take(n)`. Received: a dataset of infinite cardinality"
+        )
+
+
 def inspect(x, y=None, steps=None, num_classes=None):
     """Looks through training data once and returns its `DataSpec`.
 
@@ -97,8 +114,9 @@ def evaluable(x, y, spec, form=None):
 
     Raises:
         ValueError: The data do not look like the training data. Of a dataset
-            only the shapes are known without reading it.
+            only shapes and length are known without reading it.
     """
+    check_ends(x, "Data to evaluate on")
     x, y = arranged(x, y, form)
     if isinstance(x, tf.data.Dataset) and y is None:
         x = as_batches(x, 256)
@@ -137,8 +155,10 @@ def predictable(x, spec, form):
         form: `form.Form` of the network.
 
     Raises:
-        ValueError: The examples do not look like the training data.
+        ValueError: The examples do not look like the training data, or do
+            not end.
     """
+    check_ends(x, "Data to predict for")
     if isinstance(x, tf.data.Dataset):
         element = x.element_spec
         examples = element[0] if isinstance(element, tuple) else element

@@ -36,6 +36,7 @@ def prepare(
     if batch_size is not None:
         arguments.check_count("batch_size", batch_size)
     form = known_form(settings, joint)
+    search_pair = _search_pair(search_data, form)
     x, y = data.arranged(x, y, form)
     spec = data.inspect(x, y, steps, known and known.num_classes)
     if known is not None and not spec.is_like(known):
@@ -55,17 +56,14 @@ def prepare(
             "`batch_size` must be a multiple of the number of replicas. "
             f"Received: batch_size={batch_size}, replicas={replicas}"
         )
-    if joint is None:
-        learns = settings.learns_from_search_data(spec.is_image)
-    else:
-        learns = joint.needs_search_data
+    learns = _learns(settings, joint, spec, search_data)
     made = batches.prepare(
         x,
         y,
         spec,
         batch_size,
-        settings.search_split if learns and search_data is None else None,
-        _search_pair(search_data, form),
+        settings.search_split if learns and search_pair is None else None,
+        search_pair,
         settings.seed,
         shuffle,
         replicas,
@@ -106,4 +104,25 @@ def arrange(form, spec, *made):
 def _search_pair(given, form):
     if given is None:
         return None
-    return data.arranged(*arguments.pair(given), form)
+    x, y = data.arranged(*arguments.pair(given), form)
+    data.check_ends(x, "`search_data`")
+    return x, y
+
+
+def _learns(settings, joint, spec, search_data):
+    """Returns whether search data are of use; refuses those that are not."""
+    if joint is None:
+        learns = settings.learns_from_search_data(spec.is_image)
+        names = ("method", "strategy", "augmentation", "hyperparameters")
+        asked = ", ".join(f"{n}={settings.asked[n]!r}" for n in names)
+    else:
+        learns = joint.needs_search_data
+        asked = "a further `fit`, in which nothing but weights is learned"
+    if search_data is not None and not learns:
+        raise ValueError(
+            "Nothing learns from `search_data` here: leave it out, or let "
+            "augmentation or hyperparameters be learned, or the architecture "
+            "by a strategy that follows it, as DARTS. Received: search_data "
+            f"of type {type(search_data).__name__}, {asked}"
+        )
+    return learns

@@ -42,10 +42,13 @@ class SearchResult:
             cells, from a kind of cell to `edges`, the probability of each,
             `depth` and `width` (`keras_dha.architecture.wiring`).
         cost: Dict: `seconds` in all, `phases` (for each phase its `seconds`
-            and `steps`), `parameters` of the derived network, and with a
-            target, `target`: for each limit `{"limit", "reached"}`.
+            and `steps`), `parameters` of the derived network, `undone`, how
+            often it diverged and was set back, and with a target, `target`:
+            for each limit `{"limit", "reached"}`.
         versions: Dict from the name of what the run was made with to its
             version.
+        class_names: List of what the classes 0, 1, ... are called, or `None`
+            if nobody said, as arrays do not; `keras-dha fit` does.
 
     Example:
 
@@ -60,6 +63,7 @@ class SearchResult:
     history: dict
     cost: dict
     versions: dict = dataclasses.field(default_factory=dict)
+    class_names: list | None = None
 
     def to_json(self):
         """Returns the result as JSON text."""
@@ -93,7 +97,7 @@ class SearchResult:
                 f"A search result must have the fields {sorted(names)}. "
                 f"Received: {sorted(fields) if is_object else fields!r}"
             )
-        for name in sorted(names - {"policy"}):
+        for name in sorted(names - {"policy", "class_names"}):
             if not isinstance(fields[name], dict):
                 raise ValueError(
                     f"`{name}` must be an object. "

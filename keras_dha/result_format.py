@@ -92,6 +92,8 @@ def check(fields):
         "cost": _COST,
         "versions": Named(str),
     }
+    if fields["class_names"] is not None:
+        forms["class_names"] = Items(str)
     for name, form in forms.items():
         _check(name, fields[name], form)
 

@@ -235,7 +235,7 @@ class RunRecord:
         Args:
             joint: `JointModel`.
             genotype: The architecture found.
-            undone: Integer, how many steps were undone.
+            undone: Integer, how often a state was gone back to.
         """
         learned, target = joint.hyperparameters, joint.target
         shares, advice = self._bounds(learned)

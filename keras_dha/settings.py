@@ -9,6 +9,7 @@ from keras_dha import arguments
 from keras_dha import base_schedule as schedules
 from keras_dha import methods
 from keras_dha import optimizers
+from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.target import Target
 from keras_dha.hyperparameters import quantities
 
@@ -114,11 +115,16 @@ def checked(
     if seed is None:
         seed = np.random.default_rng().integers(2**31)
     else:
-        arguments.check_integer("seed", seed)
+        arguments.check_seed(seed)
     parts = methods.parts(
         *(method, strategy, augmentation, hyperparameters),
         *(horizon, outer_every),
     )
+    if isinstance(search_space, keras.Model) and not find_decisions(
+        search_space
+    ):
+        # There is nothing for a strategy to decide, nor to hold out for it.
+        parts = parts._replace(strategy=None)
     return Settings(
         builder=methods.space_builder(search_space),
         # A target says how large a network is to be.

@@ -92,6 +92,7 @@ def test_fit_leaves_all_files_and_a_summary(fitted):
         (folder / "result.json").read_text()
     )
     assert result.summary() in out
+    assert result.class_names == [str(digit) for digit in range(10)]
     for name in ("digits.keras", "digits/1", "digits.tflite", "result.json"):
         assert str(folder / name) in out
     model = keras.saving.load_model(folder / "digits.keras")
@@ -195,6 +196,84 @@ def test_evaluate_says_what_fit_said(fitted):
     assert again.startswith("Test accuracy") and again in out
 
 
+COLOURS = {"a red": "red", "b green": "lime", "c blue": "blue"}
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A model of three classes, which are the three channels of an image.
+
+    Beside it is the result of its run; a function paints folders of images.
+    """
+    PIL_Image = pytest.importorskip("PIL.Image")
+
+    def painted(*names):
+        for name in names:
+            folder = tmp_path / "images" / name
+            folder.mkdir(parents=True)
+            image = PIL_Image.new("RGB", (8, 8), COLOURS.get(name, "white"))
+            for number in range(5):
+                image.save(folder / f"{number}.png")
+        return tmp_path / "images"
+
+    keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()]
+    ).save(tmp_path / "colours.keras")
+    result = dataclasses.replace(QuickModel(method="auto").result, class_names=[*COLOURS])
+    (tmp_path / "result.json").write_text(result.to_json())
+    return tmp_path, painted
+
+
+def evaluated(folder, images):
+    model = folder / "colours.keras"
+    return run("evaluate", f"--model={model}", f"--dataset={images}")
+
+
+@pytest.mark.parametrize(
+    "names", [list(COLOURS), ["b green", "c blue"], ["a red", "c blue"]]
+)
+def test_classes_of_a_folder_go_by_their_names(colours, names):
+    folder, painted = colours
+    code, out = evaluated(folder, painted(*names))
+    assert code == 0
+    assert f"100.00% of {len(names)} images" in out
+
+
+def test_classes_that_the_model_does_not_know_are_refused(colours, capsys):
+    folder, painted = colours
+    assert evaluated(folder, painted("b green", "d white")) == (1, "")
+    error = capsys.readouterr().err
+    assert "['a red', 'b green', 'c blue']" in error
+    assert "Received: classes ['d white']" in error
+
+
+def test_without_names_there_are_as_many_classes(colours, capsys):
+    folder, painted = colours
+    (folder / "result.json").unlink()
+    images = painted("b green", "c blue")
+    assert evaluated(folder, images) == (1, "")
+    assert "Received: 2 classes, model with 3" in capsys.readouterr().err
+    painted("a red")
+    assert "100.00% of 3 images" in evaluated(folder, images)[1]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{}", "result.json': A search result must have the fields"),
+        (None, "Received: 2 class names, model with 3"),
+    ],
+)
+def test_a_result_of_something_else_is_refused(
+    colours, capsys, content, message
+):
+    folder, painted = colours
+    result = dataclasses.replace(QuickModel(method="auto").result, class_names=["a", "b"])
+    (folder / "result.json").write_text(content or result.to_json())
+    assert evaluated(folder, painted(*COLOURS)) == (1, "")
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -236,6 +315,8 @@ def test_a_model_that_does_not_fit_the_data_is_refused(tmp_path, capsys):
         (["fit"], 2, "--dataset is needed"),
         (["fit", "--dataset=digits", "--epochs=0"], 2, "--epochs=0"),
         (["fit", "--dataset=digits", "--epochs=x"], 2, "--epochs=x"),
+        (["fit", "--dataset=digits", "--seed=-1"], 2, "--seed=-1"),
+        (["fit", "--dataset=digits", f"--seed={2**31}"], 2, "--seed=2147"),
         (
             ["fit", "--dataset=digits", "--epochs=3", "--time_limit=9"],
             2,

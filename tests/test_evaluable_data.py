@@ -56,3 +56,13 @@ def test_evaluation_data_of_another_kind(form, x, y, message, spec):
 def test_evaluation_arrays_that_are_wrong(x, y, message, spec):
     with pytest.raises(ValueError, match=message):
         data.evaluable(x, y, spec)
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_evaluation_data_without_an_end(batch_size, spec):
+    given = dataset(images(5), labels(5), batch_size)
+    with pytest.raises(ValueError, match=r"must end.*`dataset.take\(n\)`"):
+        data.evaluable(given.repeat(), None, spec)
+    data.evaluable(given.repeat().take(3), None, spec)
+    # What does not say whether it ends is taken to.
+    data.evaluable(given.filter(lambda *_: True), None, spec)

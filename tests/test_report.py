@@ -90,7 +90,7 @@ RESULT = SearchResult(
             "search": {"seconds": 40.75, "steps": 1240},
         },
         "parameters": 12345,
-        "undone": 40,
+        "undone": 3,
         "target": {"params": {"limit": 20000, "reached": 12345}},
     },
     versions={"keras_dha": "0.1.0", "keras": "3.15.1"},
@@ -215,11 +215,21 @@ def test_what_the_page_says():
         # Mean share and influence over three epochs.
         "Rotate 0.51 0.73 0.6275 0.6825 0.62 0.7",
         "search 1,240 40.75 32.9",
-        "40 steps diverged and were undone.",
+        "Training diverged 3 times and was set back.",
         "params 12,345 20,000",
     ):
         assert part in text
     assert " ".join(RESULT.summary().split()) in text
+
+
+@pytest.mark.parametrize(
+    "undone, said",
+    [(0, None), (1, "diverged once and"), (8, "diverged 8 times and")],
+)
+def test_how_often_training_was_set_back(undone, said):
+    cost = {**RESULT.cost, "undone": undone}
+    text = page(dataclasses.replace(RESULT, cost=cost)).text
+    assert said in text if said else "set back" not in text
 
 
 def test_lines_of_a_learned_quantity_begin_at_its_start():

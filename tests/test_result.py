@@ -31,8 +31,11 @@ RESULT = SearchResult(
         "parameters": 12345,
     },
     versions={"keras_dha": "0.1.0"},
+    class_names=["cat", "dog"],
 )
-NOTHING = dataclasses.replace(RESULT, genotype={}, policy=None)
+NOTHING = dataclasses.replace(
+    RESULT, genotype={}, policy=None, class_names=None
+)
 
 
 @pytest.mark.parametrize("result", [RESULT, NOTHING])
@@ -129,6 +132,10 @@ def without(field):
             changed(cost={"seconds": 1.0, "phases": {}}),
             "`cost` must be an object with .*'parameters'",
         ),
+        (changed(class_names=[]), "`class_names` must be a list.*not empty"),
+        (changed(class_names="cats"), "`class_names` must be a list"),
+        (changed(class_names=["cat", 3]), r"`class_names\[1\]`.*type str"),
+        (without("class_names"), "must have the fields"),
         (changed(policy={}), "policy"),
         (changed(policy=3), "policy"),
     ],

@@ -47,6 +47,14 @@ def test_what_is_given_holds_nothing_out(arguments):
     assert not learns(**arguments)
 
 
+def test_a_network_without_choices_holds_nothing_out_for_a_strategy():
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
+    )
+    assert not learns(search_space=network, method="darts")
+    assert learns(search_space=network, method="auto")
+
+
 def test_vectors_have_no_policy():
     assert not learns(is_image=False, **FIXED, augmentation="auto")
 

@@ -191,6 +191,25 @@ def test_statistics_are_those_of_whole_images(begins_small, monkeypatch):
     assert seen and not any(seen)
 
 
+def test_weights_of_small_images_are_those_of_whole_ones(begins_small):
+    """An epoch of them may be the one that is gone back to in the end."""
+    model, seen = model_of_seconds(strategy=None), []
+
+    class Weights(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((self.model.joint.is_shrunk, self.model.get_weights()))
+
+    restore = keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=99, restore_best_weights=True
+    )
+    run(model, callbacks=[Weights(), restore])
+    was_shrunk, weights = seen[restore.best_epoch]
+    assert was_shrunk
+    for ours, theirs in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert_whole(model)
+
+
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_a_run_goes_on_with_the_images_it_had(begins_small, tmp_path, epoch):
     with pytest.raises(Killed):

@@ -12,9 +12,12 @@ from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import quick_auto_model
 from tests.auto_model.small_runs import space
+
+ENDLESS = as_dataset(X_NEW, Y_NEW, 8)[0].repeat()
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,8 @@ from tests.auto_model.small_runs import space
         ({"outer_every": 0}, ValueError, "`outer_every`.*0"),
         ({"outer_every": 2.5}, ValueError, "`outer_every`.*2.5"),
         ({"seed": "one"}, ValueError, "`seed`.*'one'"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0.*-1"),
+        ({"seed": 2**31}, ValueError, "`seed`.*less than 2.*2147483648"),
     ],
 )
 def test_bad_constructor_arguments(arguments, error, message):
@@ -89,7 +94,10 @@ def test_bad_constructor_arguments(arguments, error, message):
             ValueError,
             r"must look like.*\(4, 8, 1\)",
         ),
+        ({"validation_data": ENDLESS}, ValueError, r"must end.*take\(n\)"),
+        ({"validation_steps": 3}, TypeError, r"`dataset.take\(steps\)`"),
         ({"search_data": X_NEW}, ValueError, r"pair \(x, y\)"),
+        ({"search_data": ENDLESS}, ValueError, r"must end.*take\(n\)"),
         ({"y": None}, ValueError, "Expected arrays `x` and `y`"),
         ({"x": None}, ValueError, "Expected arrays `x` and `y`"),
         ({"x": X[:5]}, ValueError, "same number of examples"),
@@ -217,6 +225,32 @@ def test_a_loss_that_leaves_the_numbers_is_reported():
     model.compile(loss=Infinite())
     with pytest.raises(FloatingPointError, match="not finite.*at step"):
         fit(model, epochs=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"method": "dsnas"},
+        {
+            "strategy": None,
+            "augmentation": None,
+            "hyperparameters": {"learning_rate": 0.05},
+        },
+    ],
+)
+def test_search_data_that_nothing_learns_from(arguments):
+    model = AutoModel(space, seed=0, **arguments)
+    given = r"tuple, method=.*strategy=.*augmentation=.*hyperparameters="
+    with pytest.raises(ValueError, match=f"leave it out.*{given}"):
+        fit(model, epochs=1, search_data=(X_NEW, Y_NEW))
+    assert model.joint is None
+
+
+def test_search_data_in_a_further_fit_that_trains_weights_alone():
+    model = quick_auto_model(strategy=None)
+    fit(model, epochs=1)
+    with pytest.raises(ValueError, match="Nothing learns.*a further `fit`"):
+        fit(model, epochs=1, search_data=(X_NEW, Y_NEW))
 
 
 class Infinite(keras.losses.Loss):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 from tensorboard.compat.proto import event_pb2
 
 from keras_dha import saving
@@ -270,10 +271,10 @@ def test_tensorboard_gets_the_logs(tmp_path):
     assert {"epoch_loss", "epoch_accuracy", "batch_loss"} <= names
 
 
-def restoring_callback():
+def restoring_callback(patience=9):
     """Goes back to the epoch of the highest loss, which is the first."""
     return keras.callbacks.EarlyStopping(
-        "loss", mode="max", patience=9, restore_best_weights=True
+        "loss", mode="max", patience=patience, restore_best_weights=True
     )
 
 
@@ -291,10 +292,36 @@ def test_early_stopping_restores_the_weights_of_an_epoch():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("patience, epochs", [(9, 3), (1, 2)])
+def test_a_network_without_choices_delivers_the_weights_of_an_epoch(
+    patience, epochs
+):
+    """With the strategy that is there by default, and stopped early or not."""
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(inputs))
+    x = layers.Flatten()(layers.ReLU()(layers.BatchNormalization()(x)))
+    outputs = layers.Dense(CLASSES, activation="softmax")(x)
+    model = quick_auto_model(keras.Model(inputs, outputs))
+    seen = []
+
+    class Predictions(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(self.model.predict(X_NEW))
+
+    restore = restoring_callback(patience)
+    fit(model, callbacks=[Predictions(), restore])
+    assert restore.best_epoch == 0 and len(seen) == epochs
+    assert not np.allclose(seen[0], seen[-1], atol=1e-3)
+    for delivered in (model, model.export_model()):
+        np.testing.assert_allclose(
+            delivered.predict(X_NEW, verbose=0), seen[0], rtol=1e-5
+        )
+
+
 @pytest.mark.parametrize(
     "callback, message",
     [
-        (restoring_callback(), "do not fit.*restore_best_weights=False"),
+        (restoring_callback(), "do not fit.*restore_best_weights=False.*strategy=None"),
         (keras.callbacks.ReduceLROnPlateau(), "learning rate is learned"),
         (
             keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate),
@@ -307,6 +334,10 @@ def test_early_stopping_restores_the_weights_of_an_epoch():
                 "1.weights.h5", save_weights_only=True
             ),
             "saved whole.*ModelCheckpoint",
+        ),
+        (
+            keras.callbacks.ModelCheckpoint("best.h5"),
+            "ends in '.keras'.*ModelCheckpoint",
         ),
         *(
             (keras.callbacks.TensorBoard(**{name: 1}), "leave out.*TensorBoard")

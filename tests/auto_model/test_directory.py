@@ -190,7 +190,11 @@ def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
         ({}, {"batch_size": 24}, "batch_size: 16 there, 24 now"),
         ({}, {"x": X + 1.0}, "x: float32"),
         ({}, {"y": (Y + 1) % CLASSES}, "y: int64"),
-        ({}, {"search_data": (X, Y)}, "search_data: None there"),
+        (
+            {"hyperparameters": SLOW},
+            {"search_data": (X, Y)},
+            "search_data: None there",
+        ),
     ],
 )
 def test_another_run_is_refused_and_nothing_is_lost(tmp_path, model, run, name):

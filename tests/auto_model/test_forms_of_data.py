@@ -77,7 +77,7 @@ def test_an_epoch_of_an_endless_dataset_is_its_steps(batch_size):
     for endless in (as_dataset(X, Y)[0], as_dataset(X, Y, BATCH)[0]):
         spec, training, _ = preparation.prepare(
             *(quick_auto_model().settings, None, None, 1),
-            *(endless.repeat(), None, batch_size, True, 6, (X, Y)),
+            *(endless.repeat(), None, batch_size, True, 6, None),
         )
         assert spec.count == training.count == 6 * batch_size
         assert training.steps == 6 and training.is_endless

@@ -2,9 +2,13 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 
+from keras_dha import assembly
+from keras_dha import data
+from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.result import operations
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import RATES
@@ -81,3 +85,61 @@ def test_flips_begin_as_mirror_images_are_like_the_images(capsys):
     assert flip == pytest.approx(0.5, abs=0.03) and "Mirror" not in said
     flip, said = start(np.swapaxes(X, 1, 2))
     assert flip < 0.1 and "Mirror images are unlike the images" in said
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a run before its first step."""
+
+    def on_train_begin(self, logs=None):
+        raise KeyboardInterrupt
+
+
+def begin(x, **arguments):
+    """What is said and warned of before the first step."""
+    model = joint_auto_model(strategy=None, hyperparameters=None, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, x, verbose=2, callbacks=[Stop()])
+
+
+@pytest.mark.parametrize(
+    "x, augmentation, is_said",
+    [(X[..., 0], "auto", True), (X[..., 0], None, False), (X, "auto", False)],
+)
+def test_what_may_be_a_sequence_is_said_to_be_an_image(
+    x, augmentation, is_said, capsys
+):
+    begin(x, augmentation=augmentation)
+    said = "shape (8, 8) are taken for grey images"
+    out = capsys.readouterr().out
+    assert (said in out and "give augmentation=None" in out) == is_said
+
+
+def test_a_layer_for_other_pixels_is_warned_of():
+    begin(X)
+    with pytest.warns(UserWarning, match=r"value_range=\(0.0, 1.0\). Received"):
+        begin(X / 255)
+
+
+@pytest.mark.parametrize(
+    "low, high, given, is_warned",
+    [
+        (0, 1, (0, 255), True),
+        (0, 16, (0, 255), True),
+        (0, 255, (0, 1), True),
+        (-2.1, 2.6, (0, 1), True),
+        (-2.1, 2.6, (-2, 2), False),
+        (-2.1, 2.6, (-1, 1), False),
+        # Dark images.
+        (0, 40, (0, 255), False),
+        (0, 0.3, (0, 1), False),
+        # What is measured is wider: (0, 16), and (-1, 1).
+        (0, 10, (0, 10), False),
+        (-0.01, 0.99, (0, 1), False),
+    ],
+)
+def test_which_ranges_are_grossly_unlike(low, high, given, is_warned, recwarn):
+    x = np.linspace(low, high, 40).reshape(10, 2, 2)
+    spec = data.inspect(x, np.arange(10) % 2)
+    layer = DifferentiableAugmentation(["Invert"], value_range=given)
+    assembly._augmentation(layer, spec)
+    assert len(recwarn) == is_warned

@@ -162,6 +162,10 @@ def test_another_seed_another_run():
     assert losses[0] != losses[1]
 
 
+def test_the_largest_seed():
+    fit(joint_auto_model(seed=2**31 - 1), epochs=1)
+
+
 def test_search_data_in_place_of_a_split():
     """With it, all of the training data train the weights."""
     seen = []

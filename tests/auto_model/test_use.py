@@ -47,6 +47,13 @@ def test_what_cannot_be_predicted_for_is_refused(fitted, x, hint):
         fitted.predict(x)
 
 
+def test_what_does_not_end_is_refused(fitted):
+    endless = as_dataset(X_NEW, Y_NEW, 8)[0].repeat()
+    for use in (fitted.evaluate, fitted.predict):
+        with pytest.raises(ValueError, match=r"must end.*take\(n\)"):
+            use(endless)
+
+
 def test_evaluation_is_that_of_the_predictions(fitted):
     predicted = fitted.predict(X_NEW)
     loss, accuracy = fitted.evaluate(X_NEW, Y_NEW)
