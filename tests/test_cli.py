@@ -219,7 +219,9 @@ def colours(tmp_path):
     keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()]
     ).save(tmp_path / "colours.keras")
-    result = dataclasses.replace(QuickModel(method="auto").result, class_names=[*COLOURS])
+    result = dataclasses.replace(
+        QuickModel(method="auto").result, class_names=[*COLOURS]
+    )
     (tmp_path / "result.json").write_text(result.to_json())
     return tmp_path, painted
 
@@ -268,7 +270,9 @@ def test_a_result_of_something_else_is_refused(
     colours, capsys, content, message
 ):
     folder, painted = colours
-    result = dataclasses.replace(QuickModel(method="auto").result, class_names=["a", "b"])
+    result = dataclasses.replace(
+        QuickModel(method="auto").result, class_names=["a", "b"]
+    )
     (folder / "result.json").write_text(content or result.to_json())
     assert evaluated(folder, painted(*COLOURS)) == (1, "")
     assert message in capsys.readouterr().err

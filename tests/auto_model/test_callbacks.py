@@ -321,7 +321,10 @@ def test_a_network_without_choices_delivers_the_weights_of_an_epoch(
 @pytest.mark.parametrize(
     "callback, message",
     [
-        (restoring_callback(), "do not fit.*restore_best_weights=False.*strategy=None"),
+        (
+            restoring_callback(),
+            "do not fit.*restore_best_weights=False.*strategy=None",
+        ),
         (keras.callbacks.ReduceLROnPlateau(), "learning rate is learned"),
         (
             keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate),
