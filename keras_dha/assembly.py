@@ -68,12 +68,12 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
 
 
 def _say_what_is_an_image(spec, verbose):
-    """Says that examples of two axes are images, as sequences have two too."""
-    if spec.is_image and len(facts(spec.shape)[spec.image]) == 2:
+    """Says that what may be sequences, unlike squares, is taken for images."""
+    shape = facts(spec.shape)[spec.image] if spec.is_image else ()
+    if len(shape) == 2 and shape[0] != shape[1]:
         progress.message(
-            f"Examples of shape {facts(spec.shape)[spec.image]} are taken for "
-            "grey images and augmented; if they are none, give "
-            "augmentation=None",
+            f"Examples of shape {shape} are taken for grey images and "
+            "augmented; if they are none, give augmentation=None",
             verbose,
         )
 

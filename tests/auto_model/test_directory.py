@@ -274,12 +274,17 @@ def test_lists_are_known_by_the_arrays_that_they_make(tmp_path):
 
 
 def test_search_data_may_be_lists(tmp_path):
+    def fitted(*search_data):
+        learned = {"learning_rate": 1e-4, "weight_decay": Range(1e-5, 1e-2)}
+        model = quick(tmp_path, hyperparameters=learned)
+        fit(model, epochs=1, search_data=search_data)
+
     images, labels = X.tolist(), Y.tolist()
     for _ in range(2):
-        fit(quick(tmp_path), epochs=1, search_data=(images, labels))
+        fitted(images, labels)
     labels[-1] = (labels[-1] + 1) % CLASSES
     with pytest.raises(ValueError, match="asked for otherwise.*search_data: "):
-        fit(quick(tmp_path), epochs=1, search_data=(images, labels))
+        fitted(images, labels)
 
 
 def test_a_function_is_known_by_what_it_builds(tmp_path):

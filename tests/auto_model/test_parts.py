@@ -103,13 +103,18 @@ def begin(x, **arguments):
 
 @pytest.mark.parametrize(
     "x, augmentation, is_said",
-    [(X[..., 0], "auto", True), (X[..., 0], None, False), (X, "auto", False)],
+    [
+        (X[:, :7, :, 0], "auto", True),
+        (X[:, :7, :, 0], None, False),
+        (X[..., 0], "auto", False),
+        (X[:, :7], "auto", False),
+    ],
 )
 def test_what_may_be_a_sequence_is_said_to_be_an_image(
     x, augmentation, is_said, capsys
 ):
     begin(x, augmentation=augmentation)
-    said = "shape (8, 8) are taken for grey images"
+    said = "shape (7, 8) are taken for grey images"
     out = capsys.readouterr().out
     assert (said in out and "give augmentation=None" in out) == is_said
 

@@ -150,7 +150,7 @@ def test_several_images_are_not_augmented_by_themselves():
 
 
 def test_mixers_leave_no_input_behind():
-    layer = DifferentiableAugmentation(["Invert"], levels=1, cutmix=0.5)
+    layer = DifferentiableAugmentation(["Invert"], 1, (0.0, 1.0), cutmix=0.5)
     with pytest.raises(ValueError, match="hyperparameter `mixup`"):
         run(keras.Model(*in_order()), *ORDERED, augmentation=layer)
 

@@ -187,7 +187,7 @@ def test_datasets_are_trained_on():
 @pytest.mark.slow
 def test_only_the_image_is_augmented():
     layer = DifferentiableAugmentation(
-        ["Invert"], levels=1, flip=None, shift=None
+        ["Invert"], 1, (0.0, 1.0), flip=None, shift=None
     )
     model = run(
         keras.Model(*in_order()), *ORDERED, augmentation=layer, epochs=1
