@@ -116,15 +116,10 @@ def plain_step_ms(network, batch):
     """Returns the milliseconds of a Keras step of the derived network.
 
     Of the step alone: on one core `fit` and the thread of `tf.data` take turns
-    by the scheduler's clock. The median of a few dozen.
+    by the scheduler's clock.
     """
-    step = step_cost.plain_step(keras.models.clone_model(network), batch)
-    seconds = []
-    for _ in range(STEPS):
-        begun = time.monotonic()
-        step().numpy()
-        seconds.append(time.monotonic() - begun)
-    return 1e3 * float(np.median(seconds))
+    network = keras.models.clone_model(network)
+    return step_cost.median_ms(step_cost.plain_step(network, batch), STEPS)
 
 
 def picture(record, path):

@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import form as forms
-from keras_dha.data_spec import DataSpec
-from keras_dha.input_facts import InputFacts
-from keras_dha.label_facts import LabelFacts
+from keras_dha.data_summary import Summary
+from keras_dha.data_summary import summary_of_arrays
 
 
 def class_ids(labels):
@@ -41,6 +40,14 @@ def may_be_endless(x, steps):
     )
 
 
+def _is_endless(x):
+    """Whether data are a dataset that says that it never ends."""
+    return (
+        isinstance(x, tf.data.Dataset)
+        and int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
+    )
+
+
 def check_ends(x, name):
     """Refuses a dataset that never ends, where all of it would be read.
 
@@ -48,10 +55,7 @@ def check_ends(x, name):
         x: Data of any form.
         name: What they are called, for the message.
     """
-    if (
-        isinstance(x, tf.data.Dataset)
-        and int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
-    ):
+    if _is_endless(x):
         raise ValueError(
             f"{name} must end, as all of them are read: use "
             "`dataset.take(n)`. Received: a dataset of infinite cardinality"
@@ -74,12 +78,11 @@ def inspect(x, y=None, steps=None, num_classes=None):
             wrong rank, NaN or infinite values, examples of several shapes.
     """
     if y is not None or not isinstance(x, tf.data.Dataset):
-        summary = _summary_of_arrays(*checked_arrays(x, y))
+        summary = summary_of_arrays(*checked_arrays(x, y))
     else:
-        summary = _Summary(*checked_element(x))
+        summary = Summary(*checked_element(x))
         batches = as_batches(x, 256)
-        is_endless = int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
-        if is_endless and steps is None:
+        if _is_endless(x) and steps is None:
             raise ValueError(
                 "An endless dataset needs `steps_per_epoch`. "
                 "Received: steps_per_epoch=None"
@@ -125,7 +128,7 @@ def evaluable(x, y, spec, form=None):
         one_hot = _each(labels, lambda part: part.shape[1:] not in ([], [1]))
     else:
         x, y = checked_arrays(x, y)
-        summary = _summary_of_arrays(x, y)
+        summary = summary_of_arrays(x, y)
         shape = _each(x, lambda part: part.shape[1:])
         one_hot = summary.one_hot
         if _same_form(one_hot, spec.one_hot):
@@ -233,81 +236,6 @@ def _same_form(one, other):
     if isinstance(one, list):
         return isinstance(other, list) and len(one) == len(other)
     return not isinstance(other, (dict, list))
-
-
-def _summary_of_arrays(x, y):
-    summary = _Summary(x, y)
-    # In parts: one mask over a large array would double its memory.
-    for start in range(0, len(keras.tree.flatten(x)[0]), 4096):
-        part = slice(start, start + 4096)
-        summary.add(
-            *keras.tree.map_structure(lambda a, part=part: a[part], (x, y))
-        )
-    return summary
-
-
-class _Summary:
-    """Running facts about examples, refused as soon as one is wrong.
-
-    Args:
-        x, y: Something of the form of the data.
-    """
-
-    def __init__(self, x, y):
-        self._x, self._y = x, y
-        self._inputs = [InputFacts() for _ in keras.tree.flatten(x)]
-        self._labels = [LabelFacts() for _ in keras.tree.flatten(y)]
-
-    def add(self, x, y):
-        """Takes note of some examples, arrays or tensors."""
-        x, y = keras.tree.flatten(x), keras.tree.flatten(y)
-        if len(x[0]) == 0:
-            return
-        for facts, part in zip(self._inputs, x, strict=True):
-            facts.add(np.asarray(part))
-        for facts, part in zip(self._labels, y, strict=True):
-            facts.add(np.asarray(part))
-
-    @property
-    def one_hot(self):
-        """Whether labels are one-hot rows."""
-        return forms.like(self._y, [bool(f.one_hot) for f in self._labels])
-
-    def check_classes(self, num_classes):
-        """Refuses labels that are none of the classes."""
-        self._check_count()
-        for facts, number in zip(
-            self._labels, forms.facts(num_classes), strict=True
-        ):
-            facts.check_classes(number)
-
-    def _check_count(self):
-        if self._inputs[0].count == 0:
-            raise ValueError("The data hold no examples. Received: 0 examples")
-
-    def spec(self, num_classes):
-        """Returns the `DataSpec` of what was seen."""
-        self._check_count()
-        if num_classes is None:
-            known = [None] * len(self._labels)
-        else:
-            known = forms.facts(num_classes)
-        classes = [
-            facts.classes(number)
-            for facts, number in zip(self._labels, known, strict=True)
-        ]
-        if all(facts.is_constant for facts in self._inputs):
-            raise ValueError(
-                "All pixels have one value; there is nothing to learn from. "
-                f"Received: value {self._inputs[0].low}"
-            )
-        return DataSpec(
-            forms.like(self._x, [facts.shape for facts in self._inputs]),
-            forms.like(self._y, classes),
-            self.one_hot,
-            forms.like(self._x, [f.value_range for f in self._inputs]),
-            self._inputs[0].count,
-        )
 
 
 def checked_arrays(x, y):

@@ -52,24 +52,16 @@ def run_one(options):
     pathlib.Path(options.output).write_text(json.dumps(record))
 
 
-def plain_step_ms(steps=20):
+def plain_step_ms():
     """Times a step of the hand-made network, in milliseconds.
 
-    What runs of several days can be compared by: median of some steps on 128
-    images of 32x32x3.
+    What runs of several days can be compared by: 128 images of 32x32x3.
     """
+    from benchmarks import step_cost
     from benchmarks.peers import family
-    from benchmarks.step_cost import plain_step
 
-    step = plain_step(
-        family.build(family.BY_HAND, (32, 32, 3), 10, (0.0, 255.0))
-    )
-    times = []
-    for _ in range(3 + steps):
-        begun = time.monotonic()
-        step()
-        times.append(time.monotonic() - begun)
-    return 1e3 * float(np.median(times[3:]))
+    network = family.build(family.BY_HAND, (32, 32, 3), 10, (0.0, 255.0))
+    return step_cost.median_ms(step_cost.plain_step(network), 23)
 
 
 def _loaded(options, seed):
