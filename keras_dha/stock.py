@@ -16,32 +16,39 @@ _OURS = (dropout.Dropout, FusedBatchNormalization)
 def stock(model, rate=None):
     """Returns `model` with Keras' own layers in the place of ours.
 
+    It has weights of its own: with some layers new and others the same, what
+    trains one of the two would leave a mixture in the other.
+
     Args:
-        model: A functional or Sequential `keras.Model`; all other layers are
-            shared with it.
+        model: A functional or Sequential `keras.Model`.
         rate: Float, the rate that was found for `keras_dha.Dropout`, or
             `None` for that of each layer.
+
+    Returns:
+        `model` itself if it has no layer of ours.
     """
-    replaced = {}
-    made = _stock_model(model, rate, replaced)
-    for layer, theirs in replaced.values():
-        if theirs is not layer:
-            theirs.set_weights(layer.get_weights())
+    if not find_layers(model, _OURS):
+        return model
+    copies = {}
+    made = _stock_model(model, rate, copies)
+    for layer, copy in copies.values():
+        if copy is not layer:
+            _hand_over(layer, copy)
     return made
 
 
-def _stock_model(model, rate, replaced):
-    if not find_layers(model, _OURS):
-        return model
-
+def _stock_model(model, rate, copies):
     def replace(layer):
-        if isinstance(layer, keras.Model):
-            return _stock_model(layer, rate, replaced)
-        if id(layer) not in replaced:
-            replaced[id(layer)] = (layer, _stock_layer(layer, rate))
-        return replaced[id(layer)][1]
+        if id(layer) not in copies:
+            copies[id(layer)] = (layer, _stock_layer(layer, rate))
+        return copies[id(layer)][1]
 
-    return rebuilt(model, replace)
+    def replace_any(layer):
+        if isinstance(layer, keras.Model) and find_layers(layer, _OURS):
+            return _stock_model(layer, rate, copies)
+        return replace(layer)
+
+    return rebuilt(model, replace_any)
 
 
 def _stock_layer(layer, rate):
@@ -52,4 +59,18 @@ def _stock_layer(layer, rate):
         return keras.layers.Dropout.from_config(config)
     if isinstance(layer, FusedBatchNormalization):
         return keras.layers.BatchNormalization.from_config(layer.get_config())
-    return layer
+    # What has nothing to train need not be copied, and a lambda cannot be.
+    if not layer.variables:
+        return layer
+    if isinstance(layer, keras.Model):
+        return keras.models.clone_model(layer)
+    return type(layer).from_config(layer.get_config())
+
+
+def _hand_over(layer, copy):
+    """Gives a copy what its original has learned, as files of Keras do."""
+    held = (find_layers(each, keras.Layer) for each in (layer, copy))
+    for theirs, ours in zip(*held, strict=True):
+        kept = {}
+        theirs.save_own_variables(kept)
+        ours.load_own_variables(kept)

@@ -49,10 +49,11 @@ class Trained:
         )
 
     def predict(self, x, batch_size=None, verbose=0):
-        """Returns the class probabilities, float32 `(n, classes)`.
+        """Returns what the network gives, float32 `(n, classes)`.
 
-        Of several outputs it returns what `keras.Model.predict` does, a list
-        or a dict of them.
+        Class probabilities, or logits if it ends without a softmax. Of several
+        outputs it returns what `keras.Model.predict` does, a list or a dict of
+        them.
 
         Args:
             x: Array of examples, or `tf.data.Dataset` of examples or of
@@ -105,7 +106,12 @@ class Trained:
         return self._result
 
     def export_model(self):
-        """Returns the trained plain `keras.Model`, of Keras' own layers."""
+        """Returns the trained plain `keras.Model`, of Keras' own layers.
+
+        Where layers of this library had to be replaced, as in all search
+        spaces that have a name, it is a copy: a further `fit` leaves it as it
+        is. Else it is the network itself, yours if you gave one.
+        """
         self._check_fitted("export_model")
         learned = self.joint.hyperparameters
         rate = None

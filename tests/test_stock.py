@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 import keras_dha
@@ -22,24 +23,47 @@ def with_ours():
             keras_dha.Dropout(0.2),
         ]
     )
-    x = keras_dha.Dropout(0.3, name="outer")(norm(inner(norm(inputs))))
+    x = layers.Lambda(lambda images: 2.0 * images)(norm(inner(norm(inputs))))
+    x = layers.Normalization(name="adapted")(x)
+    x = keras.Sequential([layers.Conv2D(2, 1), layers.ReLU()], name="block")(x)
+    x = keras_dha.Dropout(0.3, name="outer")(x)
     return keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(x))
 
 
+def drawn_weights(model):
+    generator = np.random.default_rng(0)
+    model.get_layer("adapted").adapt(generator.normal(3.0, 2.0, (5, 6, 6, 2)))
+    for weight in model.trainable_variables:
+        weight.assign(generator.uniform(0.5, 2.0, weight.shape))
+    for layer in find_layers(model, keras_dha.FusedBatchNormalization):
+        layer.moving_mean.assign(generator.uniform(-1.0, 1.0, 2))
+        layer.moving_variance.assign(generator.uniform(0.5, 2.0, 2))
+    return model, generator.normal(size=(4, 6, 6, 2)).astype("float32")
+
+
 def test_it_gives_the_same_with_keras_layers_alone():
-    model, generator = with_ours(), np.random.default_rng(0)
-    model.set_weights(
-        [generator.uniform(0.5, 2.0, w.shape) for w in model.get_weights()]
-    )
+    model, x = drawn_weights(with_ours())
     made = stock.stock(model, 0.44)
     assert_plain(made)
     rates = [layer.rate for layer in find_layers(made, layers.Dropout)]
     assert rates == [0.44, 0.44]
-    assert made.get_layer("conv") is model.get_layer("conv")
     assert made.get_layer("norm").momentum == 0.8
     assert len(made.weights) == len(model.weights)
-    x = generator.normal(size=(4, 6, 6, 2)).astype("float32")
     np.testing.assert_array_equal(made(x), model(x))
+
+
+def test_it_has_weights_of_its_own():
+    model, x = drawn_weights(with_ours())
+    made = stock.stock(model)
+    assert not {id(v) for v in made.variables} & {
+        id(v) for v in model.variables
+    }
+    before = model(x).numpy()
+    for weight in made.trainable_variables:
+        weight.assign(tf.zeros_like(weight))
+    made.trainable = False
+    np.testing.assert_array_equal(model(x), before)
+    assert len(model.trainable_variables) == 7
 
 
 def test_each_dropout_keeps_its_rate_where_none_was_found():
