@@ -20,7 +20,7 @@ def class_ids(labels):
         labels: Tensor of integers `(n,)` or `(n, 1)`, or of one-hot rows
             `(n, classes)`.
     """
-    if labels.shape.rank == 2 and labels.shape[1] > 1:
+    if labels.shape.rank == 2 and labels.shape[1] != 1:
         labels = tf.argmax(labels, axis=1)
     return tf.cast(tf.reshape(labels, [-1]), "int32")
 
@@ -354,8 +354,9 @@ def is_batched(spec):
     ):
         return True
     # Vectors of labels: batches of integers, or one-hot rows.
+    # An image's height may be unknown, a number of classes is known.
     if images[0][0] is None:
-        return True
+        return all(shape[0] is None for shape in labels)
     # As many rows in an image as there are classes: the dtype decides.
     return len({shape[0] for shape in images + labels}) == 1 and all(
         part.dtype.is_integer for part in keras.tree.flatten(spec[1])

@@ -341,7 +341,7 @@ def _read_folder(folder, class_names, size):
         for file in _files(folder / name):
             try:
                 with PIL.Image.open(file) as image:
-                    resized = image.convert("RGB").resize(size[::-1])
+                    resized = _in_colour(image).resize(size[::-1])
             except OSError as error:
                 raise ValueError(
                     f"This image cannot be read. Received: {str(file)!r} "
@@ -350,6 +350,16 @@ def _read_folder(folder, class_names, size):
             images.append(np.asarray(resized))
             labels.append(label)
     return np.stack(images), np.asarray(labels, "int64")
+
+
+def _in_colour(image):
+    """Returns a Pillow image as RGB, of 16 bits the upper eight."""
+    import PIL.Image
+
+    if image.mode.startswith("I"):
+        # Converted by Pillow, values would be cut off at 255.
+        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    return image.convert("RGB")
 
 
 def _resized(images, size):
@@ -376,6 +386,7 @@ def _limited(data, limit, seed):
             "`limit` must be an integer of at least the number of classes, "
             f"here {classes}. Received: limit={limit!r}"
         )
+    limit = int(limit)
     if limit >= count:
         return data
     shuffled = np.random.default_rng(seed).permutation(count)

@@ -14,6 +14,12 @@ class InputFacts:
 
     def add(self, images):
         """Takes note of some examples, a NumPy array."""
+        if images.dtype.kind in "OSU":
+            raise ValueError(
+                "Examples must be numbers; files are read in the dataset's "
+                "map, for instance with `tf.io.decode_image`. "
+                f"Received: examples such as {images.flat[0]!r}"
+            )
         shape = tuple(images.shape[1:])
         if self.shape not in (None, shape):
             raise ValueError(
@@ -45,4 +51,4 @@ class InputFacts:
     @property
     def is_constant(self):
         """Whether all values are one."""
-        return not self.is_uint8 and not self.low < self.high
+        return not self.low < self.high

@@ -241,9 +241,24 @@ def test_pixels_that_are_no_numbers(form, bad):
 
 
 @every_form
-def test_pixels_that_are_all_the_same(form):
-    with pytest.raises(ValueError, match="nothing to learn.*0.25"):
-        data.inspect(*form(np.full((12, 6, 5, 3), 0.25), labels()))
+@pytest.mark.parametrize("value", [0.25, np.uint8(9)])
+def test_pixels_that_are_all_the_same(form, value):
+    with pytest.raises(ValueError, match=f"nothing to learn.*{value}"):
+        data.inspect(*form(np.full((12, 6, 5, 3), value), labels()))
+
+
+def test_a_dataset_of_file_names():
+    names = tf.data.Dataset.from_tensor_slices((["a.png", "b.png"], [0, 1]))
+    with pytest.raises(ValueError, match=r"must be numbers.*b'a\.png'"):
+        data.inspect(names)
+
+
+def test_classes_of_one_hot_rows_of_unknown_width():
+    signature = [tf.TensorSpec([None, None])]
+    found = tf.function(data.class_ids, input_signature=signature)(
+        tf.one_hot([2, 0, 1], 4)
+    )
+    np.testing.assert_array_equal(found, [2, 0, 1])
 
 
 def of_two_sizes(batched):
@@ -324,6 +339,11 @@ def test_a_dataset_of_unknown_rank():
         ((10, 10, 3), (10,), tf.float32, False),  # ten classes, ten rows
         ((10, 10), (10,), tf.float32, False),
         ((5,), (3,), tf.float32, False),
+        # Images of any size, as `tf.io.decode_jpeg` gives them.
+        ((None, None, 3), (), tf.int64, False),
+        ((None, None, 3), (1,), tf.int64, False),
+        ((None, None, 3), (10,), tf.float32, False),
+        ((None, 8, 3), (None,), tf.int64, True),
         ((None, 8, 8, 3), (None,), tf.int64, True),
         ((None, 8, 8), (None,), tf.int64, True),
         ((None, 5), (None,), tf.int64, True),

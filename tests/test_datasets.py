@@ -79,6 +79,7 @@ def test_limit_keeps_a_random_subset_in_proportion():
     }
     assert kept <= rows
     np.testing.assert_array_equal(part.x_test, whole.x_test)
+    assert len(datasets.load("digits", limit=2e2).y_train) == 200
     least = datasets.load("digits", limit=10)
     assert sorted(least.y_train) == list(range(10))
 
@@ -140,6 +141,18 @@ def test_folder_images_are_resized_as_pillow_does(tmp_path):
     expected = np.asarray(picture.resize((7, 4)))
     for image in [*data.x_train, *data.x_test]:
         np.testing.assert_array_equal(image, expected)
+
+
+def test_images_of_16_bits_keep_their_upper_eight(tmp_path):
+    ramp = np.arange(0, 65536, 4, dtype="uint16").reshape(128, 128)
+    for name in ("a", "b"):
+        for part in ("train", "test"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            PIL_Image.fromarray(ramp).save(folder / "0.png")
+    data = datasets.load(tmp_path, image_size=128)
+    expected = np.repeat((ramp // 256)[None, ..., None], 3, axis=3)
+    np.testing.assert_array_equal(data.x_test, np.repeat(expected, 2, axis=0))
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
