@@ -34,18 +34,19 @@ def clean_share(value):
 
 def count(name, value):
     """Returns `value`, refuses what is no positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
         raise ValueError(
             f"`{name}` must be an integer of at least 1. "
             f"Received: {name}={value}"
         )
-    return value
+    return int(value)
 
 
 def levels(value):
     """Returns a number of levels, or a tuple of them; refuses others."""
     magnitudes = magnitudes_of(value)
-    return value if isinstance(value, int) else magnitudes
+    return int(value) if isinstance(value, numbers.Integral) else magnitudes
 
 
 def value_range(values):

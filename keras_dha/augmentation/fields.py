@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from collections.abc import Sequence
+from numbers import Integral
 
 # How far from 1 a distribution's sum may be: float32 softmax and a JSON
 # rounded by hand pass, a forgotten entry does not.
@@ -19,9 +19,9 @@ def magnitudes_of(levels):
         ValueError: If it is neither a positive integer nor rising numbers in
             (0, 1].
     """
-    if isinstance(levels, Sequence) and not isinstance(levels, str):
+    if isinstance(levels, Iterable) and not isinstance(levels, str):
         values = floats("levels", levels)
-    elif isinstance(levels, int) and not isinstance(levels, bool):
+    elif isinstance(levels, Integral) and not isinstance(levels, bool):
         values = tuple((k + 1) / levels for k in range(levels))
     else:
         values = ()

@@ -82,7 +82,9 @@ class DifferentiableAugmentation(PolicyLayer):
         default_training: What `training` is where neither the caller nor a
             surrounding model says. True makes the layer work in KerasCV's
             `Augmenter` and `RandomAugmentationPipeline`, which say nothing.
-        seed: Integer seed of `call`. `sample` and `apply` get theirs.
+        seed: Integer seed of `call`. `sample` and `apply` get theirs: in a
+            `map` with `num_parallel_calls`, where batches may be drawn for in
+            any order, they keep images the same from run to run.
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:

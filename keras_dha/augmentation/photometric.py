@@ -214,8 +214,7 @@ def brightness(images, magnitude, sign):
 def sharpness(images, magnitude, sign):
     """Sharpens or smooths with PIL's 3x3 `SMOOTH` filter.
 
-    The outermost pixels stay as they are, as in PIL. Images must be at least
-    two pixels high and wide.
+    The outermost pixels stay as they are, as in PIL.
 
     Args:
         images: float32 tensor of shape `[n, h, w, c]`, values in 0..255.
@@ -232,4 +231,7 @@ def sharpness(images, magnitude, sign):
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     difference = (9.0 * images[:, 1:-1, 1:-1] - box) / 13.0
     border = [[0, 0], [1, 1], [1, 1], [0, 0]]
-    return _enhance(images, tf.pad(difference, border), magnitude, sign)
+    # An image of a single row or column is all border.
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    difference = tf.pad(difference, border)[:, :height, :width]
+    return _enhance(images, difference, magnitude, sign)

@@ -326,7 +326,8 @@ class Policy:
 
         It fits images of any size and number of channels (operations that
         need colour are left out of those without, with a warning), and is
-        not trainable.
+        not trainable. Each image is augmented: what a run left as it was is
+        no part of the policy, but an argument, `clean`.
 
         Args:
             **arguments: Of the layer; `value_range` above all.

@@ -80,6 +80,7 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         Returns:
             `Choices`.
         """
+        self._check_built()
         return self.distribution.sample(batch_size, seed, clean)
 
     def draw(self, batch_size, seed):
@@ -134,6 +135,7 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         Returns:
             float32 tensor of the shape and value range of `images`.
         """
+        self._check_built()
         size = images.shape[0] or tf.shape(images)[0]
         return self.transform(images, choices, self.draw(size, seed))
 
@@ -241,6 +243,7 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
             List of float32 tensors in the order and with the shapes of
             `trainable_variables`; empty if the layer is not trainable.
         """
+        self._check_built()
         if not self.trainable:
             return []
         return self.distribution.score_gradient(choices, rewards)

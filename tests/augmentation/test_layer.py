@@ -96,10 +96,15 @@ def test_exported_model_does_not_augment(tmp_path):
 
 
 def test_plain_fit_leaves_the_policy():
-    layer = DifferentiableAugmentation(seed=1, trainable=False)
+    layer = DifferentiableAugmentation(seed=1)
     model = model_of(layer)
+    for logits in layer.trainable_variables:
+        logits.assign(tf.random.stateless_normal(logits.shape, [1, 2]))
     before = layer.policy()
-    model.fit(images() / 255.0, np.zeros([6, 2]), batch_size=4, verbose=0)
+    # It would decay logits that it has no gradients of.
+    model.optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        model.fit(images() / 255.0, np.zeros([6, 2]), batch_size=4, verbose=0)
     assert layer.policy() == before
 
 
@@ -359,6 +364,28 @@ def test_a_policy_that_does_not_fit_is_refused():
 def test_unbuilt_layer_has_no_policy():
     with pytest.raises(ValueError, match="Received: built=False"):
         DifferentiableAugmentation().policy()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda layer: layer.sample(4, (1, 2)),
+        lambda layer: layer.apply(images(), None, (1, 2)),
+        lambda layer: layer.score_gradient(None, tf.ones(6)),
+    ],
+)
+def test_nothing_is_drawn_before_there_is_a_policy(use):
+    with pytest.raises(ValueError, match="Received: built=False"):
+        use(DifferentiableAugmentation())
+
+
+def test_numbers_of_numpy_are_numbers():
+    layer = DifferentiableAugmentation(
+        levels=np.int64(4), length=np.int32(2), sub_policies=np.int64(3)
+    )
+    assert (layer.levels, layer.length, layer.sub_policies) == (4, 2, 3)
+    levels = np.linspace(0.25, 1.0, 4)
+    assert DifferentiableAugmentation(levels=levels).levels == tuple(levels)
 
 
 @pytest.mark.parametrize(

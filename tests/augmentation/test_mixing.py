@@ -108,11 +108,19 @@ def test_mixing_in_a_pipeline_with_a_model():
     data = data.map(
         lambda x, y: layer({"images": x, "labels": y}, training=True)
     )
+    mixed = 0
     for batch in data:
         assert batch["images"].shape == (6, 10, 14, 3)
         np.testing.assert_allclose(
             tf.reduce_sum(batch["labels"], axis=1), 1.0, rtol=1e-5
         )
+        mixed += int(np.sum(np.max(batch["labels"], axis=1) < 0.999))
+    assert mixed > 3
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(12)])
+    model.compile("sgd", "mse")
+    pairs = data.map(lambda batch: (batch["images"] / 255, batch["labels"]))
+    history = model.fit(pairs, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"][0])
 
 
 def test_a_single_image_has_no_partner():

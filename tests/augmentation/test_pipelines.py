@@ -82,7 +82,8 @@ def test_dtypes(dtype, length):
 
 
 @pytest.mark.parametrize(
-    "shape", [(9, 9, 1), (5, 31, 3), (33, 8, 6), (2, 2, 3)]
+    "shape",
+    [(9, 9, 1), (5, 31, 3), (33, 8, 6), (2, 2, 3), (40, 1, 1), (1, 16, 3)],
 )
 def test_any_size_and_channels(shape):
     layer = DifferentiableAugmentation(length=2, seed=1)

@@ -9,6 +9,11 @@ r_i, to first order, so
 for any baseline b that does not depend on choice_i. It is unbiased, needs no
 derivative of an image operation, and credits each image by itself.
 
+Where images are mixed, that of i shows some of its partner's pixels, and r_i
+depends on the partner's choice as well. It is credited to choice_i alone: the
+rest of the gradient, at most as much again, is left out, as it would bring in
+the reward of another image whole, however small its share.
+
 Reference:
     Williams, Simple statistical gradient-following algorithms for
     connectionist reinforcement learning, 1992; influence as in
