@@ -40,6 +40,13 @@ def test_resnet_of_usual_image_sizes(shape, resolutions):
         np.testing.assert_allclose(outputs.sum(axis=1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["width", "stages", "blocks"])
+@pytest.mark.parametrize("value", [0, 1.5])
+def test_resnet_of_no_size(name, value):
+    with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+        spaces.resnet((8, 8, 1), 3, **{name: value})
+
+
 def test_resnet_of_an_image_that_is_not_square():
     model = spaces.resnet((40, 12, 3), 2, width=4)
     assert model.get_layer("stem_relu").output.shape[1:3] == (40, 12)

@@ -51,6 +51,9 @@ def resnet(
         Sandler et al., "MobileNetV2", CVPR 2018 for the inverted bottleneck.
     """
     inputs, x = parts.images(input_shape, num_classes, value_range)
+    for name, value in (("width", width), ("stages", stages)):
+        parts.check_count(name, value)
+    parts.check_count("blocks", blocks)
     if stem_stride is None:
         stem_stride = usual_stem_stride(input_shape)
     x = parts.convolution(width, 3, stem_stride, "stem")(x)
