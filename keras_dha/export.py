@@ -68,7 +68,8 @@ def export_model(
 
     Example:
 
-    >>> keras_dha.export.export_model(
+    >>> from keras_dha import export
+    >>> export.export_model(
     ...     model, "digits.tflite", "litert", "int8", x_train[:100]
     ... )
     """

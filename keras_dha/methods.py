@@ -27,9 +27,9 @@ it; policies are drawn back to where they began, and weight decay to the middle
 of its range; the search split is disjoint from what trains the weights, which
 the code of DHA does not see to.
 
-`"auto"` searches by DSNAS at half of the steps of a longer search, and runs
-what leads at the others, whose training is not lost. It augments fewer and
-fewer images in the last three tenths of a run
+`"auto"` searches by DSNAS. Each choice is drawn at half of the steps of a
+longer search, and is what leads at the others, whose training is not lost. It
+augments fewer and fewer images in the last three tenths of a run
 (`keras_dha.augmentation.learned`), and learns nothing but weights there. None
 of the papers' methods does either.
 
