@@ -5,7 +5,8 @@
 puts them into README.md, benchmarks/README.md and BUILD_NOTES.md, in the place
 of those with the same first line. A mean is of three seeds unless a number in
 brackets says how many, and a dash that there is none; the best of a column is
-bold, or of a row where data sets are rows.
+bold, or of a row where data sets are rows. A dagger marks contestants some of
+whose runs do not say how fast their machine was.
 """
 
 import json
@@ -18,6 +19,8 @@ from benchmarks.record import RESULTS
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = 3
 NOT_RUN = "–"
+# Of runs on machines whose speed was not kept.
+OTHER_MACHINE = " †"
 
 PEERS = {
     "Fashion-MNIST, 10,000": "peers_fashion_mnist_10000",
@@ -62,6 +65,7 @@ def peers():
             title,
             *(
                 _marked(_with_spread(of.get(arm)), arm in best[column])
+                + ("" if _is_timed(of.get(arm)) else OTHER_MACHINE)
                 for column, of in runs.items()
             ),
         ]
@@ -158,6 +162,10 @@ def _with_spread(runs):
         return f"{values[0]:.1f} (1)"
     said = mean_and_spread(values)
     return said if len(values) == SEEDS else f"{said} ({len(values)})"
+
+
+def _is_timed(runs):
+    return not runs or all("plain_step_ms" in run for run in runs.values())
 
 
 def _mean(runs):

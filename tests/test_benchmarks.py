@@ -210,14 +210,16 @@ def test_rankings_agree_or_do_not():
     assert found["usual"]["with_itself"] == pytest.approx(1.6 / 1.8)
 
 
-def runs(*accuracies):
-    return {str(k): {"accuracy": a} for k, a in enumerate(accuracies)}
+def runs(*accuracies, **further):
+    return {
+        str(k): {"accuracy": a, **further} for k, a in enumerate(accuracies)
+    }
 
 
 def test_a_table_has_means_spreads_and_numbers_of_seeds(monkeypatch):
     records = {
         "peers_fashion_mnist_10000": {
-            "keras_dha": runs(0.4, 0.5, 0.6),
+            "keras_dha": runs(0.4, 0.5, 0.6, plain_step_ms=21.0),
             "optuna_tpe": runs(0.5, 0.52),
         },
         "peers_digits_1438": {"keras_dha": runs(0.75), "optuna_tpe": {}},
@@ -231,8 +233,8 @@ def test_a_table_has_means_spreads_and_numbers_of_seeds(monkeypatch):
     assert tables.peers() == (
         "| contestant | shoes | digits |\n"
         "|---|---|---|\n"
-        "| `AutoModel`, untouched | 50.00 ± 10.00 | **75.0 (1)** |\n"
-        "| Optuna, TPE and pruning | **51.00 ± 1.41 (2)** | – |\n"
+        "| `AutoModel`, untouched | 50.00 ± 10.00 | **75.0 (1)** † |\n"
+        "| Optuna, TPE and pruning | **51.00 ± 1.41 (2)** † | – |\n"
     )
 
 
