@@ -278,6 +278,8 @@ class AutoModel(Trained):
         )
         verbose = arguments.checked_verbose(verbose)
         is_new = self.joint is None
+        if not is_new:
+            self.joint.weight_vector.check(self.joint.network)
         if self._directory:
             self._directory.check(self.settings, is_new)
         self._spec, training, search = preparation.prepare(

@@ -53,6 +53,10 @@ def write(
         spec: `DataSpec` of the training data.
         result: `SearchResult`, or `None` in the middle of a run.
         run: `Run.state()` of a run that is to be gone on with, or `None`.
+
+    Raises:
+        ValueError: The path ends otherwise, or layers were frozen or unfrozen
+            since the joint model was made.
     """
     path = pathlib.Path(filepath)
     if path.suffix != ".keras":
@@ -65,6 +69,9 @@ def write(
             "The file exists; use overwrite=True to replace it. "
             f"Received: filepath={str(filepath)!r}"
         )
+    # The file says what is trained layer by layer, and has numbers for each
+    # weight that is.
+    joint.weight_vector.check(joint.network)
     joint.owner = {
         "genotype": genotype,
         "arguments": keras.saving.serialize_keras_object(arguments),

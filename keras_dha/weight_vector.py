@@ -33,12 +33,7 @@ class WeightVector:
     """
 
     def __init__(self, network):
-        architecture = {
-            id(v) for d in find_decisions(network) for v in d.variables
-        }
-        self.variables = [
-            v for v in network.trainable_variables if id(v) not in architecture
-        ]
+        self.variables = _trained(network)
         self.sizes = [int(np.prod(v.shape)) for v in self.variables]
         dtypes = {v.dtype for v in self.variables}
         if len(dtypes) != 1:
@@ -54,6 +49,23 @@ class WeightVector:
             np.repeat([len(v.shape) > 1 for v in self.variables], self.sizes)
         )
         self._layout = layout(network, self.variables)
+
+    def check(self, network):
+        """Refuses a network of which other weights are to be trained by now.
+
+        Args:
+            network: That of the vector; layers may have been frozen since.
+        """
+        now = _trained(network)
+        unfrozen = _names_of_layers(now, self.variables)
+        frozen = _names_of_layers(self.variables, now)
+        if unfrozen or frozen:
+            raise ValueError(
+                "Which weights are trained is fixed by the first `fit`. Set "
+                "`trainable` of these layers back; or take `export_model()`, "
+                "set it there, and make a new `AutoModel` of that. "
+                f"Received: unfrozen={unfrozen[:5]}, frozen={frozen[:5]}"
+            )
 
     @property
     def size(self):
@@ -156,6 +168,19 @@ class WeightVector:
         )
         # Where no group is, the minimum is the largest integer.
         return spread(flags > 0, owners.sizes)
+
+
+def _trained(network):
+    """Returns the variables that are weights to be trained, a list."""
+    architecture = {id(v) for d in find_decisions(network) for v in d.variables}
+    return [v for v in network.trainable_variables if id(v) not in architecture]
+
+
+def _names_of_layers(variables, known):
+    """Returns the names of the layers of variables that are not known."""
+    known = {id(v) for v in known}
+    paths = [v.path for v in variables if id(v) not in known]
+    return list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
 
 
 class _Owners(NamedTuple):

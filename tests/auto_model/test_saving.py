@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from keras_dha import saving
 from keras_dha.auto_model import AutoModel
@@ -180,3 +181,56 @@ def test_search_data_in_place_of_a_split():
         )
         fit(model, epochs=1, callbacks=[Steps()], **kwargs)
     assert seen == [5, 6]
+
+
+def frozen_base():
+    """A network of which a part is not trained."""
+    base = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(4, name="low")],
+        name="base",
+    )
+    base.trainable = False
+    top = layers.Dense(CLASSES, activation="softmax", name="top")
+    return base, keras.Sequential([keras.Input((8, 8, 1)), base, top])
+
+
+def test_what_is_frozen_or_unfrozen_later_is_refused(tmp_path):
+    base, network = frozen_base()
+    model = quick_auto_model(network)
+    fit(model, X / 255, epochs=1)
+    model.save(tmp_path / "before.keras")
+    before = model.get_weights()
+    base.trainable = True
+    refused = r"fixed by the first `fit`.*unfrozen=\['\S*low'\], frozen=\[\]$"
+    with pytest.raises(ValueError, match=refused):
+        fit(model, X / 255, epochs=1)
+    with pytest.raises(ValueError, match=refused):
+        model.save(tmp_path / "after.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["before.keras"]
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    base.trainable, network.layers[-1].trainable = False, False
+    with pytest.raises(ValueError, match=r"unfrozen=\[\], frozen=\['\S*top'\]$"):
+        fit(model, X / 255, epochs=1)
+    network.layers[-1].trainable = True
+    # Set back it goes on.
+    fit(model, X / 255, epochs=1)
+    model.save(tmp_path / "after.keras")
+    loaded = AutoModel.load(tmp_path / "after.keras")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_what_is_unfrozen_is_trained_by_a_new_model(tmp_path):
+    """Which is what the refusal says to do."""
+    base, network = frozen_base()
+    model = quick_auto_model(network)
+    fit(model, X / 255, epochs=1)
+    exported = model.export_model()
+    before = base.get_weights()[0]
+    exported.get_layer("base").trainable = True
+    again = quick_auto_model(exported)
+    fit(again, X / 255, epochs=1)
+    assert not np.allclose(exported.get_layer("base").get_weights()[0], before)
+    again.save(tmp_path / "run.keras")
+    loaded = AutoModel.load(tmp_path / "run.keras")
+    np.testing.assert_array_equal(loaded.predict(X), again.predict(X))
