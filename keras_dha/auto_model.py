@@ -92,8 +92,9 @@ class AutoModel(Trained):
         seed: Integer in [0, 2**31) for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
-            called again, alike, it goes on from the last checkpoint to what
-            it would have come to, and once it has ended it loads that. What
+            called again, alike, it goes on from the last checkpoint: with
+            `epochs` to what it would have come to, with `time_limit` through
+            the time that was left. Once it has ended it loads that. What
             callbacks remember is not kept. A directory is that of one `fit`.
         overwrite: Whether a run in `directory` that was asked for otherwise,
             or alike, is to be lost and begun anew.
@@ -413,7 +414,9 @@ class AutoModel(Trained):
     def _execute(self, begin, callbacks, validate, is_new):
         """Runs all epochs; keeps what came of it and returns the `History`."""
         self.stop_training = False
-        run = None
+        run, before = None, self._result
+        # Of what is trained by now it is not the result any more.
+        self._result = None
         try:
             run = begin()
             self._so_far = run.result
@@ -421,6 +424,8 @@ class AutoModel(Trained):
             history = run.fit(self, callbacks, validate, is_new, keep)
         except BaseException as error:
             has_trained = run is not None and run.has_trained
+            if not has_trained:
+                self._result = before
             if is_new and (
                 not has_trained or isinstance(error, FloatingPointError)
             ):

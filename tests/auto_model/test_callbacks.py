@@ -233,6 +233,42 @@ def test_a_first_fit_that_took_no_step_was_none():
     np.testing.assert_array_equal(model.predict(X_NEW), expected.predict(X_NEW))
 
 
+class Interrupting(keras.callbacks.Callback):
+    """Interrupts a run after its second step."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_further_fit_that_is_interrupted_has_no_result(tmp_path):
+    model = quick_auto_model(strategy=None)
+    fit(model, epochs=1)
+    first = model.result
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=1, callbacks=[Stopping(KeyboardInterrupt())])
+    # There was no step: it is what it was.
+    assert model.result == first
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=2, callbacks=[Interrupting()])
+    model.save(tmp_path / "run.keras")
+    for each in (model, AutoModel.load(tmp_path / "run.keras")):
+        with pytest.raises(ValueError, match="was interrupted.* to go on"):
+            _ = each.result
+    fit(model, epochs=2)
+    assert len(model.result.history["loss"]) == 2
+
+
+def test_a_checkpoint_of_a_further_fit_has_no_result_yet(tmp_path):
+    model = quick_auto_model(strategy=None)
+    fit(model, epochs=1)
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    fit(model, epochs=2, callbacks=[keep])
+    with pytest.raises(ValueError, match="before `fit` had ended.*1.keras"):
+        saving.read_result(tmp_path / "1.keras")
+    assert len(model.result.history["loss"]) == 2
+
+
 class Adding(keras.callbacks.Callback):
     """Adds to the logs what JSON does not know."""
 
