@@ -281,10 +281,12 @@ class AutoModel(Trained):
         is_new = self.joint is None
         if not is_new:
             self.joint.weight_vector.check(self.joint.network)
+        known = None if is_new else self._spec
         if self._directory:
             self._directory.check(self.settings, is_new)
+            known = self._directory.known(x)
         self._spec, training, search = preparation.prepare(
-            *(self.settings, self.joint, None if is_new else self._spec),
+            *(self.settings, self.joint, known),
             *(self._distribution.num_replicas_in_sync, x, y, batch_size),
             *(shuffle, steps_per_epoch, search_data),
         )

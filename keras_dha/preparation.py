@@ -23,7 +23,8 @@ def prepare(
     Args:
         settings: `settings.Settings`.
         joint: The `JointModel` that goes on, or `None` at the first `fit`.
-        known: `DataSpec` of the first `fit`, or `None`.
+        known: `DataSpec` of the first `fit`, or of the run that goes on, or
+            `None`.
         replicas: Integer, devices that share a batch.
         x, y, batch_size, shuffle, steps, search_data: As given to `fit`.
 

@@ -20,6 +20,7 @@ import warnings
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_dha import arguments
 from keras_dha import data
@@ -28,6 +29,7 @@ from keras_dha import saving
 from keras_dha._version import __version__
 from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
+from keras_dha.data_spec import DataSpec
 
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
 RESULT = "result.json"
@@ -81,12 +83,28 @@ class RunDirectory:
             settings.seed = self._there["seed"]
         export.refuse_unwritable(self.path)
 
+    def known(self, x):
+        """Returns the `DataSpec` that the run there began with, or `None`.
+
+        Where it was a dataset that declares the same. What is measured of one
+        may be otherwise each time that it is read.
+
+        Args:
+            x: As given to `fit`.
+        """
+        there = self._there
+        if there is None or not isinstance(x, tf.data.Dataset):
+            return None
+        if there["asked"].get("x") != _shortened(_of_data(x)):
+            return None
+        return there["data"]
+
     def open(self, settings, spec, fit):
         """Returns the run to go on with; `check` comes first.
 
         Args:
             settings: `settings.Settings`.
-            spec: `data.DataSpec` of the training data.
+            spec: `data.DataSpec` of the training data, what is `known` first.
             fit: Dict of arguments of `fit`.
 
         Returns:
@@ -100,6 +118,7 @@ class RunDirectory:
             "keras_dha": __version__,
             "seed": settings.seed,
             "asked": asked,
+            "data": spec._asdict(),
         }
         if self._there is None:
             return None
@@ -149,6 +168,7 @@ class RunDirectory:
             return None
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
+            there["data"] = DataSpec.from_json(there["data"])
             known = isinstance(there["asked"], dict)
             if known and isinstance(there["seed"], int):
                 return there

@@ -18,6 +18,7 @@ from keras_dha.augmentation.layer import DifferentiableAugmentation
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import space
@@ -285,6 +286,37 @@ def test_search_data_may_be_lists(tmp_path):
     labels[-1] = (labels[-1] + 1) % CLASSES
     with pytest.raises(ValueError, match="asked for otherwise.*search_data: "):
         fitted(images, labels)
+
+
+def go_on(directory, dataset):
+    model = quick(directory)
+    fit(model, dataset, None, epochs=EPOCHS, batch_size=None)
+    assert model.history.epoch == list(range(EPOCHS))
+    return model
+
+
+def test_what_is_measured_of_a_dataset_may_differ(tmp_path):
+    """As of one that is shuffled, or changed at random, in part of it."""
+
+    def dataset(highest):
+        return as_dataset(X * (highest / 255), Y, 16)[0]
+
+    killed(quick(tmp_path), 2, x=dataset(0.25), y=None, batch_size=None)
+    model = go_on(tmp_path, dataset(0.375))
+    # What goes on is the run that began with the first.
+    for each in (model, AutoModel.load(tmp_path / "run.keras")):
+        assert each._spec.value_range == pytest.approx((0.0, 0.25))
+    with pytest.raises(ValueError, match="asked for otherwise.*x: "):
+        go_on(tmp_path, dataset(0.25).map(lambda x, y: (x[:, :4], y)))
+
+
+def test_a_dataset_may_show_fewer_classes_than_before(tmp_path):
+    three, two = (as_dataset(X / 255, y, 16)[0] for y in (Y, Y % 2))
+    killed(quick(tmp_path / "a"), 2, x=three, y=None, batch_size=None)
+    assert go_on(tmp_path / "a", two).predict(X).shape[1] == CLASSES
+    killed(quick(tmp_path / "b"), 2, x=two, y=None, batch_size=None)
+    with pytest.raises(ValueError, match="classes 0..1.*up to 2"):
+        go_on(tmp_path / "b", three)
 
 
 def test_a_function_is_known_by_what_it_builds(tmp_path):
