@@ -152,13 +152,25 @@ class RunDirectory:
     def finish(self, write, result):
         """Writes the trained model and what was found; drops checkpoints.
 
+        Unless the disk is full: then they stay, and a warning says so.
+
         Args:
             write: Function that writes the run to a path.
             result: `SearchResult`.
         """
-        self._begin()
-        write(self.path / FINISHED)
-        self._write(RESULT, result.to_json())
+        try:
+            self._begin()
+            write(self.path / FINISHED)
+            self._write(RESULT, result.to_json())
+        except OSError as error:
+            # The trained model is there yet, in the process.
+            warnings.warn(
+                f"The trained model was not written to {str(self.path)!r}, "
+                "where checkpoints are left as they were: `save` it "
+                f"elsewhere. Received: {error}",
+                stacklevel=2,
+            )
+            return
         for old in self._checkpoints():
             old.unlink()
 

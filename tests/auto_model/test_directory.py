@@ -440,6 +440,27 @@ def test_a_full_disk_is_no_reason_to_lose_the_run(tmp_path, monkeypatch):
     assert "run.keras" in names(tmp_path)
 
 
+def test_a_disk_that_is_full_at_the_end_loses_no_model(tmp_path, monkeypatch):
+    model, path = quick(tmp_path / "run"), tmp_path / "elsewhere.keras"
+    write = model._write
+
+    def full(filepath, *args, **kwargs):
+        if filepath.name == "run.keras":
+            raise OSError("No space left on device")
+        write(filepath, *args, **kwargs)
+
+    monkeypatch.setattr(model, "_write", full)
+    with pytest.warns(UserWarning, match="not written.*elsewhere.*No space"):
+        history = fit(model, epochs=4).history
+    assert len(history["loss"]) == len(model.result.history["loss"]) == 4
+    assert "checkpoint-0003.keras" in names(tmp_path / "run")
+    monkeypatch.undo()
+    model.save(path)
+    np.testing.assert_array_equal(
+        AutoModel.load(path).predict(X), model.predict(X)
+    )
+
+
 def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(run_directory, "_SHARE", 0.05)
     clock = Clock()
