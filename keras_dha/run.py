@@ -173,6 +173,8 @@ class Run:
             if last or owner.stop_training:
                 break
             if keep is not None:
+                # A checkpoint has what callbacks added to the logs as well.
+                self.record.take_over(owner.history.history)
                 keep()
         if not last:
             self._finish()

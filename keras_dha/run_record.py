@@ -207,11 +207,10 @@ class RunRecord:
         for name, found in self._architecture.items():
             self._details[name].append(found)
 
-    def end(self, learned, history):
-        """Takes over Keras' history; warns of bounds that were in the way.
+    def take_over(self, history):
+        """Takes over Keras' history, at the end of an epoch.
 
         Args:
-            learned: `hyperparameters.engine.Engine`.
             history: Dict, that of Keras' `History`, where callbacks may
                 have added anything to the logs.
         """
@@ -219,6 +218,15 @@ class RunRecord:
             name: [_plain(value) for value in values]
             for name, values in history.items()
         }
+
+    def end(self, learned, history):
+        """Takes over Keras' history; warns of bounds that were in the way.
+
+        Args:
+            learned: `hyperparameters.engine.Engine`.
+            history: As `take_over` takes it.
+        """
+        self.take_over(history)
         for advice in self._bounds(learned)[1].values():
             warnings.warn(advice, stacklevel=2)
 

@@ -164,6 +164,23 @@ def test_it_is_said_where_a_run_goes_on(tmp_path, capsys):
     assert "Epoch 3/8" in shown and "Epoch 2/8" not in shown
 
 
+def test_what_callbacks_add_to_the_logs_goes_on(tmp_path):
+    def adding():
+        return keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: logs.update(lr=np.float32(epoch))
+        )
+
+    with pytest.raises(Killed):
+        fit(quick(tmp_path), epochs=EPOCHS, callbacks=[adding(), Kill(3)])
+    found = json.loads((tmp_path / "result.json").read_text())["history"]
+    assert found["lr"] == [0.0, 1.0, 2.0]
+    model = quick(tmp_path)
+    history = fit(model, epochs=EPOCHS, callbacks=[adding()]).history
+    assert history["lr"] == list(range(EPOCHS))
+    assert {len(values) for values in history.values()} == {EPOCHS}
+    assert model.result.history["lr"] == list(range(EPOCHS))
+
+
 def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
     killed(quick(tmp_path, seed=None), 2)
     seed = json.loads((tmp_path / "configuration.json").read_text())["seed"]
