@@ -57,13 +57,7 @@ def _refuse_in_use(output, values):
     if folder is not None and output.resolve() == folder.resolve():
         raise UsageError("fit: --output is the dataset; choose another")
     if values.directory is not None:
-        directory = pathlib.Path(values.directory).resolve()
-        if directory.is_relative_to(output.resolve()):
-            raise UsageError(
-                "fit: --directory is in the output folder, which is to be "
-                "empty before a run; choose another. Received: "
-                f"directory={values.directory!r}, output={str(output)!r}"
-            )
+        _refuse_one_in_the_other(output, values.directory)
     if values.overwrite:
         return
     try:
@@ -73,6 +67,22 @@ def _refuse_in_use(output, values):
             "The output folder is not empty; choose another with --output, "
             f"or pass --overwrite. Received: output={str(output)!r}"
         ) from None
+
+
+def _refuse_one_in_the_other(output, directory):
+    """Refuses folders of which one would have files of the other."""
+    outer, inner = output.resolve(), pathlib.Path(directory).resolve()
+    received = f"Received: directory={directory!r}, output={str(output)!r}"
+    if inner.is_relative_to(outer):
+        raise UsageError(
+            "fit: --directory is in the output folder, which is to be empty "
+            f"before a run; choose another. {received}"
+        )
+    if outer.is_relative_to(inner):
+        raise UsageError(
+            "fit: the output folder is in --directory, which is for the run "
+            f"alone; choose another --output. {received}"
+        )
 
 
 def estimate(values, out):

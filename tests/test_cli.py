@@ -373,6 +373,22 @@ def test_checkpoints_are_not_in_the_output(quick, tmp_path, capsys, directory):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("output", ["--output=run/out", None])
+def test_the_output_is_not_among_the_checkpoints(
+    quick, tmp_path, monkeypatch, capsys, output
+):
+    monkeypatch.chdir(tmp_path)
+    # By default the output is in the folder that one is in.
+    given = [output] if output else []
+    directory = "run" if output else "."
+    code, _ = run(
+        *("fit", "--dataset=digits", f"--directory={directory}", *given)
+    )
+    assert code == 2
+    assert "output folder is in --directory" in capsys.readouterr().err
+    assert quick.calls == [] and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_real_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
