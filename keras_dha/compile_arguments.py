@@ -7,12 +7,16 @@ cross-entropy that fits an output's last layer and its labels, and accuracy.
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.losses import OutputLosses
 from keras_dha.nested_layers import output_layers
+
+# How many examples show whether an output gives probabilities.
+_EXAMPLES = 4
 
 
 def losses(loss, weights, network, spec):
@@ -25,15 +29,12 @@ def losses(loss, weights, network, spec):
     """
     outputs = Form.of(network).outputs
     one_hot = facts(outputs.arranged(spec.one_hot, list))
+    asked = _of_each(outputs, "loss", loss)
+    from_logits = [not known for known in _give_softmax(network, spec, asked)]
     return OutputLosses(
         [
-            _loss(asked, last, rows)
-            for asked, last, rows in zip(
-                _of_each(outputs, "loss", loss),
-                output_layers(network),
-                one_hot,
-                strict=True,
-            )
+            _loss(*each)
+            for each in zip(asked, from_logits, one_hot, strict=True)
         ],
         [
             _checked_weight(weight)
@@ -99,14 +100,14 @@ def _checked_weight(weight):
     return weight
 
 
-def _loss(loss, last, one_hot):
+def _loss(loss, from_logits, one_hot):
     if loss is None:
         kind = (
             keras.losses.CategoricalCrossentropy
             if one_hot
             else keras.losses.SparseCategoricalCrossentropy
         )
-        return kind(from_logits=not _ends_in_softmax(last))
+        return kind(from_logits=from_logits)
     if isinstance(loss, str) and "_" in loss:
         # Under its snake-case name Keras has a function, which has a mean.
         loss = "".join(part.capitalize() for part in loss.split("_"))
@@ -120,13 +121,71 @@ def _loss(loss, last, one_hot):
     )
 
 
+def _give_softmax(network, spec, losses):
+    """Returns whether each output without a loss gives probabilities, a list.
+
+    By its last layer; or, where that does not say, as after an `Average` of
+    two heads, by what comes out.
+    """
+    known = [
+        _ends_in_softmax(last) if loss is None else False
+        for last, loss in zip(output_layers(network), losses, strict=True)
+    ]
+    if None not in known:
+        return known
+    return [
+        _are_probabilities(found) if is_softmax is None else is_softmax
+        for is_softmax, found in zip(
+            known, keras.tree.flatten(_outputs(network, spec)), strict=True
+        )
+    ]
+
+
 def _ends_in_softmax(last):
-    if isinstance(last, keras.Model):
+    """Returns whether a last layer is a softmax; `None` if it may be."""
+    if isinstance(last, keras.Model) and last.layers:
         return _ends_in_softmax(last.layers[-1])
     if isinstance(last, Choice):
         return _ends_in_softmax(last.candidates[0])
     activation = getattr(last, "activation", None)
-    return (
-        isinstance(last, keras.layers.Softmax)
-        or activation is keras.activations.softmax
+    if isinstance(last, keras.layers.Softmax):
+        return True
+    if activation is keras.activations.softmax:
+        return True
+    # A layer that is nothing but that, for its dtype, hands on what it gets.
+    hands_on = activation is keras.activations.linear and isinstance(
+        last, keras.layers.Activation
     )
+    keras_own = vars(keras.activations).values()
+    if any(activation is each for each in keras_own) and not hands_on:
+        return False
+    return None
+
+
+def _outputs(network, spec):
+    """Returns what a network makes of a few examples that mean nothing."""
+    generator = np.random.default_rng(0)
+    inputs = Form.of(network).inputs
+    found = []
+    for tensor, shape, (low, high) in zip(
+        network.inputs,
+        facts(inputs.arranged(spec.shape, list)),
+        facts(inputs.arranged(spec.value_range, list)),
+        strict=True,
+    ):
+        size = (tensor.shape[0] or _EXAMPLES, *shape)
+        # Integers may be words, of which the first is always there.
+        values = np.zeros(size)
+        if "float" in tensor.dtype:
+            values = generator.uniform(low, high, size)
+        found.append(tf.cast(values, tensor.dtype))
+    return network(inputs.packed(found), training=False)
+
+
+def _are_probabilities(rows):
+    rows = keras.ops.convert_to_numpy(rows)
+    # Of bfloat16 a sum of probabilities is not as exact.
+    error = 1e-3 if rows.dtype.itemsize > 2 else 1e-2
+    rows = rows.astype("float32")
+    is_one = np.allclose(rows.sum(axis=-1), 1.0, rtol=0.0, atol=error)
+    return bool(is_one and np.all(rows >= 0.0))

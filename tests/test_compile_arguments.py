@@ -37,6 +37,54 @@ def test_defaults_fit_labels_and_last_layer_of_each_output():
     assert found.weights == [1.0, 1.0]
 
 
+def mean_of_heads(inputs, activation, units=3):
+    x = layers.Rescaling(0.1, offset=0.3)(inputs)
+    heads = [layers.Dense(units, activation=activation)(x) for _ in range(2)]
+    return layers.Average()(heads)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8"])
+@pytest.mark.parametrize(
+    ("activation", "from_logits"),
+    [("softmax", False), (None, True), ("sigmoid", True)],
+)
+def test_what_no_layer_says_is_seen(activation, from_logits, dtype):
+    inputs = keras.Input((4,), dtype=dtype)
+    model = keras.Model(inputs, mean_of_heads(inputs, activation))
+    spec = DataSpec((4,), 3, False, (0.0, 16.0), 10)
+    (loss,) = compile_arguments.losses(None, None, model, spec).losses
+    assert loss.get_config()["from_logits"] == from_logits
+
+
+def test_it_is_seen_of_each_output_and_with_several_inputs():
+    inputs = {name: keras.Input((4,), name=name) for name in ("b", "a")}
+    outputs = {
+        "z": mean_of_heads(inputs["a"], "softmax"),
+        "y": mean_of_heads(inputs["b"], None),
+        "x": layers.Dense(3)(inputs["b"]),
+    }
+    spec = DataSpec(
+        {"b": (4,), "a": (4,)},
+        {name: 3 for name in outputs},
+        {name: False for name in outputs},
+        {"b": (0.0, 1.0), "a": (-1.0, 1.0)},
+        10,
+    )
+    found = compile_arguments.losses(
+        None, None, keras.Model(inputs, outputs), spec
+    )
+    logits = [loss.get_config()["from_logits"] for loss in found.losses]
+    assert logits == [True, True, False]
+
+
+def test_a_network_whose_layers_say_it_is_not_run(monkeypatch):
+    def run(*args, **kwargs):
+        raise AssertionError("it was run")
+
+    monkeypatch.setattr(compile_arguments, "_outputs", run)
+    compile_arguments.losses(None, None, network(), SPEC)
+
+
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [

@@ -72,11 +72,25 @@ def test_a_plain_model_is_trained_itself():
     assert "decision_margin" not in history.history
 
 
+def averaged():
+    """Two heads, and the mean of what they say."""
+    inputs = keras.Input((64,))
+    heads = [
+        layers.Dense(CLASSES, activation="softmax")(inputs) for _ in range(2)
+    ]
+    return keras.Model(inputs, layers.Average()(heads))
+
+
 def softmax_heads():
     dense = functools.partial(layers.Dense, CLASSES)
     return {
         "activation": dense(activation="softmax"),
         "layer": keras.Sequential([dense(), layers.Softmax()]),
+        "average": averaged(),
+        "handed on": keras.Sequential(
+            [dense(activation="softmax"), layers.Activation("linear")]
+        ),
+        "own activation": dense(activation=lambda x: keras.ops.softmax(x)),
         "nested": keras.Sequential(
             [keras.Sequential([dense(activation="softmax")])]
         ),
