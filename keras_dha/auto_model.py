@@ -290,7 +290,7 @@ class AutoModel(Trained):
             *(self._distribution.num_replicas_in_sync, x, y, batch_size),
             *(shuffle, steps_per_epoch, search_data),
         )
-        validate = self._validation(validation_data)
+        validation = self._validation(validation_data, training.batch_size)
         steps = steps_per_epoch or training.steps
         if time_limit is None:
             pace = StepPace(epochs or 30, steps)
@@ -315,7 +315,7 @@ class AutoModel(Trained):
             # than clean training images.
             fades=search_data is None,
         )
-        return self._execute(begin, callbacks, validate, is_new)
+        return self._execute(begin, callbacks, validation, is_new)
 
     def estimate(
         self,
@@ -369,13 +369,19 @@ class AutoModel(Trained):
             joint.refinement if search_data is None else 0.0,
         )
 
-    def _validation(self, given):
-        """Returns a function that returns validation logs, or `None`."""
+    def _validation(self, given, batch_size):
+        """Returns a function that returns validation logs, or `None`.
+
+        And to how many batches of that size the data amount.
+        """
         if given is None:
-            return None
+            return None, 0.0
         form = preparation.known_form(self.settings, self.joint)
-        pair = data.evaluable(*arguments.pair(given), self._spec, form)
-        return lambda: self._validation_logs(*pair)
+        given = arguments.pair(given)
+        x, y = data.evaluable(*given, self._spec, form)
+        counted = given[0] if y is None else x
+        steps = preparation.batches_in(counted, batch_size)
+        return lambda: self._validation_logs(x, y), steps
 
     def _begin(
         self, training, search, steps, pace, verbose, begun, saved, fades
@@ -413,7 +419,7 @@ class AutoModel(Trained):
             progress.message(f"Goes on after epoch {run.epochs_done}", verbose)
         return run
 
-    def _execute(self, begin, callbacks, validate, is_new):
+    def _execute(self, begin, callbacks, validation, is_new):
         """Runs all epochs; keeps what came of it and returns the `History`."""
         self.stop_training = False
         run, before = None, self._result
@@ -423,7 +429,8 @@ class AutoModel(Trained):
             run = begin()
             self._so_far = run.result
             keep = self._directory and functools.partial(self._keep, run)
-            history = run.fit(self, callbacks, validate, is_new, keep)
+            validate, steps = validation
+            history = run.fit(self, callbacks, validate, is_new, keep, steps)
         except BaseException as error:
             has_trained = run is not None and run.has_trained
             if not has_trained:

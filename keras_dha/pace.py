@@ -14,6 +14,15 @@ import warnings
 _PARTS = 10_000
 # Of the time at least this share is kept for what comes after the last step.
 _RESERVED = 0.02
+# By an estimate at most this share is kept for each thing.
+_ESTIMATED = 0.25
+# What to do about what the time of a run went by.
+_INSTEAD = {
+    "preparing": "search less",
+    "reading data": "let data be read faster, as by `dataset.cache()`",
+    "compiling": "search less",
+    "steps": "take a smaller network",
+}
 
 
 class StepPace:
@@ -57,7 +66,10 @@ class StepPace:
     def reserve(self, purpose, seconds):
         """Nothing to do: the end may take the time it takes."""
 
-    def check(self, steps, steps_per_epoch, tracing):
+    def foresee(self, purpose, seconds):
+        """Nothing to do, as for `reserve`."""
+
+    def check(self, steps, steps_per_epoch, spent):
         """Nothing to say: the steps are those that were asked for."""
 
     def state(self):
@@ -141,6 +153,18 @@ class ClockPace:
         """
         self._reserved[purpose] = seconds
 
+    def foresee(self, purpose, seconds):
+        """Keeps time for what was not measured yet.
+
+        An estimate from a few steps may be far too high, and positions never
+        go back: so it must not end a run, and counts up to a quarter of it.
+
+        Args:
+            purpose: As `reserve` takes it, which sets it right later.
+            seconds: Float, an estimate.
+        """
+        self._reserved[purpose] = min(seconds, _ESTIMATED * self._seconds)
+
     def state(self):
         """Returns how the time was spent so far, a dict of plain data."""
         return {
@@ -163,19 +187,24 @@ class ClockPace:
         self._reserved = state["reserved"]
         self._furthest = state["furthest"]
 
-    def check(self, steps, steps_per_epoch, tracing):
+    def check(self, steps, steps_per_epoch, spent):
         """Warns if the time was too short to train in.
 
         Args:
             steps: Integer, how many there were.
             steps_per_epoch: Integer.
-            tracing: Float, the seconds that it took to compile them.
+            spent: Dict of the seconds that it took, from the first step on, by
+                `"reading data"`, `"compiling"` and `"steps"`.
         """
-        if steps < steps_per_epoch:
-            warnings.warn(
-                "`time_limit` was not enough for one epoch: "
-                f"compiling alone took {tracing:.0f} s. Give more time, or "
-                f"search less. Received: time_limit={self._seconds:g}, which "
-                f"gave {steps} of {steps_per_epoch} steps",
-                stacklevel=2,
-            )
+        if steps >= steps_per_epoch:
+            return
+        spent = {"preparing": self._started - self._begun, **spent}
+        most, *others = sorted(spent, key=spent.get, reverse=True)
+        shown = [most, *(name for name in others if spent[name] >= 0.5)]
+        took = ", ".join(f"{name} took {spent[name]:.0f} s" for name in shown)
+        warnings.warn(
+            f"`time_limit` was not enough for one epoch: {took}. Give more "
+            f"time, or {_INSTEAD[most]}. Received: time_limit="
+            f"{self._seconds:g}, which gave {steps} of {steps_per_epoch} steps",
+            stacklevel=2,
+        )

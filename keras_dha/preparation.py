@@ -1,8 +1,12 @@
 """Preparation: from what `fit` is given to training and search batches."""
 
+import keras
+import tensorflow as tf
+
 from keras_dha import arguments
 from keras_dha import batches
 from keras_dha import data
+from keras_dha import form as forms
 from keras_dha import methods
 
 
@@ -100,6 +104,23 @@ def arrange(form, spec, *made):
         if each is not None:
             each.arrange(form)
     return spec.arranged(form)
+
+
+def batches_in(x, batch_size):
+    """Returns to how many batches data amount, 0 if that is not known.
+
+    Args:
+        x: Arrays, or a `tf.data.Dataset` as it was given, batched or not.
+        batch_size: Integer.
+    """
+    if not isinstance(x, tf.data.Dataset):
+        return forms.count(x) / batch_size
+    count = max(0, int(x.cardinality()))
+    if not data.is_batched(x.element_spec):
+        return count / batch_size
+    size = keras.tree.flatten(x.element_spec[0])[0].shape[0]
+    # What does not say how large its batches are counts as trained by those.
+    return count * (size or batch_size) / batch_size
 
 
 def _search_pair(given, form):

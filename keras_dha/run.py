@@ -22,6 +22,9 @@ from keras_dha.architecture.genotype import chosen_names
 from keras_dha.architecture.genotype import genotype
 from keras_dha.stepping import Stepper
 
+# Of the time of a step, whose way back is about twice the way forward.
+_FORWARD = 1 / 3
+
 
 class Run:
     """Executes the phases of one `fit` on a joint model.
@@ -82,6 +85,9 @@ class Run:
         self._guard = None
         self._frozen = 0
         self.epochs_done = 0
+        # Of the last epoch, without compiling.
+        self._seconds_of_epoch = 0.0
+        self._validation_steps = 0.0
         self._search_options = contextlib.ExitStack()
         self.joint = joint
         self._stepper = Stepper(
@@ -136,7 +142,15 @@ class Run:
         self._watch(self._stepper.test_range)
         self._guard.resume(state["guard"])
 
-    def fit(self, owner, callbacks, validate, is_new, keep=None):
+    def fit(
+        self,
+        owner,
+        callbacks,
+        validate,
+        is_new,
+        keep=None,
+        validation_steps=0.0,
+    ):
         """Runs all epochs; returns the `keras.callbacks.History`.
 
         Args:
@@ -146,7 +160,10 @@ class Run:
             is_new: Whether nothing was trained before.
             keep: Function that is called after each epoch but the last, when
                 `state` is all there is to know; or `None`.
+            validation_steps: Float, to how many training batches validation
+                data amount, as far as that is known.
         """
+        self._validation_steps = validation_steps
         with self._search_options:
             if not self.is_derived:
                 self._search_options.enter_context(
@@ -181,11 +198,10 @@ class Run:
             self._hand_over(owner)
         listeners.on_train_end(logs)
         self.record.end(self.joint.hyperparameters, owner.history.history)
-        self.pace.check(
-            self._next_step,
-            self.steps_per_epoch,
-            self.record.seconds.get(run_record.TRACING, 0.0),
-        )
+        if not owner.stop_training:
+            self.pace.check(
+                self._next_step, self.steps_per_epoch, self._spent()
+            )
         return owner.history
 
     def _listeners(self, owner, callbacks):
@@ -213,7 +229,8 @@ class Run:
         listeners.on_epoch_begin(self.epochs_done)
         begun, step = self._seconds_of_steps(), self._next_step
         logs = self.epoch(owner, listeners)
-        each = (self._seconds_of_steps() - begun) / (self._next_step - step)
+        self._seconds_of_epoch = self._seconds_of_steps() - begun
+        each = self._seconds_of_epoch / (self._next_step - step)
         # A forward pass takes less than a step, and has to be traced.
         self.pace.reserve("statistics", each * self._calibrated_batches())
         last = self.pace.is_over(self._next_step)
@@ -252,6 +269,29 @@ class Run:
         tracing = self.record.seconds.get(run_record.TRACING, 0.0)
         return time.monotonic() - tracing
 
+    def _foresee(self, seconds):
+        """Keeps time for the end of a run that its first epoch may not reach.
+
+        Args:
+            seconds: Float, the time of the epoch so far, without compiling.
+        """
+        compiled_steps = self.record.steps.get(run_record.TRACING, 0)
+        if self._next_step > compiled_steps:
+            each = seconds / (self._next_step - compiled_steps)
+            validation = _FORWARD * each * self._validation_steps
+            self.pace.foresee("statistics", each * self._calibrated_batches())
+            self.pace.foresee("validation", validation)
+
+    def _spent(self):
+        """Returns what the time of the first epoch went by, in seconds."""
+        waited = self.record.waited
+        tracing = self.record.seconds.get(run_record.TRACING, 0.0)
+        return {
+            "reading data": sum(waited.values()),
+            "compiling": tracing - waited[True],
+            "steps": self._seconds_of_epoch - waited[False],
+        }
+
     def _calibrated_batches(self):
         """Returns how many batches `_finish` takes, about."""
         fades = self.plan.refine_from < self.plan.total
@@ -283,13 +323,15 @@ class Run:
     def epoch(self, owner, callbacks):
         """Runs one epoch; returns its logs, a dict of floats."""
         self.joint.network.reset_metrics()
-        losses = []
+        losses, begun = [], self._seconds_of_steps()
         for k in range(self.steps_per_epoch):
             callbacks.on_train_batch_begin(k)
             loss = self._stepper.take(self._next_step, self.phase())
             losses.append(loss)
             callbacks.on_train_batch_end(k, {"loss": loss})
             self._next_step += 1
+            if not self.epochs_done:
+                self._foresee(self._seconds_of_steps() - begun)
             losses = losses[: len(losses) - self._guard.check(loss)]
             change = self._due_change()
             if change:

@@ -36,12 +36,15 @@ class RunRecord:
     Attributes:
         seconds: Dict from phase to seconds spent in it.
         steps: Dict from phase to steps done in it.
+        waited: Dict from whether steps were the first of their kind to the
+            seconds in which these waited for their batches.
         history: Dict from a quantity's name to its values, one an epoch.
     """
 
     def __init__(self, total, begun):
         self.seconds = {}
         self.steps = {}
+        self.waited = {True: 0.0, False: 0.0}
         self.history = {}
         self._begun = begun
         # What is no number: as in the history, a list of one item an epoch.
@@ -104,7 +107,7 @@ class RunRecord:
             state["count_before"],
         )
 
-    def step(self, phase, begun, is_first):
+    def step(self, phase, begun, is_first, waited=0.0):
         """Counts a step and its time.
 
         Args:
@@ -112,7 +115,9 @@ class RunRecord:
             begun: Float, the reading of `time.monotonic()` before it.
             is_first: Whether it was the first of its kind, which compiles:
                 that is no time of a phase.
+            waited: Float, the seconds of it that went by for its batches.
         """
+        self.waited[is_first] += waited
         self._phases_of_epoch[phase] += 1
         self.spend(TRACING if is_first else phase, begun)
 

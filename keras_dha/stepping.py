@@ -61,6 +61,8 @@ class Stepper:
         # How many batches were drawn of either kind; `None` before the first.
         self._drawn = None
         self._stream = self._search_stream = None
+        # How long the step that is taken waits for batches.
+        self._waited = 0.0
         self._price = self._prices = None
         if pace.epochs is None and joint.architecture.can_be_priced:
             self._price = StepPrice(joint.architecture.decisions)
@@ -171,7 +173,7 @@ class Stepper:
             is_outer: Whether it is a joint one; by default as the plan and
                 the distance of outer steps have it.
         """
-        begun = time.monotonic()
+        begun, self._waited = time.monotonic(), 0.0
         position = min(self._pace.position(step), self._plan.total - 1)
         if phase in (phases.SEARCH, phases.SETTLE):
             self._set_prices()
@@ -179,7 +181,7 @@ class Stepper:
             self._joint.architecture.advance_to(self._plan.progress(position))
         self.refine(step, position)
         schedule = self._scheduled(step, position)
-        batch = next(self._stream)
+        batch = self._next(self._stream)
         self._drawn[0] += 1
         if is_outer is None:
             is_outer = self.is_outer(step, position)
@@ -188,7 +190,8 @@ class Stepper:
             learned.expect_schedule(self._peak)
             learned.expect_run(step, self._pace.expected_steps(step))
             function = self._outer
-            loss = function(batch, schedule, next(self._search_stream))
+            search_batch = self._next(self._search_stream)
+            loss = function(batch, schedule, search_batch)
             self._drawn[1] += 1
         else:
             function = self._inner
@@ -201,8 +204,14 @@ class Stepper:
             # The loss is read: devices that work on their own are waited for.
             value = float(loss)
             self._price.note(time.monotonic() - begun, value)
-        self._record.step(phase, begun, is_first)
+        self._record.step(phase, begun, is_first, self._waited)
         return loss
+
+    def _next(self, stream):
+        begun = time.monotonic()
+        batch = next(stream)
+        self._waited += time.monotonic() - begun
+        return batch
 
     def refine(self, step, position):
         """Sets how much is augmented.

@@ -57,14 +57,15 @@ def test_what_no_layer_says_is_seen(activation, from_logits, dtype):
 
 
 def test_it_is_seen_of_each_output_and_with_several_inputs():
-    inputs = {name: keras.Input((4,), name=name) for name in ("b", "a")}
+    shapes = {"b": (5,), "a": (4,)}
+    inputs = {name: keras.Input(shapes[name], name=name) for name in shapes}
     outputs = {
         "z": mean_of_heads(inputs["a"], "softmax"),
         "y": mean_of_heads(inputs["b"], None),
         "x": layers.Dense(3)(inputs["b"]),
     }
     spec = DataSpec(
-        {"b": (4,), "a": (4,)},
+        shapes,
         {name: 3 for name in outputs},
         {name: False for name in outputs},
         {"b": (0.0, 1.0), "a": (-1.0, 1.0)},

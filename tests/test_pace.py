@@ -79,6 +79,24 @@ def test_what_comes_after_the_last_step_adds_up(clock):
     assert minute.is_over(0)
 
 
+def test_an_estimate_does_not_end_a_run(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.foresee("statistics", 1e9)
+    minute.foresee("validation", 5.0)
+    clock.now = 50.0 + 39.9
+    assert not minute.is_over(0)
+    clock.now = 50.0 + 40.1
+    assert minute.is_over(0)
+
+
+def test_what_was_measured_is_not_estimated_any_more(clock):
+    minute = pace.ClockPace(60.0, begun=50.0)
+    minute.foresee("validation", 12.0)
+    minute.reserve("validation", 30.0)
+    clock.now = 50.0 + 30.1
+    assert minute.is_over(0)
+
+
 def test_the_position_never_goes_back(clock):
     minute = pace.ClockPace(60.0, begun=50.0)
     clock.now = 80.0
@@ -136,10 +154,20 @@ def test_a_fit_fills_its_time_with_whole_phases(monkeypatch, capsys):
 
 def test_a_time_in_which_nothing_is_learned_is_said(clock):
     minute = pace.ClockPace(60.0, begun=50.0)
-    minute.check(10, 10, 3.0)
-    with pytest.warns(UserWarning, match="compiling alone took 40 s.*3 of 10"):
-        minute.check(3, 10, 40.2)
-    pace.StepPace(1, 5).check(1, 5, 40.0)
+    spent = {"reading data": 0.1, "compiling": 40.2, "steps": 3.4}
+    minute.check(10, 10, spent)
+    told = "epoch: compiling took 40 s, steps took 3 s. Give.*less.*3 of 10"
+    with pytest.warns(UserWarning, match=told):
+        minute.check(3, 10, spent)
+    spent["reading data"] = 50.0
+    with pytest.warns(UserWarning, match="epoch: reading data took 50.*cache"):
+        minute.check(3, 10, spent)
+    # What came before the first step counts as well.
+    clock.now += 55.0
+    minute.start()
+    with pytest.warns(UserWarning, match="epoch: preparing took 55 s, reading"):
+        minute.check(3, 10, spent)
+    pace.StepPace(1, 5).check(1, 5, spent)
 
 
 @pytest.mark.parametrize("seconds", [0, -5.0, float("nan"), "60", True])

@@ -10,6 +10,7 @@ from keras_dha import calibration
 from keras_dha import outer_steps
 from keras_dha import pace
 from keras_dha import scale
+from keras_dha import stepping
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
@@ -18,6 +19,7 @@ from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import quick_auto_model
@@ -189,6 +191,89 @@ def test_time_is_kept_for_the_last_validation(monkeypatch):
     )
     seconds = [s for purpose, s in kept if purpose == "validation"]
     assert seconds and all(0 < s < 10 for s in seconds)
+
+
+def set_all_clocks(monkeypatch):
+    """Lets time go by only where the test says so."""
+    clock = set_clock(monkeypatch, Clock())
+    for name in ("run", "run_record", "stepping"):
+        monkeypatch.setattr(f"keras_dha.{name}.time", pace.time)
+    return clock
+
+
+class Slow(keras.callbacks.Callback):
+    """Lets each step take a second."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.clock.now += 1.0
+
+
+def taking(clock, seconds, value=None):
+    def function(*args):
+        clock.now += seconds
+        return value
+
+    return function
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "batched"])
+def test_the_end_is_in_time_where_the_first_epoch_is_not(monkeypatch, form):
+    clock = set_all_clocks(monkeypatch)
+    model = quick_auto_model(strategy=None)
+    # 32 batches of images, and as many images as are in 30.
+    calibrated, validated = taking(clock, 30.0), taking(clock, 9.0, {})
+    monkeypatch.setattr(calibration, "recalibrate", calibrated)
+    monkeypatch.setattr(model, "_validation_logs", validated)
+    given = np.repeat(X_NEW, 12, axis=0), np.repeat(Y_NEW, 12)
+    if form != "arrays":
+        given = as_dataset(*given, 16 if form == "batched" else None)[0]
+    told = r"epoch: steps took 1\d\d s. Give.*smaller network.* of 1000 steps"
+    with pytest.warns(UserWarning, match=told):
+        fit(
+            model,
+            epochs=None,
+            time_limit=200.0,
+            steps_per_epoch=1000,
+            validation_data=given,
+            callbacks=[Slow(clock)],
+        )
+    assert 190.0 < model.result.cost["seconds"] <= 200.0
+
+
+def test_a_time_that_was_spent_on_reading_data_is_said(monkeypatch):
+    clock = set_all_clocks(monkeypatch)
+    batches_from = stepping.Stepper._batches_from
+
+    def slow(self, batches, step):
+        for batch in batches_from(self, batches, step):
+            clock.now += 2.0
+            yield batch
+
+    monkeypatch.setattr(stepping.Stepper, "_batches_from", slow)
+    told = r"epoch: reading data took 5\d s, steps took 2\d s. Give.*cache"
+    with pytest.warns(UserWarning, match=told):
+        fit(
+            quick_auto_model(strategy=None),
+            epochs=None,
+            time_limit=100.0,
+            steps_per_epoch=1000,
+            callbacks=[Slow(clock)],
+        )
+
+
+def test_a_run_that_a_callback_stops_had_time_enough():
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    model = quick_auto_model(strategy=None)
+    # A warning would be an error.
+    fit(model, epochs=None, time_limit=1000.0, callbacks=[Stop()])
+    assert len(model.result.history["loss"]) == 1
 
 
 def test_the_range_test_compiles_the_inner_step():

@@ -210,7 +210,8 @@ def test_what_is_frozen_or_unfrozen_later_is_refused(tmp_path):
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     base.trainable, network.layers[-1].trainable = False, False
-    with pytest.raises(ValueError, match=r"unfrozen=\[\], frozen=\['\S*top'\]$"):
+    refused = r"unfrozen=\[\], frozen=\['\S*top'\]$"
+    with pytest.raises(ValueError, match=refused):
         fit(model, X / 255, epochs=1)
     network.layers[-1].trainable = True
     # Set back it goes on.
