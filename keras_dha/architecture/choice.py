@@ -84,11 +84,8 @@ class Choice(SearchableLayer):
         return self.candidates[self.decision.kept()[0]]
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "candidates": [serialize(c) for c in self.candidates],
-        }
+        (candidates,) = self._serialized_candidates()
+        return {**super().get_config(), "candidates": candidates}
 
     @classmethod
     def from_config(cls, config):

@@ -105,12 +105,9 @@ class NodeChoice(SearchableLayer):
         return self.candidates[0][0].compute_output_shape(input_shape[0])
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "candidates": [
-                [serialize(c) for c in edge] for edge in self.candidates
-            ],
+            "candidates": self._serialized_candidates(),
             "keep": self.keep,
             "none": self.none,
         }

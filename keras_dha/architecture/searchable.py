@@ -189,6 +189,21 @@ class SearchableLayer(keras.layers.Layer):
         decision["shared_object_id"] = id(self.decision)
         return {**super().get_config(), "decision": decision}
 
+    def _serialized_candidates(self):
+        """Returns the configurations of all candidates, of each edge a list.
+
+        Keras marks a layer as shared where it meets it again, and forgets the
+        mark of where it met it first. So it meets all of them twice here.
+        """
+        for candidate in self.options:
+            keras.saving.serialize_keras_object(candidate)
+        marks = {id(x) for x in find_layers(self, keras.layers.Layer)}
+        return [[self._serialized(c, marks) for c in e] for e in self.edges]
+
+    def _serialized(self, candidate, marks):
+        config = keras.saving.serialize_keras_object(candidate)
+        return _marked(config, marks)
+
 
 def variable_paths(network):
     """Returns by which options each variable of a network is reached.
@@ -228,6 +243,22 @@ def _held(layer, path):
             yield inner, (*path, step)
         if not steps:
             yield inner, path
+
+
+def _marked(config, marks):
+    """Returns a configuration in which layers of some ids are marked, only.
+
+    Other objects may be gone, and their ids those of others.
+    """
+    if isinstance(config, dict):
+        return {
+            key: _marked(value, marks)
+            for key, value in config.items()
+            if key != "shared_object_id" or value in marks
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(_marked(value, marks) for value in config)
+    return config
 
 
 def _at(given, candidate):

@@ -7,6 +7,8 @@ from keras import layers
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
 
 WEIGHTS = (2.0, 3.0, 5.0)
@@ -201,6 +203,62 @@ def test_a_choice_works_in_sequential_models_and_fit():
     with pytest.warns(UserWarning, match="logits"):
         history = model.fit(np.ones((4, 2)), np.zeros(4), epochs=3, verbose=0)
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def convolutions(shared, end):
+    """Candidates that begin with a layer, which they may share."""
+    return [
+        keras.Sequential([shared, layers.ReLU()], name=f"relu{end}"),
+        keras.Sequential([shared, layers.Dense(3)], name=f"dense{end}"),
+    ]
+
+
+def sharing_network(kind):
+    """Layers shared within one choice, between two, and with what is outside.
+
+    Those outside come first, where Keras itself marks them.
+    """
+    keras.utils.set_random_seed(0)
+    conv = layers.Conv2D(3, 3, padding="same", name="shared")
+    inputs = keras.Input((4, 4, 3))
+    x = conv(inputs) if kind == "outside" else inputs
+    if kind == "node":
+        edges = [convolutions(conv, end) for end in "ab"]
+        x = NodeChoice(edges, keep=1, name="node")([x, x])
+    elif kind == "outside":
+        x = Choice([conv, layers.Identity(name="skip")], name="choice")(x)
+    else:
+        for end in "ab"[: 2 if kind == "two" else 1]:
+            x = Choice(convolutions(conv, end), name=f"choice{end}")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("kind", ["one", "two", "node", "outside"])
+def test_layers_that_candidates_share_stay_shared(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    batch = (
+        tf.constant(rng.normal(size=(6, 4, 4, 3)).astype("float32")),
+        tf.constant(rng.integers(0, 3, 6)),
+    )
+
+    def steps(joint):
+        step = tf.function(joint.train_step, autograph=False)
+        return [float(step(batch, tf.constant(1.0))) for _ in range(3)]
+
+    joint = JointModel(
+        sharing_network(kind),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=DSNAS(),
+    )
+    joint.architecture.start()
+    steps(joint)
+    copy = reloaded(joint, tmp_path)
+    assert len(find_layers(copy.network, layers.Conv2D)) == 1
+    assert len(copy.variables) == len(joint.variables)
+    assert steps(copy) == steps(joint)
+    for ours, theirs in zip(joint.variables, copy.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
 
 
 # Bad input
