@@ -17,9 +17,10 @@ class Choice(SearchableLayer):
     with its weights.
 
     Args:
-        candidates: List of at least two Keras layers (a Sequential or a
-            functional model is a layer too) that accept the same input and
-            give outputs of the same shape.
+        candidates: List of at least two Keras layers (a model is a layer too)
+            that accept the same input and give outputs of the same shape.
+            Layers of your own need a `call` and no more; to be saved, they
+            are registered and have a `get_config`, as ever in Keras.
         decision: Optional `keras_dha.Decision` to share with other choices,
             so that all of them pick the same candidate. By default the
             choice has its own. Saving keeps it shared;
@@ -77,7 +78,7 @@ class Choice(SearchableLayer):
         return self._outputs([inputs], bool(training))[0]
 
     def compute_output_shape(self, input_shape):
-        return self.candidates[0].compute_output_shape(input_shape)
+        return self._output_shape(input_shape)
 
     def chosen_candidate(self):
         """Returns the candidate layer that runs in inference mode."""

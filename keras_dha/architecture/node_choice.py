@@ -102,7 +102,7 @@ class NodeChoice(SearchableLayer):
         return sum(outputs[1:], start=outputs[0])
 
     def compute_output_shape(self, input_shape):
-        return self.candidates[0][0].compute_output_shape(input_shape[0])
+        return self._output_shape(input_shape[0])
 
     def get_config(self):
         return {

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_dha import given_weights
+from keras_dha.architecture import tracing
 from keras_dha.architecture.branches import run_one
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.shared_graph import run_edge
@@ -27,6 +28,20 @@ class SearchableLayer(keras.layers.Layer):
     """
 
     shared_edges = frozenset()
+    # Of the inputs, as `build` is told of shapes alone.
+    _dtypes = None
+
+    def __call__(self, inputs, *args, **kwargs):
+        if not self.built:
+            self._dtypes = tuple(map(self._dtype, keras.tree.flatten(inputs)))
+        return super().__call__(inputs, *args, **kwargs)
+
+    def _dtype(self, given):
+        """Returns as what candidates get an input: Keras casts floats."""
+        dtype = getattr(given, "dtype", self.compute_dtype)
+        if keras.backend.is_float_dtype(dtype):
+            return self.compute_dtype
+        return keras.backend.standardize_dtype(dtype)
 
     @property
     def edges(self):
@@ -125,21 +140,20 @@ class SearchableLayer(keras.layers.Layer):
         """Returns the function of an edge on which nothing runs."""
 
         def zeros(inputs):
-            shape = candidate.compute_output_shape(inputs.shape)
-            dtype = candidate.compute_dtype
-            return ops.zeros((ops.shape(inputs)[0], *shape[1:]), dtype)
+            given = keras.KerasTensor(inputs.shape, inputs.dtype)
+            like = tracing.output_spec(candidate, given)
+            shape = (ops.shape(inputs)[0], *like.shape[1:])
+            return ops.zeros(shape, like.dtype)
 
         return zeros
 
     def _build_edge(self, edge, input_shape):
         """Builds an edge's candidates; returns their shape of output."""
         candidates = self.edges[edge]
+        given = self._input_like(edge, input_shape)
         for candidate in candidates:
-            if not candidate.built:
-                candidate.build(input_shape)
-        shapes = [
-            tuple(c.compute_output_shape(input_shape)) for c in candidates
-        ]
+            tracing.build(candidate, given)
+        shapes = [tracing.output_spec(c, given).shape for c in candidates]
         if len(set(shapes)) > 1:
             named = ", ".join(
                 f"{c.name}: {s}"
@@ -152,6 +166,26 @@ class SearchableLayer(keras.layers.Layer):
                 f"Received: input shape {tuple(input_shape)}, outputs {named}"
             )
         return shapes[0]
+
+    def _input_like(self, edge, shape):
+        """Returns a tensor without values, like an edge's input."""
+        dtypes = self._dtypes
+        return keras.KerasTensor(
+            shape, dtypes[edge] if dtypes else self.compute_dtype
+        )
+
+    def _output_shape(self, input_shape):
+        """Returns the shape of the output, from that of the first edge."""
+        given = self._input_like(0, input_shape)
+        return tracing.output_spec(self.options[0], given).shape
+
+    def get_build_config(self):
+        config = super().get_build_config()
+        return config and {**config, "dtypes": self._dtypes}
+
+    def build_from_config(self, config):
+        self._dtypes = config.get("dtypes")
+        super().build_from_config(config)
 
     def _checked_decision(self, decision, edges, keep, none):
         """Returns the decision given, or one of its own."""
@@ -202,6 +236,10 @@ class SearchableLayer(keras.layers.Layer):
 
     def _serialized(self, candidate, marks):
         config = keras.saving.serialize_keras_object(candidate)
+        if self.built and not tracing.has_own_build(candidate):
+            # What has no `build` is built by this layer, at the same shape;
+            # Keras would take it for built.
+            config.pop("build_config", None)
         return _marked(config, marks)
 
 
