@@ -14,6 +14,7 @@ from keras_dha import scale
 from keras_dha import small_images
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
+from keras_dha.architecture.strategies import ISTA
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.hyperparameters.autohas import AutoHAS
@@ -103,6 +104,8 @@ def _joint_model(settings, parts, spec, found):
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         network = derive_first(network)
+    elif decisions:
+        _check_open(decisions, strategy)
     if found and found.begins_small:
         network = small_images.shrunk(network)
     hyperparameters = _engine(
@@ -133,6 +136,31 @@ def _joint_model(settings, parts, spec, found):
     )
     hyperparameters.check_groups(joint.paths)
     return joint
+
+
+def _check_open(decisions, strategy):
+    """Refuses a network in which a search has left its decisions.
+
+    A `keras.Model` that is given to a second run is the same object still.
+    """
+    again = (
+        "build the network anew, or give as `search_space` a function "
+        "(input_shape, num_classes) -> keras.Model that does"
+    )
+    if all(decision.is_frozen for decision in decisions):
+        raise ValueError(
+            "All choices of the search space are made, as a search leaves "
+            f"them, so there is nothing to search: {again}. "
+            f"Received: frozen decisions={[d.name for d in decisions[:5]]}"
+        )
+    coded = [d.name for d in decisions if d.code is not None]
+    if coded and not isinstance(strategy, ISTA):
+        raise ValueError(
+            "The search space has the codes of a search by ISTA, which "
+            f"another strategy does not move: {again}. "
+            f"Received: decisions with codes={coded[:5]}, "
+            f"strategy={type(strategy).__name__}"
+        )
 
 
 def _engine(parts, values):

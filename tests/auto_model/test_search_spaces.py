@@ -8,6 +8,10 @@ import pytest
 from keras import layers
 
 from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.learned import LearnedArchitecture
+from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import ISTA
 from keras_dha.auto_model import AutoModel
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
@@ -50,6 +54,38 @@ def test_vectors_with_a_choice_over_dense_layers():
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     expected = cross_entropy(shifted / shifted.sum(1, keepdims=True), Y)
     assert model.evaluate(x, Y)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def dense_network():
+    inputs = keras.Input((64,))
+    heads = [layers.Dense(CLASSES, name=name) for name in ("one", "two")]
+    return keras.Model(inputs, Choice(heads, name="head")(inputs))
+
+
+def test_a_network_that_was_searched_is_not_searched_again(tmp_path):
+    """It would be trained as if there were nothing to choose."""
+    network, x = dense_network(), X.reshape(len(X), -1) / 255
+    model = quick_auto_model(network, strategy=DSNAS(until=0.5))
+    fit(model, x, epochs=1)
+    again = quick_auto_model(network, strategy=DSNAS(until=0.5))
+    with pytest.raises(ValueError, match="anew.*frozen.*'head_decision'"):
+        fit(again, x, epochs=1)
+    assert again.joint is None
+    # What was searched goes on, here and where it is loaded.
+    model.save(tmp_path / "run.keras")
+    for each in (model, AutoModel.load(tmp_path / "run.keras")):
+        fit(each, x, epochs=1)
+        assert set(each.genotype) == {"head"}
+
+
+def test_codes_that_a_search_has_left_are_of_that_kind_of_search():
+    network, x = dense_network(), X.reshape(len(X), -1) / 255
+    LearnedArchitecture(find_decisions(network), ISTA())
+    with pytest.raises(ValueError, match="codes.*anew.*strategy=DSNAS"):
+        fit(quick_auto_model(network, strategy=DSNAS()), x, epochs=1)
+    model = quick_auto_model(network, strategy=ISTA())
+    fit(model, x, epochs=1)
+    assert set(model.genotype) == {"head"}
 
 
 def test_a_plain_model_is_trained_itself():
