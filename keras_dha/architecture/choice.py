@@ -36,8 +36,8 @@ class Choice(SearchableLayer):
 
     Raises:
         ValueError: Fewer than two candidates, a candidate that is no layer,
-            two of one name, a decision of another size, or outputs of
-            different shapes.
+            two of one name, a decision of another size, outputs of
+            different shapes, or an input with a mask.
 
     Example:
 

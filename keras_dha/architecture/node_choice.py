@@ -37,7 +37,8 @@ class NodeChoice(SearchableLayer):
 
     Raises:
         ValueError: Candidates that are no table of layers, a decision of
-            another form, or outputs of different shapes.
+            another form, outputs of different shapes, or an input with a
+            mask.
 
     Example:
 

@@ -187,6 +187,20 @@ class SearchableLayer(keras.layers.Layer):
         self._dtypes = config.get("dtypes")
         super().build_from_config(config)
 
+    def compute_mask(self, inputs, previous_mask):
+        masks = keras.tree.flatten(previous_mask)
+        if any(mask is not None for mask in masks):
+            kind = type(self).__name__
+            raise ValueError(
+                f"A `{kind}` takes no masked input: a candidate that runs "
+                "alone would not see the mask. Let each candidate make its "
+                "own, as in `keras.Sequential([keras.layers.Embedding(..., "
+                "mask_zero=True), keras.layers.LSTM(...)])`, or leave out "
+                "`mask_zero`, or the `Masking`. "
+                f"Received: a mask, layer={self.name}"
+            )
+        return None
+
     def _checked_decision(self, decision, edges, keep, none):
         """Returns the decision given, or one of its own."""
         size = sum(len(edge) for edge in edges)

@@ -333,3 +333,38 @@ def test_candidates_with_losses_of_what_they_give(layer, is_nested):
         Choice([*others, layer])
     with pytest.raises(ValueError, match=match):
         NodeChoice([others[:1] + [layer]], keep=1)
+
+
+@pytest.mark.parametrize("is_node", [False, True])
+def test_an_input_with_a_mask(is_node):
+    """A plain step would not see it, and other passes would."""
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(5, 3, mask_zero=True)(inputs)
+    candidates = [layers.LSTM(2, name="lstm"), layers.GRU(2, name="gru")]
+    if is_node:
+        choice, x = NodeChoice([candidates], keep=1), [x]
+    else:
+        choice = Choice(candidates)
+    match = f"masked input.*mask_zero.*Received.*{choice.name}"
+    with pytest.raises(ValueError, match=match):
+        choice(x)
+
+
+def test_a_mask_within_a_candidate():
+    """Zeros at the end say nothing, as the words before them are the same."""
+    embedded = layers.Embedding(5, 3, mask_zero=True)
+    choice = Choice(
+        [
+            keras.Sequential([embedded, layers.LSTM(2)], name="lstm"),
+            keras.Sequential([embedded, layers.GRU(2)], name="gru"),
+        ]
+    )
+    inputs = keras.Input((None,), dtype="int32")
+    model = keras.Model(inputs, choice(inputs))
+    for sampled in range(2):
+        choice.decision.sampled.assign(sampled)
+        run = tf.function(lambda x: model(x, training=True))
+        long = run(np.array([[1, 2, 0, 0]], "int32"))
+        np.testing.assert_allclose(
+            long, run(np.array([[1, 2]], "int32")), rtol=1e-6
+        )
