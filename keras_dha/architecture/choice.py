@@ -10,11 +10,11 @@ from keras_dha.architecture.searchable import check_candidates
 class Choice(SearchableLayer):
     """A layer that holds candidate layers and runs one of them.
 
-    It drops into any Sequential or functional model. While an
-    `keras_dha.AutoModel` searches, the candidate that the decision sampled
-    runs, and only that one: the others cost nothing and do not move.
-    Deriving the model puts the chosen candidate in place of the `Choice`,
-    with its weights.
+    It drops into any Sequential or functional model. While a
+    `keras_dha.AutoModel` searches by single paths, the sampled candidate runs
+    and no other; the others take memory, and time to compile, and do not
+    move. `strategies.DARTS` runs all, weighted. Deriving the model puts the
+    chosen candidate in place of the `Choice`, with its weights.
 
     Args:
         candidates: List of at least two Keras layers (a model is a layer too)
