@@ -14,6 +14,7 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.architecture.searchable import check_names
 from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.data_spec import image_among
 from keras_dha.form import Form
@@ -74,6 +75,7 @@ class JointModel(keras.Model):
     ):
         super().__init__(**kwargs)
         _check_precision(network)
+        check_names(network)
         self.owner = owner
         self.refinement = refinement
         self.network = network

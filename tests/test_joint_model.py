@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
@@ -291,3 +292,20 @@ def test_a_graph_holds_no_constants_as_large_as_the_weights():
     graph = step.get_concrete_function(data, tf.constant(1.0), data).graph
     text = graph.as_graph_def().SerializeToString()
     assert len(text) < 2 * joint.weight_vector.size
+
+
+@pytest.mark.parametrize("shared", ["choices", "decisions"])
+def test_choices_of_one_name_in_nested_models(shared):
+    """The result would have one of them only."""
+    parts = []
+    for k in range(2):
+        one = k if shared == "decisions" else ""
+        candidates = [layers.Dense(3, name=f"{name}{k}") for name in "ab"]
+        decision = None
+        if shared == "decisions":
+            decision = Decision(2, name="same")
+        choice = Choice(candidates, decision, name=f"same{one}")
+        parts.append(keras.Sequential([keras.Input((3,)), choice]))
+    network = keras.Sequential([keras.Input((3,)), *parts])
+    with pytest.raises(ValueError, match="distinct names.*Received.*'same"):
+        joint_model({}, network)

@@ -26,6 +26,7 @@ from keras import ops
 
 from keras_dha.architecture import graph
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.searchable import check_names
 
 PARAMS, FLOPS = "params", "flops"
 # More ways to reach one layer than this are not told apart.
@@ -83,7 +84,11 @@ def candidate_costs(model):
         Dict from a choice's name to a dict from a candidate's name to its
         `{"params": int, "flops": int}`. A choice inside a candidate is not
         part of it.
+
+    Raises:
+        ValueError: Several choices have one name.
     """
+    check_names(model)
     found = {}
     for call in graph.model_calls(model):
         if not call.path:

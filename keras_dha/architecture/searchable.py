@@ -365,3 +365,23 @@ def check_candidates(kind, candidates):
             f"The candidates of a `{kind}` must have distinct names, by "
             f"which the result tells them apart. Received: names={names}"
         )
+
+
+def check_names(network):
+    """Refuses choices, or decisions, of one name, by which results know them.
+
+    Keras sees to it within a model, but not across nested ones.
+
+    Args:
+        network: A `keras.Model`.
+    """
+    for kind in (SearchableLayer, Decision):
+        names = [layer.name for layer in find_layers(network, kind)]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                "The choices of a network, and its decisions, must have "
+                "distinct names, by which the result tells them apart: give "
+                "each `Choice` a `name` of its own. "
+                f"Received: repeated names={repeated}"
+            )

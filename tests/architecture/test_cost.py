@@ -301,6 +301,21 @@ def test_operations_that_are_not_known(layer):
     }
 
 
+def test_costs_of_choices_of_one_name():
+    parts = [
+        keras.Sequential(
+            [
+                keras.Input((3,)),
+                Choice([layers.Dense(3), layers.Identity()], name="same"),
+            ]
+        )
+        for _ in range(2)
+    ]
+    model = keras.Sequential([keras.Input((3,)), *parts])
+    with pytest.raises(ValueError, match="distinct names.*'same'"):
+        candidate_costs(model)
+
+
 def test_count_of_a_model_with_choices():
     with pytest.raises(ValueError, match="NetworkCost.*Received"):
         count(tiny())
