@@ -45,6 +45,23 @@ def output_layers(model):
     return [tensor._keras_history.operation for tensor in model.outputs]
 
 
+def called_layers(model):
+    """Returns what a model calls itself, once for each call, a list.
+
+    Uses Keras' private `_nodes_by_depth`.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+    """
+    if isinstance(model, keras.Sequential):
+        return model.layers
+    return [
+        node.operation
+        for nodes in model._nodes_by_depth.values()
+        for node in nodes
+    ]
+
+
 def rebuilt(model, replace, call=None):
     """Returns a model with other layers in the place of its own.
 

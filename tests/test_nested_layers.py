@@ -6,6 +6,7 @@ from keras import layers
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.nested_layers import called_layers
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import output_layers
 
@@ -38,3 +39,17 @@ def test_the_layer_that_gives_each_output():
     assert found[2] is first
     chain = keras.Sequential([inputs, layers.ReLU(), first])
     assert output_layers(chain) == [first]
+
+
+def test_each_call_of_a_model():
+    dense, relu = layers.Dense(3), layers.ReLU()
+    inputs = keras.Input((3,))
+    x = dense(relu(dense(inputs)))
+    # Of another model; this one does not see it.
+    dense(x)
+    for model in (
+        keras.Model(inputs, x),
+        keras.Sequential([inputs, dense, relu, dense]),
+    ):
+        called = called_layers(model)
+        assert [called.count(layer) for layer in (dense, relu)] == [2, 1]

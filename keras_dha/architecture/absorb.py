@@ -4,8 +4,9 @@
 
 so a frozen weight needs no layer of its own where a candidate ends in a batch
 normalisation with scale, or in a convolution or a dense layer without
-activation. Where it does not, as for pooling and the identity, a `Rescaling`
-follows the candidate in the derived model.
+activation, which it calls once and which is trained. Where it does not, as for
+pooling, the identity, and what the user wrote, a `Rescaling` follows the
+candidate in the derived model.
 """
 
 import keras
@@ -14,8 +15,14 @@ from keras import ops
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.searchable import variable_paths
+from keras_dha.fused_normalization import FusedBatchNormalization
+from keras_dha.nested_layers import called_layers
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import output_layers
+
+# Of these alone: what is derived from them may use its kernel otherwise.
+_NORMALISATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
+_PRODUCTS = (keras.layers.Conv2D, keras.layers.Dense)
 
 
 def absorb(network):
@@ -75,25 +82,58 @@ def _linear_variables(candidates):
     """
     found = []
     for candidate in candidates:
-        variables = _tail(_last(candidate))
-        if not variables:
+        last = _last(candidate)
+        if last is None or _count_calls(candidate, last) != 1:
+            return []
+        variables = _tail(last)
+        if not variables or not all(map(_is_trained, variables)):
             return []
         found += variables
     return found if len({id(v) for v in found}) == len(found) else []
 
 
+def _is_trained(variable):
+    return isinstance(variable, keras.Variable) and variable.trainable
+
+
 def _last(layer):
+    """Returns what gives a candidate's output; `None` if it does not show."""
     while isinstance(layer, keras.Model):
+        if not _is_graph(layer) or len(layer.outputs) != 1:
+            return None
         (layer,) = output_layers(layer)
     return layer
 
 
+def _is_graph(layer):
+    """Whether a layer is a model that calls what its graph shows."""
+    is_stock = type(layer).__module__.startswith("keras.")
+    is_model = is_stock and isinstance(layer, keras.Model)
+    return is_model and bool(getattr(layer, "inputs", None))
+
+
+def _count_calls(layer, wanted):
+    """Returns how often a layer calls another one, itself once.
+
+    That of any layer that holds it, but is no graph, cannot be known, and
+    counts as two.
+    """
+    if layer is wanted:
+        return 1
+    if _is_graph(layer):
+        return sum(_count_calls(x, wanted) for x in called_layers(layer))
+    is_holder = isinstance(layer, keras.layers.Layer) and any(
+        part is wanted for part in find_layers(layer, keras.layers.Layer)
+    )
+    return 2 if is_holder else 0
+
+
 def _tail(layer):
-    if isinstance(layer, keras.layers.BatchNormalization):
+    if type(layer) in _NORMALISATIONS:
         parts = [layer.gamma, layer.beta] if layer.scale else []
-    elif isinstance(layer, keras.layers.SeparableConv2D):
+    elif type(layer) is keras.layers.SeparableConv2D:
         parts = [layer.pointwise_kernel, layer.bias]
-    elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+    elif type(layer) in _PRODUCTS:
         parts = [layer.kernel, layer.bias]
     else:
         return []

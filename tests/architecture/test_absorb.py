@@ -13,6 +13,8 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.fused_normalization import FusedBatchNormalization
+from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
 from tests.architecture.test_node_choice import cell
 from tests.architecture.test_node_choice import images
@@ -52,10 +54,63 @@ def test_absorbed_weights_leave_the_outputs_as_they_are():
     assert set(left) == {n for n in kept if n.endswith(("pool", "skip"))}
 
 
+class Standardized(layers.Conv2D):
+    """A convolution that forgets the scale of its kernel."""
+
+    def call(self, inputs):
+        square = keras.ops.sum(keras.ops.square(self.kernel))
+        kernel = self.kernel / keras.ops.sqrt(square)
+        return keras.ops.conv(inputs, kernel) + self.bias
+
+
+class Around(keras.Model):
+    """A model that shows no graph."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        return keras.ops.tanh(self.layer(inputs))
+
+
+def ending_in_one_that_is_called_twice():
+    conv = layers.Conv2D(3, 1)
+    image = keras.Input((6, 6, 3))
+    return keras.Model(image, conv(layers.ReLU()(conv(image))), name="a")
+
+
+def ending_in_a_model_that_is_called_twice():
+    block = keras.Sequential([layers.ReLU(), layers.Conv2D(3, 1)])
+    return keras.Sequential([block, layers.ReLU(), block], name="a")
+
+
+def ending_in_what_another_layer_holds():
+    conv = layers.Conv2D(3, 1)
+    return keras.Sequential([Around(conv), conv], name="a")
+
+
+def chain(*parts, trainable=True):
+    made = keras.Sequential([layers.ReLU(), *parts], name="a")
+    made.trainable = trainable
+    return made
+
+
 @pytest.mark.parametrize(
     "make, absorbs",
     [
         (lambda: layers.Conv2D(3, 1, name="a"), True),
+        (lambda: chain(layers.Conv2D(3, 1)), True),
+        (lambda: chain(chain(layers.Dense(3))), True),
+        (lambda: chain(FusedBatchNormalization()), True),
+        (lambda: chain(layers.Conv2D(3, 1), trainable=False), False),
+        (lambda: chain(layers.BatchNormalization(trainable=False)), False),
+        (lambda: Around(layers.Conv2D(3, 1), name="a"), False),
+        (lambda: chain(Around(layers.Conv2D(3, 1))), False),
+        (lambda: Standardized(3, 1, name="a"), False),
+        (ending_in_one_that_is_called_twice, False),
+        (ending_in_a_model_that_is_called_twice, False),
+        (ending_in_what_another_layer_holds, False),
         (lambda: layers.SeparableConv2D(3, 3, padding="same", name="a"), True),
         (lambda: layers.BatchNormalization(name="a"), True),
         (lambda: layers.BatchNormalization(center=False, name="a"), True),
@@ -124,3 +179,29 @@ def test_a_layer_that_also_runs_elsewhere_is_not_scaled(
     expected = np.asarray(model(images(), training=False))
     assert bool(absorb(model)) == absorbs
     np.testing.assert_allclose(derive(model)(images()), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Conv2D(3, 1, trainable=False, name="a"),
+        lambda: Around(layers.Conv2D(3, 1), name="a"),
+    ],
+)
+def test_a_run_goes_on_where_nothing_can_be_absorbed(make):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 6, 3))
+    choice = Choice([make(), layers.Conv2D(3, 1, name="b")], name="choice")
+    x = layers.GlobalAveragePooling2D()(choice(image))
+    joint = JointModel(
+        keras.Model(image, layers.Dense(2)(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=strategies.ISTA(),
+    )
+    choice.decision.freeze(0)
+    choice.decision.code.scales.assign([0.5, 1.0])
+    expected = np.asarray(joint.network(images(), training=False))
+    derived = joint.derive()
+    np.testing.assert_allclose(
+        derived.network(images(), training=False), expected, atol=1e-6
+    )
