@@ -46,9 +46,14 @@ _TRANSPOSED = (
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
 )
-# Products without a kernel, and kernels that are not multiplied.
+# Products without a kernel, and weights that look like one and are none.
 _UNKNOWN = (layers.Dot, layers.Attention, layers.AdditiveAttention)
-_LOOKED_UP = (layers.Embedding,)
+_NO_PRODUCTS = (
+    layers.Embedding,
+    layers.LayerNormalization,
+    layers.PReLU,
+    layers.RMSNormalization,
+)
 _PRODUCTS = {"Dot", "Einsum", "Matmul", "Tensordot", "Vdot", "Inner", "Outer"}
 
 
@@ -261,15 +266,19 @@ def flops(call):
         call: A `graph.Call`.
 
     Raises:
-        ValueError: The layer multiplies in a way that is not known here.
+        ValueError: The layer multiplies in a way that is not known here, or
+            at places of which nobody knows how many there are.
     """
     layer = call.layer
     outputs = call.outputs[0].shape[1:]
     if isinstance(layer, layers.Dense):
+        _check_size(layer, outputs)
         done = 2 * math.prod(layer.kernel.shape) * math.prod(outputs[:-1])
     elif isinstance(layer, _TRANSPOSED):
+        _check_size(layer, outputs)
         done = _convolved(layer, call.inputs[0].shape[1:])
     elif isinstance(layer, _CONVOLUTIONS):
+        _check_size(layer, outputs)
         done = _convolved(layer, outputs)
     elif _is_unknown(layer):
         raise ValueError(
@@ -284,6 +293,17 @@ def flops(call):
     return done
 
 
+def _check_size(layer, shape):
+    """Refuses outputs of a size that the network leaves open."""
+    if None in shape:
+        raise ValueError(
+            "Floating point operations are counted for examples of one size: "
+            "give `keras.Input` all sides, as in `keras.Input((32, 32, 3))`, "
+            'or leave "flops" out. '
+            f"Received: layer {layer.name} with outputs of shape {shape}"
+        )
+
+
 def _convolved(layer, shape):
     """Every weight of every kernel is used at every place."""
     is_first = layer.data_format == "channels_first"
@@ -295,7 +315,7 @@ def _convolved(layer, shape):
 def _is_unknown(layer):
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).__name__ in _PRODUCTS
-    if isinstance(layer, _LOOKED_UP):
+    if isinstance(layer, _NO_PRODUCTS):
         return False
     has_kernel = any(len(w.shape) > 1 for w in layer.weights)
     return has_kernel or isinstance(layer, _UNKNOWN)

@@ -301,6 +301,47 @@ def test_operations_that_are_not_known(layer):
     }
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.PReLU(),
+        layers.LayerNormalization(axis=[1, 2, 3]),
+        layers.RMSNormalization(axis=[1, 2, 3]),
+    ],
+)
+def test_what_acts_on_each_element_alone_is_left_out(layer):
+    convolution = layers.Conv2D(4, 3)
+    alone = count(one_layer(convolution, (8, 8, 2)))
+    image = keras.Input((8, 8, 2))
+    with_layer = count(keras.Model(image, layer(convolution(image))))
+    assert with_layer["flops"] == alone["flops"]
+    assert with_layer["params"] == alone["params"] + layer.count_params()
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (layers.Conv2D(4, 3), (None, None, 3)),
+        (layers.Conv2DTranspose(4, 3), (None, 8, 3)),
+        (layers.Dense(4), (None, 3)),
+    ],
+)
+def test_examples_of_no_one_size_have_no_operations(layer, shape):
+    model = one_layer(layer, shape)
+    with pytest.raises(ValueError, match="one size.*Input.*Received: layer"):
+        count(model)
+    assert NetworkCost(model, measures=("params",)).of([]) == {
+        "params": layer.count_params()
+    }
+
+
+def test_a_size_that_does_not_matter_may_be_open():
+    image = keras.Input((None, None, 3))
+    x = layers.GlobalAveragePooling2D()(image)
+    model = keras.Model(image, layers.Dense(4, use_bias=False)(x))
+    assert count(model)["flops"] == 2 * 3 * 4
+
+
 def test_costs_of_choices_of_one_name():
     parts = [
         keras.Sequential(
