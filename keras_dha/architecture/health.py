@@ -144,20 +144,23 @@ def warn_of_collapse(network):
 
 def is_idle(layer):
     """Whether a layer gives its input or zeros, whatever it has learned."""
-    return gives_zeros(layer) or type(_last(layer)) is keras.layers.Identity
+    return gives_zeros(layer) or _passes_on(layer)
 
 
 def gives_zeros(layer):
     """Whether a layer gives zeros, whatever its input."""
-    last = _last(layer)
-    is_scale = isinstance(last, keras.layers.Rescaling)
-    return is_scale and bool(np.all(np.equal(last.scale, 0)))
+    if isinstance(layer, keras.Sequential):
+        parts = [part for part in layer.layers if not _passes_on(part)]
+        return bool(parts) and gives_zeros(parts[-1])
+    is_scale = isinstance(layer, keras.layers.Rescaling)
+    return is_scale and bool(np.all(np.equal(layer.scale, 0)))
 
 
-def _last(layer):
-    while isinstance(layer, keras.Sequential) and layer.layers:
-        layer = layer.layers[-1]
-    return layer
+def _passes_on(layer):
+    """Whether a layer gives its input."""
+    if isinstance(layer, keras.Sequential):
+        return all(map(_passes_on, layer.layers))
+    return type(layer) is keras.layers.Identity
 
 
 def options_that(test, network):

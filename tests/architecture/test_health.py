@@ -52,6 +52,16 @@ def test_the_trajectory_of_a_decision():
         (keras.Sequential([layers.ReLU(), layers.Rescaling(0.0)]), True),
         (layers.MaxPooling2D(), False),
         (layers.Conv2D(2, 1), False),
+        (keras.Sequential([layers.Identity(), layers.Identity()]), True),
+        (keras.Sequential([layers.Dense(2), layers.Identity()]), False),
+        (keras.Sequential([layers.Identity(), layers.Dense(2)]), False),
+        (
+            keras.Sequential(
+                [keras.Sequential([layers.Dense(2)]), layers.Identity()]
+            ),
+            False,
+        ),
+        (keras.Sequential([layers.Rescaling(0.0), layers.Identity()]), True),
     ],
 )
 def test_what_is_idle(layer, expected):
