@@ -188,6 +188,7 @@ class SearchableLayer(keras.layers.Layer):
         super().build_from_config(config)
 
     def compute_mask(self, inputs, previous_mask):
+        """Refuses inputs with a mask; Keras asks where inputs come in."""
         masks = keras.tree.flatten(previous_mask)
         if any(mask is not None for mask in masks):
             kind = type(self).__name__
