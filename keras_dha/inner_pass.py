@@ -191,6 +191,22 @@ def step_from(model, weights, gradient, schedule, count):
     return at, extent
 
 
+def taken(model, at, extent):
+    """Returns the rule's `Step`, its weights within their constraints.
+
+    Derivatives of a step are those of the rule alone: what a constraint does
+    to weights is not followed by tangents, nor by what is learned through the
+    loss.
+
+    Args:
+        model: `keras_dha.joint_model.JointModel`.
+        at, extent: As `step_from` returns them.
+    """
+    step = model.rule.step(at, extent)
+    weights = model.weight_vector.constrained(step.weights, extent.active)
+    return step._replace(weights=weights)
+
+
 def predictions_at(model, images, pieces, once=False):
     """Returns the predictions to judge by, at weights other than its own.
 

@@ -149,7 +149,7 @@ def _update_weights(model, weights, gradient, schedule, outer):
     at, extent = inner_pass.step_from(
         model, weights, gradient, schedule, model.count.assign_add(1.0)
     )
-    step = model.rule.step(at, extent)
+    step = inner_pass.taken(model, at, extent)
     if model.hyperparameters.by_gradient:
         model.hyperparameters.advance(
             at, extent, step, schedule, lambda u: _curvature(model, outer, u)

@@ -53,7 +53,7 @@ def temporary_weights(model, batch, schedule, seed):
         schedule,
         model.count + 1.0,
     )
-    return model.rule.step(at, extent).weights
+    return inner_pass.taken(model, at, extent).weights
 
 
 def reward_at(model, weights, search_batch):

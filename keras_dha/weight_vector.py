@@ -120,6 +120,30 @@ class WeightVector:
         ):
             variable.assign(value)
 
+    def constrained(self, vector, active=None):
+        """Returns weights as the constraints of their variables have them.
+
+        A layer's `kernel_constraint` and the like, which Keras' optimizers
+        apply behind each step as well.
+
+        Args:
+            vector: Weights after a step, `(P,)`.
+            active: Booleans `(P,)`, where they took part in it, or `None`:
+                everywhere. Elsewhere they stay.
+        """
+        constraints = [v.constraint for v in self.variables]
+        if not any(constraints):
+            return vector
+        found = self.join(
+            [
+                part if constraint is None else constraint(part)
+                for part, constraint in zip(
+                    self.split(vector), constraints, strict=True
+                )
+            ]
+        )
+        return found if active is None else tf.where(active, found, vector)
+
     def positions_of(self, variables):
         """Returns where the elements of some variables stand in the vector.
 

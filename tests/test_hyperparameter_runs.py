@@ -19,10 +19,12 @@ Y = (X @ _RNG.normal(size=(6, CLASSES))).argmax(axis=1)
 RATE = Range(1e-3, 1.0, start=0.05)
 
 
-def network(dropout=False):
+def network(dropout=False, constraint=None):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((6,))
-    x = layers.Dense(8, activation="relu", name="body")(x)
+    x = layers.Dense(
+        8, activation="relu", name="body", kernel_constraint=constraint
+    )(x)
     if dropout:
         x = keras_dha.Dropout(0.2, seed=1)(x)
     x = layers.Dense(CLASSES, activation="softmax", name="head")(x)
@@ -82,9 +84,9 @@ def test_horizons_know_where_in_a_run_they_are(monkeypatch):
     assert model.result.hyperparameters["learning_rate"]["learned"]
 
 
-def keras_run(optimizer, steps):
+def keras_run(optimizer, steps, constraint=None):
     """What Keras' own optimizer makes of the batches of a run."""
-    model = network()
+    model = network(constraint=constraint)
     model.compile(
         optimizer, "sparse_categorical_crossentropy", jit_compile=False
     )
@@ -93,6 +95,7 @@ def keras_run(optimizer, steps):
     return model.get_weights()
 
 
+@pytest.mark.parametrize("constraint", [None, keras.constraints.MaxNorm(0.3)])
 @pytest.mark.parametrize(
     "make",
     [
@@ -105,10 +108,13 @@ def keras_run(optimizer, steps):
     ],
     ids=["sgd", "adamw"],
 )
-def test_an_optimizer_object_trains_as_in_keras(make, monkeypatch):
+def test_an_optimizer_object_trains_as_in_keras(make, constraint, monkeypatch):
     seen = []
     model = AutoModel(
-        network(), augmentation=None, seed=1, base_schedule="constant"
+        network(constraint=constraint),
+        augmentation=None,
+        seed=1,
+        base_schedule="constant",
     )
     model.compile(optimizer=make())
     original = keras_dha.joint_model.JointModel.train_step
@@ -129,10 +135,12 @@ def test_an_optimizer_object_trains_as_in_keras(make, monkeypatch):
     )
     model.fit(X, Y, epochs=1, batch_size=20, verbose=0)
     assert len(seen) == 6
-    for ours, theirs in zip(
-        model.get_weights(), keras_run(make(), seen), strict=True
-    ):
+    expected = keras_run(make(), seen, constraint)
+    for ours, theirs in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    if constraint:
+        norms = np.linalg.norm(model.get_weights()[0], axis=0)
+        assert norms.max() == pytest.approx(0.3, rel=1e-5)
 
 
 def test_an_objects_schedule_is_the_base_schedule(tmp_path):

@@ -252,6 +252,40 @@ def test_an_unsampled_candidate_does_not_move():
     assert moved == {0, 1, 2}
 
 
+def test_a_constraint_holds_what_a_step_moves():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    choice = Choice(
+        [
+            layers.Dense(4, kernel_constraint="unit_norm", name=name)
+            for name in ("one", "other")
+        ],
+        name="choice",
+    )
+    network = keras.Model(inputs, layers.Dense(CLASSES)(choice(inputs)))
+    joint = joint_model(LEARNED, network, strategy=DSNAS())
+    data = tf.ones([BATCH, 5]), batch(0)[1]
+    moved = set()
+    for _ in range(8):
+        before = [c.kernel.numpy() for c in choice.candidates]
+        joint.train_step(data, 1.0)
+        sampled = int(choice.decision.sampled.numpy())
+        moved.add(sampled)
+        kernel = choice.candidates[sampled].kernel.numpy()
+        np.testing.assert_allclose(
+            np.linalg.norm(kernel, axis=0), 1.0, rtol=1e-5
+        )
+        other = 1 - sampled
+        np.testing.assert_array_equal(
+            choice.candidates[other].kernel, before[other]
+        )
+    assert moved == {0, 1}
+    # What is judged, here an average over one step, is what was projected.
+    np.testing.assert_array_equal(
+        joint.weight_vector.read(), joint.hyperparameters.averaged
+    )
+
+
 def test_an_unsampled_candidates_statistics_do_not_move():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 2))

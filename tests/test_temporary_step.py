@@ -40,10 +40,16 @@ def data(seed, size, dtype="float32"):
     return tf.constant(images.astype(dtype)), tf.constant(labels)
 
 
-def network(normalised=True, dropout=False):
+def network(normalised=True, dropout=False, constraint=None):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((6, 6, 1))
-    x = layers.Conv2D(3, 3, activation="tanh", activity_regularizer="l2")(x)
+    x = layers.Conv2D(
+        3,
+        3,
+        activation="tanh",
+        activity_regularizer="l2",
+        kernel_constraint=constraint,
+    )(x)
     if normalised:
         x = layers.BatchNormalization()(x)
     if dropout:
@@ -89,9 +95,8 @@ def everything(augmented):
         augmentation.build((None, 6, 6, 1))
     else:
         values["mixup"] = Range(0.1, 2.0)
-    joint = joint_model(
-        values, network(dropout=True), augmentation=augmentation
-    )
+    space = network(dropout=True, constraint="unit_norm")
+    joint = joint_model(values, space, augmentation=augmentation)
     joint.hyperparameters.learning_rate = 0.0
     for k in range(2):  # so that there is a velocity to speak of
         joint.train_step(data(k, 12), 0.5)

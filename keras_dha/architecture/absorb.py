@@ -140,4 +140,6 @@ def _tail(layer):
     activation = getattr(layer, "activation", keras.activations.linear)
     if activation is not keras.activations.linear:
         return []
-    return [part for part in parts if part is not None]
+    parts = [part for part in parts if part is not None]
+    # A step would take the factor out of weights that have a constraint.
+    return [] if any(part.constraint for part in parts) else parts

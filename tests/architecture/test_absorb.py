@@ -116,6 +116,10 @@ def chain(*parts, trainable=True):
         (lambda: layers.BatchNormalization(center=False, name="a"), True),
         (lambda: layers.BatchNormalization(scale=False, name="a"), False),
         (lambda: layers.Conv2D(3, 1, activation="relu", name="a"), False),
+        (
+            lambda: layers.Conv2D(3, 1, kernel_constraint="max_norm", name="a"),
+            False,
+        ),
         (lambda: layers.MaxPooling2D(1, name="a"), False),
         (lambda: layers.Identity(name="a"), False),
     ],
