@@ -104,7 +104,7 @@ def joint_step(model, batch, schedule, search_batch=None):
         if policy.is_learned:
             if not model.shares_average:
                 direction = gradient_at(policy.averaged.value)
-            vector = model.rule.pullback(at, direction, extent)
+            vector = _pulled_back(model, direction, at, extent)
             influence, path = outer.along(
                 policy.smoothed(vector), outer_tape.FACTORS, outer_tape.PATH
             )
@@ -167,11 +167,25 @@ def _curvature(model, outer, vector):
     return sum_over_replicas(product)
 
 
+def _pulled_back(model, direction, at, extent):
+    """Returns what a direction of the weights is to the gradient, `(P,)`.
+
+    With w' = w - eta u(g), -d<v, w'>/dg is the rule's pullback of eta v. One
+    rate is a scale, which nothing that is learned by this asks for. Of those
+    of groups the highest counts as 1: a group that hardly moves has hardly a
+    say.
+    """
+    rate = at.learning_rate
+    if rate.shape.rank:
+        direction *= tf.math.divide_no_nan(rate, tf.reduce_max(rate))
+    return model.rule.pullback(at, direction, extent)
+
+
 def _update_hyperparameters(model, direction, outer, at, extent, values, share):
     """Moves the hyperparameters along the search gradient `direction`."""
     learned = model.hyperparameters
     # What v is to g: through the update rule, or as the optimum moves.
-    vector = model.rule.pullback(at, direction, extent)
+    vector = _pulled_back(model, direction, at, extent)
     if learned.horizon.terms:
         direction = vector = implicit_vector(
             direction,

@@ -127,9 +127,9 @@ def test_hypergradient_through_a_network(float64, name, momentum):
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def influence_of_a_step(monkeypatch):
+def influence_of_a_step(monkeypatch, values=LEARNED):
     """A joint model after a step, the weights before, the images' influence."""
-    joint, seen = joint_model(LEARNED), {}
+    joint, seen = joint_model(values), {}
     monkeypatch.setattr(
         joint.policy, "augment", lambda x, *_: ("choices", x, None)
     )
@@ -165,12 +165,23 @@ def test_one_search_gradient_serves_where_averages_are_the_same(
     assert joint.shares_average == shares
 
 
+@pytest.mark.parametrize("by_groups", [False, True])
 def test_influence_of_each_image_equals_central_differences(
-    float64, monkeypatch
+    float64, monkeypatch, by_groups
 ):
-    joint, weights, influence = influence_of_a_step(monkeypatch)
+    rates = {"dense*": Range(1e-3, 1.0, start=0.1), "*": 1e-3}
+    values = {**LEARNED, "learning_rate": rates} if by_groups else LEARNED
+    joint, weights, influence = influence_of_a_step(monkeypatch, values)
     images, labels = batch(0)
     direction = search_gradient(joint, batch(1))
+    if by_groups:
+        # A step goes a hundredth as far on all but the last layer.
+        last = joint.weight_vector.positions_of(
+            joint.network.layers[-1].trainable_variables
+        )
+        share = np.full(direction.shape, 0.01)
+        share[last] = 1.0
+        direction = direction * share
 
     def losses(distance):
         joint.weight_vector.write(weights + distance * direction)

@@ -95,8 +95,12 @@ def joint_model(name, rule, loss=None, network=None, **values):
     )
 
 
-def derivative_of_a_step(joint, name, monkeypatch, training=True):
-    """(ours / the rate, the central difference / the rate) of a joint step."""
+def derivative_of_a_step(joint, name, monkeypatch, training=True, rate=0.05):
+    """(ours / the rate, the central difference / the rate) of a joint step.
+
+    Args:
+        rate: The highest of the learning rates.
+    """
     seen = {}
     monkeypatch.setattr(
         joint.hyperparameters,
@@ -119,7 +123,7 @@ def derivative_of_a_step(joint, name, monkeypatch, training=True):
         return search_loss(joint, batch(3), training)
 
     expected = central_difference(loss, 0.2)
-    return float(seen[name]), expected / (0.7 * 0.05)
+    return float(seen[name]), expected / (0.7 * rate)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
@@ -127,6 +131,21 @@ def derivative_of_a_step(joint, name, monkeypatch, training=True):
 def test_mixed_derivative_of_a_step(float64, name, rule, monkeypatch):  # noqa: F811
     joint = joint_model(name, rule)
     ours, expected = derivative_of_a_step(joint, name, monkeypatch)
+    assert abs(expected) > 1e-6
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_of_groups_each_has_its_rate_in_the_derivative(
+    float64,  # noqa: F811
+    rule,
+    monkeypatch,
+):
+    rates = {"dense*": 0.1, "*": 1e-3}
+    joint = joint_model("label_smoothing", rule, learning_rate=rates)
+    ours, expected = derivative_of_a_step(
+        *(joint, "label_smoothing", monkeypatch), rate=0.1
+    )
     assert abs(expected) > 1e-6
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
