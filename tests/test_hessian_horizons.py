@@ -73,10 +73,16 @@ def test_hessian_product_equals_central_differences(
     np.testing.assert_allclose(seen["product"], expected, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("outer", [4, 8])
 @pytest.mark.parametrize("name", hypergradient.OPTIMIZER)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
-    """Four steps, by central differences over all of them."""
+def test_forward_mode_through_a_network(
+    float64,  # noqa: F811
+    name,
+    rule,
+    outer,
+):
+    """At an outer step, by central differences over the last four steps."""
     starts = {"learning_rate": 0.05, "weight_decay": 0.02, "momentum": 0.8}
     values = {**starts, name: Range(1e-3, 0.95, start=starts[name])}
     joint = JointModel(
@@ -84,26 +90,29 @@ def test_forward_mode_through_a_network(float64, name, rule):  # noqa: F811
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {**values, "my_scale": 1.0},
-            hypergradient.FORWARD._replace(restart=8),
+            hypergradient.FORWARD._replace(restart=4),
         ),
         rule=rule,
     )
+    # An outer step at 0 was there, and at 8 another at 4.
+    for k in range(outer - 3):
+        joint.train_step(batch(k), 1.0)
     before = snapshot(joint)
 
     def trained(value):
         restore(joint, before)
         joint.hyperparameters.position.assign([np.log(value)])
-        for k in range(4):
-            joint.train_step(batch(k), 1.0 - 0.1 * k)
+        for k in range(outer - 3, outer + 1):
+            joint.train_step(batch(k), 1.0 - 0.05 * k)
 
     def loss(value):
         trained(value)
-        return search_loss(joint, batch(9))
+        return search_loss(joint, batch(99))
 
     expected = central_difference(loss, starts[name])
     trained(starts[name])
     ours = hypergradient.hypergradient(
-        search_gradient(joint, batch(9)), joint.hyperparameters.tangents[name]
+        search_gradient(joint, batch(99)), joint.hyperparameters.tangents[name]
     )
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 

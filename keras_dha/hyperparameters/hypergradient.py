@@ -30,8 +30,9 @@ learning rates. The discounted one sees what a rate does to where training is
 going, and what decay does to weights in front of a normalisation: there the
 part c w of Z has a known answer (`keras_dha.hyperparameters.scale_invariance`).
 Forward mode is exact within its K steps and costs a Hessian product
-for each hyperparameter and step. The implicit one asks how the optimum moves,
-which only regularisers do:
+for each hyperparameter and step. It starts anew in the step behind a multiple
+of K, so that an outer step at a multiple sees K steps. The implicit one asks
+how the optimum moves, which only regularisers do:
 
     dL_S/dh = -<p, d(grad L_T)/dh>,   p = alpha sum_{i<=n} (I - alpha H)^i v
 
@@ -75,7 +76,8 @@ class Horizon(NamedTuple):
             more than a quarter of the steps so far, or they would still be
             where training began.
         restart: Integer K; if not 0, forward mode with exact Hessian
-            products that starts anew every K steps.
+            products that starts anew every K steps: in those numbered 1,
+            K + 1, 2 K + 1, ... from 0.
         terms: Integer n; if not 0, the implicit one with n Hessian products.
     """
 
@@ -146,7 +148,9 @@ def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
     """
     keep = horizon.discount
     if horizon.restart:
-        begins = ops.equal(ops.mod(extent.count - 1.0, horizon.restart), 0.0)
+        # The count is from 1. Started anew at multiples themselves, outer
+        # steps there would see one step.
+        begins = ops.equal(ops.mod(extent.count - 2.0, horizon.restart), 0.0)
         keep = keep * ops.cast(ops.logical_not(begins), at.weights.dtype)
     weights = keep * tangents.weights
     gradient = 0.0
