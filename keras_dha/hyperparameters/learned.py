@@ -183,7 +183,7 @@ class LearnedHyperparameters(Engine):
         turning = self._follow_lengths(search_gradient, at.weights)
         gradient = [
             hypergradient.alignment(
-                search_gradient, turning[key], self._where(key)
+                search_gradient, turning[key], self._judged_on(key)
             )
             if key in self.tangents
             else ops.cast(through_loss[key], self.vector_dtype)
@@ -198,6 +198,14 @@ class LearnedHyperparameters(Engine):
         self.second.assign(state.second)
         self.count.assign(state.count)
         self._count_bounds(position <= self.low, position >= self.high)
+
+    def _judged_on(self, key):
+        """Returns 1 where a quantity's cosine is taken: all, or `(P,)`.
+
+        On the weights that it acts on; with Hessian products others answer to
+        it as well.
+        """
+        return 1.0 if self.horizon.restart else self._where(key)
 
     def _follow_lengths(self, search_gradient, weights):
         """Renews c of the tangents; returns them without their part c w.

@@ -241,6 +241,22 @@ def test_a_groups_cosine_is_taken_over_its_own_weights():
     )
 
 
+def test_in_forward_mode_a_groups_cosine_is_taken_over_all_weights():
+    """Other layers answer to a group's rate, by the Hessian."""
+    layer = learned(
+        GROUPS, horizon=HORIZONS["forward"], step_size=0.1, update="cosine"
+    )
+    tangent = np.array([1, 0, 2, 1, 0], "float32")
+    layer.tangents["learning_rate[stem*]"].averaged.assign(tangent)
+    # By the group's own weights alone its rate would rise.
+    gradient = np.array([-1, 1, 2, 0, 1], "float32")
+    layer.update(keras.ops.convert_to_tensor(gradient), AT)
+    cosine = gradient @ tangent / np.sqrt((gradient @ gradient) * 6)
+    assert value(layer, "learning_rate[stem*]") == pytest.approx(
+        0.02 * np.exp(-0.1 * cosine), rel=1e-4
+    )
+
+
 def test_groups_that_leave_something_out():
     layer = LearnedHyperparameters({"weight_decay": {"stem*": 0.1}})
     with pytest.raises(ValueError, match="one pattern.*'head/kernel'"):
