@@ -61,10 +61,21 @@ class GivenWeights(keras.StatelessScope):
             self.state_mapping[id(variable)] = reshaped(part, variable.shape)
 
     def add_update(self, update):
-        """Assigns at once, or not at all."""
+        """Assigns at once, or not at all; refuses it of the given weights.
+
+        It would be lost: the step that is taken writes them.
+        """
+        variable, value = update
+        if id(variable) in self._layout.piece_of:
+            raise ValueError(
+                "Weights that are trained are moved by the steps of a run "
+                "alone, so no layer may assign them, as "
+                "`keras.layers.SpectralNormalization` does: leave it out, set "
+                "its `trainable` to False, or use a `kernel_constraint`. "
+                f"Received: variable={variable.path!r}"
+            )
         if not self._moves:
             return
-        variable, value = update
         self.__exit__()
         try:
             variable.assign(value)

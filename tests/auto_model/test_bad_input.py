@@ -253,6 +253,18 @@ def test_search_data_in_a_further_fit_that_trains_weights_alone():
         fit(model, epochs=1, search_data=(X_NEW, Y_NEW))
 
 
+def test_a_layer_that_assigns_its_trained_weights():
+    inputs = keras.Input(X.shape[1:])
+    x = layers.Flatten()(inputs)
+    x = layers.SpectralNormalization(layers.Dense(4, name="inner"))(x)
+    x = layers.Dense(CLASSES, activation="softmax")(x)
+    model = AutoModel(keras.Model(inputs, x), augmentation=None)
+    with pytest.raises(
+        ValueError, match="no layer may assign them.*kernel_constraint.*inner"
+    ):
+        fit(model, epochs=1)
+
+
 class Infinite(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return float("inf") * keras.ops.sum(y_pred, axis=-1)
