@@ -5,7 +5,8 @@
 A network with one output has one term of weight 1, and nothing is multiplied
 or added. Whatever asks for the loss of examples asks here. A loss that has
 further axes, as one number for each pixel, is its mean over them, so that the
-mean over examples is what `evaluate` says.
+mean over examples is what `evaluate` says. For the same reason a loss is given
+labels and predictions in its own dtype, as Keras gives them.
 """
 
 import math
@@ -84,6 +85,7 @@ class OutputLosses:
         for loss, weight, truth, given in zip(
             self.losses, self.weights, labels, predictions, strict=True
         ):
+            truth, given = _in_dtype_of(loss, truth, given)
             found = _of_examples(each(loss, truth, given), given, loss)
             if weight != 1.0:
                 found = ops.cast(weight, found.dtype) * found
@@ -153,6 +155,26 @@ def _check_reduction(loss):
             "use `loss_weights`. "
             f"Received: {type(loss).__name__} with reduction={loss.reduction!r}"
         )
+
+
+def _in_dtype_of(loss, labels, predictions):
+    """Returns labels and predictions as `loss.__call__` hands them to `call`.
+
+    But predictions in float64 stay, and labels follow them; and class numbers
+    stay integers where that is what the loss makes of them.
+    """
+    predictions = ops.convert_to_tensor(predictions)
+    dtype = keras.backend.standardize_dtype(predictions.dtype)
+    if dtype != "float64":
+        dtype = loss.dtype
+    predictions = ops.cast(predictions, dtype)
+    labels = ops.convert_to_tensor(labels)
+    if not (
+        isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+        and "int" in keras.backend.standardize_dtype(labels.dtype)
+    ):
+        labels = ops.cast(labels, dtype)
+    return labels, predictions
 
 
 def _of_examples(losses, predictions, loss):

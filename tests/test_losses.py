@@ -176,6 +176,65 @@ def test_a_step_of_a_loss_with_further_axes_is_that_of_keras(shape):
     )
 
 
+class Products(keras.losses.Loss):
+    """A cross-entropy that takes its arguments as they are."""
+
+    def call(self, y_true, y_pred):
+        return -ops.sum(y_true * ops.log_softmax(y_pred), axis=-1)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64", "bool", "float32"])
+def test_labels_come_in_the_dtype_of_the_loss(dtype):
+    labels, logits = drawn()
+    rows = np.eye(3)[labels[1]].astype(dtype)
+    losses = OutputLosses.of(Products())
+    expected = each(labels[1], logits[1])
+    for found in (
+        losses.call(rows, logits[1]),
+        losses.smoothed(tf.constant(rows), tf.constant(logits[1]), None),
+    ):
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_computed_in_float64_stays_there(dtype):
+    labels, logits = drawn()
+    rows = np.eye(3, dtype=dtype)[labels[1]]
+    given = logits[1].astype("float64")
+    found = OutputLosses.of(Products()).call(rows, given)
+    np.testing.assert_allclose(found, each(labels[1], given), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ],
+    ids=["focal", "sparse"],
+)
+def test_of_bfloat16_outputs_losses_are_those_of_keras(loss):
+    labels, logits = drawn()
+    truth, outputs = labels[1], tf.cast(logits[1], "bfloat16")
+    if isinstance(loss, keras.losses.CategoricalFocalCrossentropy):
+        truth = np.eye(3)[truth]
+    found = OutputLosses.of(loss).call(truth, outputs)
+    assert found.dtype == "float32"
+    assert np.mean(found) == pytest.approx(
+        float(loss(truth, outputs)), rel=1e-5
+    )
+
+
+def test_class_numbers_stay_integers():
+    """In float16, which a loss may have, there is no 2049."""
+    loss = CROSS_ENTROPY(from_logits=True, dtype="float16")
+    outputs = np.zeros((2, 2050), "float32")
+    outputs[:, 2049] = 4.0
+    found = OutputLosses.of(loss).call(np.array([2049, 2048]), outputs)
+    assert float(found[1] - found[0]) == pytest.approx(4.0, rel=1e-2)
+
+
 def test_a_loss_without_examples_is_refused_by_name():
     labels, logits = drawn()
     losses = OutputLosses(2 * [Squares("scalar")])
