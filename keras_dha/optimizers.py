@@ -107,8 +107,9 @@ def resolved(optimizer, hyperparameters, is_factor=False):
     Args:
         optimizer: `Optimizer`.
         hyperparameters: `"auto"`, or a validated dict, which comes before
-            what the optimizer says; a `Range` of it that has no start begins
-            where a Keras object has its number.
+            what the optimizer says; a `Range` of it that has no start, also
+            one of a group of layers, begins where a Keras object has its
+            number.
         is_factor: Whether the learning rate is a factor of a Keras
             schedule's rates: one of 1, or learned from there on.
     """
@@ -116,13 +117,12 @@ def resolved(optimizer, hyperparameters, is_factor=False):
         optimizer = _as_factor(optimizer)
     asked = optimizer.auto if hyperparameters == "auto" else hyperparameters
     values = {**optimizer.values, **(asked or {})}
-    rate = values["learning_rate"]
-    if is_factor and isinstance(rate, Range) and rate.low <= 1.0 <= rate.high:
-        values["learning_rate"] = _started("learning_rate", rate, 1.0)
+    if is_factor:
+        name = "learning_rate"
+        values[name] = _started(name, values[name], 1.0, must=False)
     if optimizer.is_given:
         for name, number in optimizer.values.items():
-            if isinstance(values[name], Range):
-                values[name] = _started(name, values[name], number)
+            values[name] = _started(name, values[name], number)
     return values
 
 
@@ -134,10 +134,25 @@ def _as_factor(optimizer):
     return optimizer._replace(values=values, auto=auto)
 
 
-def _started(name, scale, number):
-    if scale.start is not None:
+def _started(name, scale, number, must=True):
+    """Returns a value, its range or those of groups begun at a number.
+
+    Args:
+        name: String, what it is a value of.
+        scale: Number, `Range`, or dict from a group's pattern to these.
+        number: Float.
+        must: Whether a range without it is refused, or else left as it is.
+    """
+    if isinstance(scale, dict):
+        return {
+            pattern: _started(name, each, number, must)
+            for pattern, each in scale.items()
+        }
+    if not isinstance(scale, Range) or scale.start is not None:
         return scale
     if not scale.low <= number <= scale.high:
+        if not must:
+            return scale
         raise ValueError(
             f"The optimizer's {name} is where learning starts; it must lie "
             "within the range, or the range must have a `start`. "

@@ -100,6 +100,42 @@ def test_a_start_outside_the_range():
         optimizers.resolved(found, {"learning_rate": Range(0.1, 1.0)})
 
 
+def test_ranges_of_groups_begin_there_as_well():
+    found = optimizers.read(keras.optimizers.SGD(0.03, weight_decay=1e-3))
+    groups = {
+        "head": Range(1e-3, 1.0),
+        "stem": Range(1e-3, 1.0, start=0.5),
+        "*": 0.2,
+    }
+    decays = {"head": 0.0, "*": Range(1e-4, 1e-2)}
+    values = optimizers.resolved(
+        found, {"learning_rate": groups, "weight_decay": decays}
+    )
+    assert values["learning_rate"] == {
+        **groups,
+        "head": Range(1e-3, 1.0, start=0.03),
+    }
+    assert values["weight_decay"]["*"].start == pytest.approx(1e-3)
+    with pytest.raises(ValueError, match="within the range.*=0.03"):
+        optimizers.resolved(found, {"learning_rate": {"*": Range(0.1, 1.0)}})
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    ["sgd", keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(1, 9))],
+    ids=["name", "object"],
+)
+def test_factors_of_groups_begin_at_1(optimizer):
+    groups = {"head": Range(0.1, 20.0), "*": Range(0.5, 2.0, start=0.7)}
+    values = optimizers.resolved(
+        optimizers.read(optimizer), {"learning_rate": groups}, is_factor=True
+    )
+    assert values["learning_rate"] == {
+        **groups,
+        "head": Range(0.1, 20.0, start=1.0),
+    }
+
+
 def excluding():
     optimizer = keras.optimizers.AdamW()
     optimizer.exclude_from_weight_decay(var_names=["bias"])

@@ -18,8 +18,10 @@ class Range:
         scale: `"log"` (default; bounds must be positive) or `"linear"`: on
             which scale the hyperparameter moves.
         start: Float within the bounds at which learning starts. By default
-            the middle of the range on its scale; for the learning rate, what
-            a range test on the data finds within the bounds.
+            the middle of the range on its scale, or what an optimizer object
+            says; for the learning rate, what a range test on the data finds
+            within the bounds, but not for rates of groups of layers, for
+            which there is no test.
 
     Within its range weight decay rises only as far as weights still remember
     a pass over the data, and falls below its start only as far as they
