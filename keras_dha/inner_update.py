@@ -70,7 +70,8 @@ class UpdateRule:
 
     Args:
         clipnorm: Float; each variable's gradient is scaled down to this norm.
-        global_clipnorm: Float; the same for the whole gradient.
+        global_clipnorm: Float; the same for the whole gradient, of what took
+            part in the step.
         decays_all: Whether decay applies to all weights, as in Keras'
             optimizers, and not to kernels and embeddings alone.
 
@@ -175,6 +176,9 @@ class UpdateRule:
         norm = self.clipnorm or self.global_clipnorm
         if norm is None:
             return gradient
+        # Penalties are of all candidates, and so have gradients by those that
+        # do not run.
+        gradient = _only(extent.active, gradient, 0.0)
         square = self._total(ops.square(gradient), extent)
         return _scale(norm, square) * gradient
 
@@ -183,6 +187,8 @@ class UpdateRule:
         norm = self.clipnorm or self.global_clipnorm
         if norm is None or is_zero(tangent):
             return tangent
+        gradient = _only(extent.active, gradient, 0.0)
+        tangent = _only(extent.active, tangent, 0.0)
         square = self._total(ops.square(gradient), extent)
         scale = _scale(norm, square)
         along = self._total(gradient * tangent, extent)

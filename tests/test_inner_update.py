@@ -112,6 +112,29 @@ def test_what_is_inactive_stays(name):
     assert np.all(step.weights.numpy()[~still] != START[~still])
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_gradient_that_is_inactive_counts_for_nothing(name):
+    """A penalty may give one to a candidate that does not run."""
+    rule, active = RULES[name], np.array([1, 0, 1, 0, 1], bool)
+    at, tangent = perturbed(rule)
+    where = extent(3.0, DECAYED, active, "float64")
+
+    def found(size):
+        given = constants(
+            at._replace(gradient=np.where(active, at.gradient, size))
+        )
+        moved = constants(
+            tangent._replace(gradient=np.where(active, tangent.gradient, size))
+        )
+        step = rule.step(given, where)
+        weights, slots = rule.pushforward(given, moved, where)
+        back = rule.pullback(given, moved.gradient, where)
+        return [step.weights, *step.slots, weights, *slots, back]
+
+    for large, none in zip(found(1e3), found(0.0), strict=True):
+        np.testing.assert_array_equal(large, none)
+
+
 def perturbed(rule, seed=1):
     """Inputs in float64 and a random tangent of each."""
     rng = np.random.default_rng(seed)
