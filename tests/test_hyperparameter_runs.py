@@ -307,7 +307,13 @@ def test_horizons_in_a_run(horizon):
     if horizon != "implicit":
         values["learning_rate"] = RATE
     model = fitted(horizon=horizon, hyperparameters=values)
-    assert model.result.history["weight_decay"][-1] != pytest.approx(1e-3)
+    for name, scale in values.items():
+        found = model.result.history[name]
+        # As NaN is not.
+        low, high = 0.999 * scale.low, 1.001 * scale.high
+        assert all(low <= value <= high for value in found), name
+        assert found[-1] != pytest.approx(scale.start), name
+    assert np.all(np.isfinite(model.result.history["loss"]))
     with pytest.raises(ValueError, match="`horizon` must be 'auto' or one"):
         AutoModel(horizon="far")
 
