@@ -182,13 +182,23 @@ def step_from(model, weights, gradient, schedule, count):
         hyperparameters.value("weight_decay"),
         hyperparameters.value("momentum"),
     )
+    active = vector.active()
     extent = Extent(
         tf.ones_like(at.weights) if model.rule.decays_all else vector.decayed(),
-        vector.active(),
+        active,
         vector.sizes,
         tf.convert_to_tensor(count),
+        _counts(model, active),
     )
     return at, extent
+
+
+def _counts(model, active):
+    """Returns the number of each weight's steps with this one, or `None`."""
+    if not model.counts.shape[0]:
+        return None
+    before = tf.convert_to_tensor(model.counts)
+    return before + (1.0 if active is None else tf.cast(active, before.dtype))
 
 
 def taken(model, at, extent):

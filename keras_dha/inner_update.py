@@ -44,12 +44,20 @@ class Extent(NamedTuple):
             candidates that did not run, and a zero gradient is not a gradient.
         sizes: List of integers, the sizes of the variables in the vector.
         count: Float scalar, number of this step, from 1.
+        counts: For each weight the number of steps that it took part in, with
+            this one, `(P,)`; or `None`, where that is `count` for all.
     """
 
     decayed: object
     active: object
     sizes: list
     count: object
+    counts: object = None
+
+    @property
+    def steps(self):
+        """Number of this step, for each weight where they differ."""
+        return self.count if self.counts is None else self.counts
 
 
 class Step(NamedTuple):
@@ -78,6 +86,7 @@ class UpdateRule:
     Attributes:
         slots: Names of the vectors that a step remembers,
         orders: and of which power of the gradient each of them is.
+        counts: Whether a step depends on how many there were before.
         rates: Pair of learning rates between which a range test looks.
 
     Raises:
@@ -86,6 +95,7 @@ class UpdateRule:
 
     slots = ()
     orders = ()
+    counts = False
     rates = (1e-3, 3.0)
 
     def __init__(self, clipnorm=None, global_clipnorm=None, decays_all=False):

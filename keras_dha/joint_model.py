@@ -53,6 +53,8 @@ class JointModel(keras.Model):
         paths: List of the weights' paths, by which groups of layers know
             them; by default those that they have. Candidates that are loaded,
             or left over, have another path than those that a choice built.
+        counts_each: Whether weights differ in how many steps they took part
+            in; by default if there are choices.
         **kwargs: Base model arguments.
     """
 
@@ -71,6 +73,7 @@ class JointModel(keras.Model):
         target=None,
         owner=None,
         paths=None,
+        counts_each=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -136,6 +139,12 @@ class JointModel(keras.Model):
             averaged.assign(vector.read())
         self.step = self._zeros("step", (), "int32")
         self.count = self._zeros("count", (), vector.dtype)
+        if counts_each is None:
+            counts_each = bool(self.architecture.decisions)
+        self.counts_each = counts_each
+        # How many steps each weight took part in, if the rule goes by that.
+        size = vector.size if self.counts_each and self.rule.counts else 0
+        self.counts = self._zeros("counts", (size,), vector.dtype)
         self.slots = [
             self._zeros(name, (vector.size,), vector.dtype)
             for name in self.rule.slots
@@ -270,6 +279,7 @@ class JointModel(keras.Model):
             seed=self.seed,
             target=self.target,
             paths=[paths[id(v)] for v in network.trainable_variables],
+            counts_each=self.counts_each,
             name=self.name,
         )
         kept = self.weight_vector.positions_of(made.weight_vector.variables)
@@ -321,6 +331,7 @@ class JointModel(keras.Model):
         return [
             self.step,
             self.count,
+            self.counts,
             *self.slots,
             self.reward.average,
             self.reward.count,
@@ -365,6 +376,7 @@ class JointModel(keras.Model):
             "target": serialize(self.target),
             "owner": self.owner,
             "paths": self.paths,
+            "counts_each": self.counts_each,
         }
 
     @classmethod

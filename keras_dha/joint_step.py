@@ -158,6 +158,8 @@ def _update_weights(model, weights, gradient, schedule, outer):
     model.weight_vector.write(step.weights)
     for slot, value in zip(model.slots, step.slots, strict=True):
         slot.assign(value)
+    if extent.counts is not None:
+        model.counts.assign(extent.counts)
     return at, extent
 
 

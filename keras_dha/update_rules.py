@@ -102,6 +102,9 @@ class AdamW(UpdateRule):
         k  = sqrt(1 - beta_2^t) / (1 - mu^t)
         u  = k m' / (sqrt q' + epsilon) + lambda D w
 
+    with t the number of steps that a weight took part in: where others were
+    without it, its averages have not moved either.
+
     Args:
         beta_2: Float in [0, 1), what the squares' average keeps per step.
         epsilon: Positive float.
@@ -114,6 +117,7 @@ class AdamW(UpdateRule):
 
     slots = ("first", "second")
     orders = (1, 2)
+    counts = True
     rates = (1e-5, 0.1)
 
     def __init__(self, beta_2=0.999, epsilon=1e-7, **kwargs):
@@ -145,8 +149,8 @@ class AdamW(UpdateRule):
             (tangent.gradient, 2.0 * (1.0 - self.beta_2) * at.gradient),
         )
         correction = self._correction(at, extent)
-        power = ops.power(at.momentum, extent.count - 1.0)
-        share = extent.count * power / (1.0 - power * at.momentum)
+        power = _power(at.momentum, extent, -1.0)
+        share = extent.steps * power / (1.0 - power * at.momentum)
         size = ops.sqrt(second)
         ratio = correction / (size + self.epsilon)
         # Where q' is 0, so is its tangent.
@@ -167,8 +171,8 @@ class AdamW(UpdateRule):
         return first, second
 
     def _correction(self, at, extent):
-        return ops.sqrt(1.0 - ops.power(self.beta_2, extent.count)) / (
-            1.0 - ops.power(at.momentum, extent.count)
+        return ops.sqrt(1.0 - _power(self.beta_2, extent)) / (
+            1.0 - _power(at.momentum, extent)
         )
 
     def get_config(self):
@@ -177,6 +181,18 @@ class AdamW(UpdateRule):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
         }
+
+
+def _power(base, extent, more=0.0):
+    """Returns a base in [0, 1) to the power of the number of steps, and more.
+
+    For each weight by an exponential, which takes a tenth of the time.
+    """
+    steps = extent.steps + more
+    if extent.counts is None:
+        return ops.power(base, steps)
+    base = ops.maximum(ops.cast(base, steps.dtype), 1e-30)
+    return ops.exp(steps * ops.log(base))
 
 
 def _decay_tangent(at, tangent, extent):

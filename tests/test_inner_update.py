@@ -28,12 +28,13 @@ RULES = {
 }
 
 
-def extent(count=1.0, decayed=1.0, active=None, dtype="float32"):
+def extent(count=1.0, decayed=1.0, active=None, dtype="float32", counts=None):
     return Extent(
         tf.constant(np.broadcast_to(decayed, 5), dtype),
         active,
         SIZES,
         tf.constant(count, dtype),
+        None if counts is None else tf.constant(counts, dtype),
     )
 
 
@@ -156,12 +157,38 @@ def constants(inputs):
     return tf.nest.map_structure(lambda x: tf.constant(x, "float64"), inputs)
 
 
+@pytest.mark.parametrize("beta_1", [0.0, 0.9])
+def test_what_takes_part_in_each_fourth_step_is_as_if_others_were_not(beta_1):
+    rule, counts = AdamW(beta_2=0.98), np.zeros(5)
+    w, slots = tf.constant(START), (tf.zeros(5), tf.zeros(5))
+    for k in range(8):
+        active = np.array([k % 4 == 3] * 2 + [True] * 3)
+        counts = counts + active
+        where = extent(k + 1.0, active=active, counts=counts)
+        at = Inputs(w, slots, tf.constant(GRADIENTS[k]), 0.05, 0.1, beta_1)
+        w, slots, _ = rule.step(at, where)
+
+    def alone(gradients):
+        return keras_run(
+            keras.optimizers.AdamW(
+                0.05, weight_decay=0.1, beta_1=beta_1, beta_2=0.98
+            ),
+            gradients,
+        )
+
+    np.testing.assert_allclose(w[:2], alone(GRADIENTS[3::4])[:2], atol=1e-6)
+    np.testing.assert_allclose(w[2:], alone(GRADIENTS)[2:], atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [None, [3, 0, 1, 2, 4]])
 @pytest.mark.parametrize("active", [1.0, np.array([1, 0, 1, 1, 0])])
 @pytest.mark.parametrize("name", RULES)
-def test_pushforward_equals_central_differences(name, active):
+def test_pushforward_equals_central_differences(name, active, counts):
     rule = RULES[name]
     at, tangent = perturbed(rule)
-    where = extent(3.0, DECAYED, active, "float64")
+    if np.ndim(active) == 0 and counts:
+        counts = np.maximum(counts, 1)
+    where = extent(3.0, DECAYED, active, "float64", counts)
 
     def stepped(distance):
         moved = tf.nest.map_structure(

@@ -12,6 +12,7 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 
 CLASSES, BATCH = 3, 6
@@ -261,6 +262,63 @@ def test_an_unsampled_candidate_does_not_move():
                     joint.slots[0].numpy()[where], velocity[where]
                 )
     assert moved == {0, 1, 2}
+
+
+def test_each_candidate_has_adams_steps_of_its_own(monkeypatch):
+    """Against Keras' optimizer, of the steps that a candidate ran in."""
+    rule, gradients = AdamW(), []
+    step = rule.step
+
+    def recorded(at, extent):
+        gradients.append(at.gradient.numpy())
+        return step(at, extent)
+
+    monkeypatch.setattr(rule, "step", recorded)
+    values = {"learning_rate": 0.01, "weight_decay": 0.0, "momentum": 0.9}
+    joint = joint_model(
+        values, small_network(choice=True), strategy=DSNAS(), rule=rule
+    )
+    choice = joint.network.get_layer("kernel")
+    start = [c.kernel.numpy() for c in choice.candidates]
+    sampled = []
+    for k in range(9):
+        joint.train_step(batch(k, "float32"), 1.0)
+        sampled.append(int(choice.decision.sampled.numpy()))
+    assert set(sampled) == {0, 1, 2}
+    for index, candidate in enumerate(choice.candidates):
+        where = joint.weight_vector.positions_of([candidate.kernel])
+        variable = keras.Variable(start[index])
+        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.0)
+        for gradient, ran in zip(gradients, sampled, strict=True):
+            if ran == index:
+                part = gradient[where].reshape(variable.shape)
+                optimizer.apply([tf.constant(part)], [variable])
+        np.testing.assert_allclose(candidate.kernel, variable, atol=1e-6)
+        np.testing.assert_array_equal(
+            joint.counts.numpy()[where], sampled.count(index)
+        )
+    # The derived network goes on counting from there.
+    choice.decision.freeze(1)
+    derived = joint.derive()
+    kernel = choice.candidates[1].kernel
+    where = derived.weight_vector.positions_of([kernel])
+    derived.train_step(batch(9, "float32"), 1.0)
+    np.testing.assert_array_equal(
+        derived.counts.numpy()[where], sampled.count(1) + 1
+    )
+
+
+def test_where_nothing_is_chosen_there_is_one_count(tmp_path):
+    joint = joint_model({}, rule=AdamW())
+    assert joint.counts.shape == (0,)
+    choosing = {"network": small_network(choice=True), "strategy": DSNAS()}
+    joint = joint_model({}, **choosing, rule=AdamW())
+    assert joint.counts.shape == (joint.weight_vector.size,)
+    joint.train_step(batch(0, "float32"), 1.0)
+    joint.save(tmp_path / "joint.keras")
+    again = keras.models.load_model(tmp_path / "joint.keras")
+    np.testing.assert_array_equal(again.counts, joint.counts)
+    assert joint_model({}, **choosing).counts.shape == (0,)
 
 
 def test_a_constraint_holds_what_a_step_moves():
