@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_dha import run_directory
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 
@@ -12,3 +13,9 @@ def fitted():
     model = joint_auto_model()
     fit(model)
     return model
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    """Checkpoints after every epoch, whatever they cost."""
+    monkeypatch.setattr(run_directory, "_SHARE", 1e9)
