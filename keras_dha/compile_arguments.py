@@ -148,9 +148,10 @@ def _ends_in_softmax(last):
     if isinstance(last, Choice):
         return _ends_in_softmax(last.candidates[0])
     activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax):
-        return True
-    if activation is keras.activations.softmax:
+    if (
+        isinstance(last, keras.layers.Softmax)
+        or activation is keras.activations.softmax
+    ):
         return True
     # A layer that is nothing but that, for its dtype, hands on what it gets.
     hands_on = activation is keras.activations.linear and isinstance(

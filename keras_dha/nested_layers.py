@@ -23,6 +23,11 @@ def find_layers(model, kind):
     return list(found.values())
 
 
+def is_stock(layer):
+    """Whether a layer's class is one of Keras itself."""
+    return type(layer).__module__.startswith("keras.")
+
+
 def held_layers(layer):
     """Returns the layers that a layer holds itself, a list.
 

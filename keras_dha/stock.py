@@ -39,16 +39,13 @@ def stock(model, rate=None):
 
 def _stock_model(model, rate, copies):
     def replace(layer):
+        if isinstance(layer, keras.Model) and find_layers(layer, _OURS):
+            return _stock_model(layer, rate, copies)
         if id(layer) not in copies:
             copies[id(layer)] = (layer, _stock_layer(layer, rate))
         return copies[id(layer)][1]
 
-    def replace_any(layer):
-        if isinstance(layer, keras.Model) and find_layers(layer, _OURS):
-            return _stock_model(layer, rate, copies)
-        return replace(layer)
-
-    return rebuilt(model, replace_any)
+    return rebuilt(model, replace)
 
 
 def _stock_layer(layer, rate):

@@ -18,6 +18,7 @@ from keras_dha.architecture.searchable import variable_paths
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import called_layers
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import is_stock
 from keras_dha.nested_layers import output_layers
 
 # Of these alone: what is derived from them may use its kernel otherwise.
@@ -107,8 +108,7 @@ def _last(layer):
 
 def _is_graph(layer):
     """Whether a layer is a model that calls what its graph shows."""
-    is_stock = type(layer).__module__.startswith("keras.")
-    is_model = is_stock and isinstance(layer, keras.Model)
+    is_model = is_stock(layer) and isinstance(layer, keras.Model)
     return is_model and bool(getattr(layer, "inputs", None))
 
 

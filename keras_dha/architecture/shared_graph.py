@@ -19,6 +19,7 @@ from keras import ops
 from keras_dha.architecture.description import described
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import is_stock
 
 # For each graph that is traced as a whole, its functions by what they do.
 _FUNCTIONS = weakref.WeakKeyDictionary()
@@ -185,8 +186,7 @@ def _description(layer):
 
 def _described(layer):
     for part in find_layers(layer, keras.layers.Layer):
-        is_stock = type(part).__module__.startswith("keras.")
-        is_known = is_stock or type(part) is FusedBatchNormalization
+        is_known = is_stock(part) or type(part) is FusedBatchNormalization
         if not is_known or isinstance(part, keras.layers.Lambda):
             return None
     return described(layer)

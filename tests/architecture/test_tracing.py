@@ -15,8 +15,7 @@ from keras_dha.joint_model import JointModel
 from keras_dha.weight_vector import WeightVector
 
 
-@keras.saving.register_keras_serializable("tests")
-class Block(layers.Layer):
+class TwoLayers:
     """As most layers are written: layers and a call."""
 
     def __init__(self, units, **kwargs):
@@ -33,20 +32,13 @@ class Block(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
-class Net(keras.Model):
-    """The same as a model."""
+class Block(TwoLayers, layers.Layer):
+    """A layer of them."""
 
-    def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.first = layers.Dense(7, "relu", name="first")
-        self.second = layers.Dense(units, name="second")
 
-    def call(self, inputs):
-        return self.second(self.first(inputs))
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
+@keras.saving.register_keras_serializable("tests")
+class Net(TwoLayers, keras.Model):
+    """A model of them."""
 
 
 @keras.saving.register_keras_serializable("tests")
