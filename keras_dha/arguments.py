@@ -16,13 +16,11 @@ _ELSEWHERE = {
     "max_model_size": 'use `target={"params": ...}`',
     "optimizer": "use `compile(optimizer=...)`, and `hyperparameters` for "
     "what is learned",
-    "validation_split": "use `validation_data`; the part that judges policy "
-    "and hyperparameters is `search_split` of the constructor",
     "validation_steps": "give `validation_data` that end there: "
     "`dataset.take(steps)`",
     "initial_epoch": "a further `fit` goes on by itself",
-    "class_weight": "not available in this version; resample the data",
-    "sample_weight": "not available in this version; resample the data",
+    "sample_weight": "not available in this version; resample the data, or "
+    "use `class_weight` of `fit`",
 }
 
 
@@ -121,6 +119,70 @@ def check_length(epochs, time_limit, steps_per_epoch):
             "`time_limit` must be a positive number of seconds. "
             f"Received: time_limit={time_limit!r}"
         )
+
+
+def check_validation(validation_split, validation_data, x):
+    """Refuses a share to validate on that is none, or that cannot be split."""
+    if (
+        isinstance(validation_split, bool)
+        or not isinstance(validation_split, numbers.Real)
+        or not 0 <= validation_split < 1
+    ):
+        raise ValueError(
+            "`validation_split` must be in [0, 1). "
+            f"Received: validation_split={validation_split!r}"
+        )
+    if validation_split and validation_data is not None:
+        raise ValueError(
+            "Give `validation_split` or `validation_data`, not both. "
+            f"Received: validation_split={validation_split}, validation_data "
+            f"of type {type(validation_data).__name__}"
+        )
+    if validation_split and isinstance(x, tf.data.Dataset):
+        raise ValueError(
+            "`validation_split` splits arrays; of a dataset give "
+            "`validation_data=dataset.take(n)`, and train on "
+            "`dataset.skip(n)`. "
+            f"Received: validation_split={validation_split}"
+        )
+
+
+def checked_class_weight(class_weight, num_classes):
+    """Returns the weight of each class, a list of floats, or `None`.
+
+    Args:
+        class_weight: Dict from class to weight, 1 for those that it lacks;
+            or `None`.
+        num_classes: Integer, or of several outputs a dict or list of them.
+    """
+    if class_weight is None:
+        return None
+    if isinstance(num_classes, (dict, list)):
+        raise ValueError(
+            "`class_weight` is for one output, of which there are "
+            f"{len(num_classes)} here: use `loss_weights` of `compile`, or "
+            f"resample the data. Received: class_weight={class_weight!r}"
+        )
+    if not isinstance(class_weight, dict) or not all(
+        isinstance(number, (int, np.integer))
+        and not isinstance(number, bool)
+        and 0 <= number < num_classes
+        and isinstance(weight, numbers.Real)
+        and 0 <= weight < float("inf")
+        for number, weight in class_weight.items()
+    ):
+        raise ValueError(
+            "`class_weight` must be a dict from class numbers to weights of "
+            f"at least 0, the classes 0..{num_classes - 1}. "
+            f"Received: class_weight={class_weight!r}"
+        )
+    weights = [float(class_weight.get(k, 1.0)) for k in range(num_classes)]
+    if not any(weights):
+        raise ValueError(
+            "Of all weights of classes one at least must be above 0. "
+            f"Received: class_weight={class_weight!r}"
+        )
+    return weights
 
 
 def checked_verbose(verbose):

@@ -214,8 +214,10 @@ class AutoModel(Trained):
         epochs=None,
         verbose="auto",
         callbacks=None,
+        validation_split=0.0,
         validation_data=None,
         shuffle=True,
+        class_weight=None,
         steps_per_epoch=None,
         search_data=None,
         time_limit=None,
@@ -244,9 +246,18 @@ class AutoModel(Trained):
             verbose: 0 silent, 1 bars, 2 a line an epoch; `"auto"` is 1.
             callbacks: List of `keras.callbacks.Callback`; their `model` is
                 this object.
+            validation_split: Float in [0, 1), the share of the arrays `x`
+                and `y`, their last examples, to take for `validation_data`.
+                It is not `search_split` of the constructor, the part that
+                judges what is learned.
             validation_data: Pair of arrays, or dataset that ends, that is
                 evaluated after each epoch. Nothing is learned from it.
             shuffle: Whether to shuffle arrays; datasets keep their order.
+            class_weight: Dict from class numbers to weights of at least 0, 1
+                for those that it lacks: how much the loss of an example of
+                the class counts, in training and where anything is learned
+                from the search split. Validation has none, as in Keras, nor
+                have metrics. Of several outputs it is refused.
             steps_per_epoch: Integer; by default one pass over the data. Of a
                 dataset of unknown length the classes are those of the first
                 epoch.
@@ -274,6 +285,7 @@ class AutoModel(Trained):
         begun = time.monotonic()
         arguments.refuse_unknown(unknown, where="fit")
         arguments.check_length(epochs, time_limit, steps_per_epoch)
+        arguments.check_validation(validation_split, validation_data, x)
         callbacks = arguments.checked_callbacks(
             callbacks, self._searches_architecture()
         )
@@ -285,10 +297,18 @@ class AutoModel(Trained):
         if self._directory:
             self._directory.check(self.settings, is_new)
             known = self._directory.known(x)
+        if validation_split:
+            form = preparation.known_form(self.settings, self.joint)
+            (x, y), validation_data = preparation.split(
+                x, y, validation_split, form
+            )
         self._spec, training, search = preparation.prepare(
             *(self.settings, self.joint, known),
             *(self._distribution.num_replicas_in_sync, x, y, batch_size),
             *(shuffle, steps_per_epoch, search_data),
+        )
+        class_weight = arguments.checked_class_weight(
+            class_weight, self._spec.num_classes
         )
         validation = self._validation(validation_data, training.batch_size)
         steps = steps_per_epoch or training.steps
@@ -302,6 +322,7 @@ class AutoModel(Trained):
             search_data=search_data,
             batch_size=training.batch_size,
             shuffle=shuffle,
+            class_weight=class_weight,
             epochs=pace.epochs,
             time_limit=time_limit,
             steps=steps,
@@ -311,6 +332,7 @@ class AutoModel(Trained):
         begin = functools.partial(
             self._begin,
             *(training, search, steps, pace, verbose, begun, saved),
+            class_weight=class_weight,
             # Images of the user's own to be judged by may be of another kind
             # than clean training images.
             fades=search_data is None,
@@ -384,7 +406,16 @@ class AutoModel(Trained):
         return lambda: self._validation_logs(x, y), steps
 
     def _begin(
-        self, training, search, steps, pace, verbose, begun, saved, fades
+        self,
+        training,
+        search,
+        steps,
+        pace,
+        verbose,
+        begun,
+        saved,
+        class_weight,
+        fades,
     ):
         """Returns the `Run`, a new one or one that goes on."""
         timed = 0.0
@@ -395,6 +426,7 @@ class AutoModel(Trained):
                 *(self.settings, self._spec, self._distribution, pace),
                 *(training, verbose),
             )
+        self.joint.loss_object.class_weight = class_weight
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)
         )

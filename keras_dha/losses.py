@@ -3,7 +3,9 @@
     L_i = sum_k weight_k L_k(labels_k, predictions_k)
 
 A network with one output has one term of weight 1, and nothing is multiplied
-or added. Whatever asks for the loss of examples asks here. A loss that has
+or added, but for class weights: with these the loss of an example counts as
+much as its class does, in training and where anything is learned from the
+search split. Whatever asks for the loss of examples asks here. A loss that has
 further axes, as one number for each pixel, is its mean over them, so that the
 mean over examples is what `evaluate` says. For the same reason a loss is given
 labels and predictions in its own dtype, as Keras gives them.
@@ -14,6 +16,7 @@ import math
 import keras
 from keras import ops
 
+from keras_dha import data
 from keras_dha.hyperparameters import training_loss
 
 # The reductions that are the mean of the losses: training takes it of examples.
@@ -28,6 +31,8 @@ class OutputLosses:
         losses: List of `keras.losses.Loss`, one for each output, in the order
             of `network.outputs`.
         weights: List of floats, theirs; `None` for 1 each.
+        class_weight: List of floats, the weight of each class of the one
+            output; `None` for 1 each. `evaluate` has none, as Keras'.
 
     Raises:
         ValueError: A loss with another reduction than the mean.
@@ -38,8 +43,9 @@ class OutputLosses:
     >>> losses.call([coarse, fine], network(images))  # shape (n,)
     """
 
-    def __init__(self, losses, weights=None):
+    def __init__(self, losses, weights=None, class_weight=None):
         self.losses = list(losses)
+        self.class_weight = class_weight
         self.weights = [1.0] * len(self.losses)
         if weights is not None:
             self.weights = [float(weight) for weight in weights]
@@ -85,8 +91,12 @@ class OutputLosses:
         for loss, weight, truth, given in zip(
             self.losses, self.weights, labels, predictions, strict=True
         ):
-            truth, given = _in_dtype_of(loss, truth, given)
-            found = _of_examples(each(loss, truth, given), given, loss)
+            cast = _in_dtype_of(loss, truth, given)
+            found = _of_examples(each(loss, *cast), given, loss)
+            if self.class_weight is not None:
+                by_class = ops.convert_to_tensor(self.class_weight, found.dtype)
+                classes = data.class_ids(ops.convert_to_tensor(truth))
+                found *= ops.take(by_class, classes)
             if weight != 1.0:
                 found = ops.cast(weight, found.dtype) * found
             total = found if total is None else total + found
@@ -108,15 +118,19 @@ class OutputLosses:
     def of_guessing(self, num_classes):
         """Returns the loss of equal probabilities; infinite if not known.
 
+        With class weights the most that it may be.
+
         Args:
             num_classes: List of integers, those of each output.
         """
         if not self.are_cross_entropies:
             return math.inf
-        return sum(
+        guessing = sum(
             weight * math.log(number)
             for weight, number in zip(self.weights, num_classes, strict=True)
         )
+        # How many there are of each class is not known here.
+        return guessing * max(self.class_weight or [1.0])
 
     def compile_arguments(self, outputs):
         """Returns the same as `keras.Model.compile` takes it, a dict.
@@ -137,13 +151,15 @@ class OutputLosses:
         return {
             "losses": [serialize(loss) for loss in self.losses],
             "weights": self.weights,
+            "class_weight": self.class_weight,
         }
 
     @classmethod
     def from_config(cls, config):
         """Returns the losses that `get_config` described."""
         read = keras.saving.deserialize_keras_object
-        return cls([read(loss) for loss in config["losses"]], config["weights"])
+        losses = [read(loss) for loss in config["losses"]]
+        return cls(losses, config["weights"], config["class_weight"])
 
 
 def _check_reduction(loss):

@@ -1,5 +1,7 @@
 """Preparation: from what `fit` is given to training and search batches."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -75,6 +77,30 @@ def prepare(
         is_endless,
     )
     return known or spec, *made
+
+
+def split(x, y, share, form):
+    """Splits the last examples off arrays, as Keras' `validation_split`.
+
+    Args:
+        x, y: As given to `fit`, no dataset.
+        share: Float in (0, 1).
+        form: `form.Form` that data are brought into, or `None`.
+
+    Returns:
+        Two pairs (x, y): the first examples and the last.
+    """
+    x, y = data.checked_arrays(*data.arranged(x, y, form))
+    first = math.floor(forms.count(x) * (1.0 - share))
+    if not 0 < first < forms.count(x):
+        raise ValueError(
+            "`validation_split` must leave examples on both sides. Received: "
+            f"validation_split={share}, {forms.count(x)} examples"
+        )
+    return [
+        keras.tree.map_structure(lambda part, rows=rows: part[rows], (x, y))
+        for rows in (slice(first), slice(first, None))
+    ]
 
 
 def known_form(settings, joint):

@@ -88,6 +88,26 @@ def test_the_mean_is_what_keras_computes(by_name):
     assert found == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize("form", ["integers", "column", "one-hot"])
+def test_an_example_counts_as_often_as_its_class(form):
+    labels, logits = drawn()
+    labels, logits = labels[1], logits[1]
+    expected = np.array([0.5, 1.0, 4.0])[labels] * each(labels, logits)
+    loss = CROSS_ENTROPY(from_logits=True)
+    if form == "column":
+        labels = labels[:, None]
+    if form == "one-hot":
+        labels = np.eye(3, dtype="float32")[labels]
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    losses = OutputLosses([loss], class_weight=[0.5, 1.0, 4.0])
+    found = losses.call(labels, logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert losses.of_guessing([3]) == pytest.approx(4.0 * math.log(3))
+    config = keras.saving.serialize_keras_object(losses)
+    again = keras.saving.deserialize_keras_object(config)
+    np.testing.assert_array_equal(again.call(labels, logits), found)
+
+
 def test_guessing_costs_the_weighted_logarithms_of_the_classes():
     found = of_two([0.3, 2.0]).of_guessing([2, 3])
     assert found == pytest.approx(0.3 * math.log(2) + 2.0 * math.log(3))

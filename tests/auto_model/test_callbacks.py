@@ -18,9 +18,7 @@ from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
-from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import assert_plain
-from tests.auto_model.small_runs import cross_entropy
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import quick_auto_model
 
@@ -393,22 +391,6 @@ def test_callbacks_that_a_run_could_not_honour(callback, message):
     model = quick_auto_model()
     with pytest.raises(ValueError, match=message):
         fit(model, callbacks=[callback])
-
-
-@pytest.mark.parametrize("form", ["arrays", "dataset", "batched"])
-def test_forms_of_validation_data(form):
-    given = (X_NEW, Y_NEW)
-    if form != "arrays":
-        given = as_dataset(X_NEW, Y_NEW, 7 if form == "batched" else None)[0]
-    model = quick_auto_model(strategy=None)
-    history = fit(model, epochs=1, validation_data=given).history
-    predicted = model.predict(X_NEW)
-    assert history["val_accuracy"] == [
-        pytest.approx(np.mean(predicted.argmax(1) == Y_NEW))
-    ]
-    assert history["val_loss"] == [
-        pytest.approx(cross_entropy(predicted, Y_NEW), rel=1e-4)
-    ]
 
 
 @pytest.mark.parametrize("verbose", [0, 2])

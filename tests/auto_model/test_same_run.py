@@ -55,6 +55,7 @@ def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
             "optimizer.momentum: null there, 0.0",
         ),
         ({}, {"batch_size": 24}, "batch_size: 16 there, 24 now"),
+        ({}, {"class_weight": {0: 2.0}}, "class_weight: null there"),
         ({}, {"x": X + 1.0}, "x: float32"),
         ({}, {"y": (Y + 1) % CLASSES}, "y: int64"),
         (

@@ -1,0 +1,52 @@
+"""Validation data, given or split off."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.auto_model.small_runs import CLASSES
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import as_dataset
+from tests.auto_model.small_runs import cross_entropy
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import quick_auto_model
+from tests.auto_model.small_runs import space
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "batched"])
+def test_forms_of_validation_data(form):
+    given = (X_NEW, Y_NEW)
+    if form != "arrays":
+        given = as_dataset(X_NEW, Y_NEW, 7 if form == "batched" else None)[0]
+    model = quick_auto_model(strategy=None)
+    history = fit(model, epochs=1, validation_data=given).history
+    predicted = model.predict(X_NEW)
+    assert history["val_accuracy"] == [
+        pytest.approx(np.mean(predicted.argmax(1) == Y_NEW))
+    ]
+    assert history["val_loss"] == [
+        pytest.approx(cross_entropy(predicted, Y_NEW), rel=1e-4)
+    ]
+
+
+@pytest.mark.parametrize("form", ["arrays", "dict", "list"])
+def test_the_last_examples_are_split_off_for_validation(form):
+    def run(x, y, **kwargs):
+        if form == "dict":
+            x = {"image": x}
+        if form == "list":
+            x, y = x.tolist(), y.tolist()
+        keras.utils.set_random_seed(0)
+        shape = keras.Input(X.shape[1:], name="image")
+        network = keras.Model(shape, space(X.shape[1:], CLASSES)(shape))
+        model = quick_auto_model(network, strategy=None)
+        return fit(model, x, y, epochs=2, **kwargs).history
+
+    found = run(X, Y, validation_split=0.3)
+    rest = len(X) - len(X) * 3 // 10 - 1  # as Keras rounds, down
+    assert rest == 67
+    last = {"image": X[rest:]} if form == "dict" else X[rest:]
+    assert found == run(X[:rest], Y[:rest], validation_data=(last, Y[rest:]))
