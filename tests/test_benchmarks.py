@@ -116,6 +116,21 @@ def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
     assert max(rates) > 0.4 > 0.1 > rates[-1]
 
 
+def test_no_trial_waits_for_an_autotuner(monkeypatch):
+    from benchmarks.peers import family
+
+    seen = []
+
+    def fit(self, x, validation_data=None, **kwargs):
+        seen.extend([x, validation_data])
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    x, y = np.zeros((8, 4, 4, 1), "float32"), np.arange(8) % 2
+    data = family.Data(x, y, (0.0, 1.0))
+    family.train(family.BY_HAND, data, 1.0, 0, 4, validation=(x, y))
+    assert [s.options().autotune.enabled for s in seen] == [False, False]
+
+
 def test_searches_learn_from_most_of_their_trials():
     from benchmarks.peers import contestants
 
