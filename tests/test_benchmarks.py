@@ -15,6 +15,7 @@ from benchmarks import arms
 from benchmarks import images
 from benchmarks import rankings
 from benchmarks import tables
+from benchmarks.record import RESULTS
 from benchmarks.record import Record
 from keras_dha import base_schedule
 from keras_dha.datasets import Dataset
@@ -95,6 +96,16 @@ def test_parts_are_dealt_anew_after_the_last():
     data = numbered(40)
     first, sixth = images.dealt(data, 5, 0), images.dealt(data, 5, 5)
     assert sorted(first.x_test.ravel()) != sorted(sixth.x_test.ravel())
+
+
+def test_a_command_goes_on_with_the_record_of_its_settings():
+    peers = importlib.import_module("benchmarks.peers.__main__")
+    paths = sorted(RESULTS.glob("peers_*.json"))
+    assert len(paths) > 5
+    for path in paths:
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        # Of a slower processor beside those of the others.
+        assert peers.file_name(settings) == path.name.replace("_avx2", "")
 
 
 def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():

@@ -143,6 +143,16 @@ def picture(record, path):
     figure.savefig(path, dpi=120)
 
 
+def file_name(settings):
+    """Returns the name of the record of runs with these settings."""
+    name = f"peers_{settings['dataset']}_{settings['train_images']}"
+    if "folds" in settings:
+        name += f"_of_{settings['folds']}_folds"
+    if settings["budget"] != BUDGET:
+        name += f"_{settings['budget']:.0f}s"
+    return f"{name}.json"
+
+
 def main():
     """Runs what the command line asks for."""
     from benchmarks import images
@@ -186,14 +196,10 @@ def main():
         "budget": options.budget,
         "cpus": machine.cpus(),
     }
-    name = f"peers_{options.dataset}_{len(data.x_train)}"
     if options.folds is not None:
         # Parts differ by an image.
         settings["folds"] = options.folds
-        name += f"_of_{options.folds}_folds"
-    if options.budget != BUDGET:
-        name += f"_{options.budget:.0f}s"
-    path = pathlib.Path(options.output or RESULTS / f"{name}.json")
+    path = pathlib.Path(options.output or RESULTS / file_name(settings))
     record = Record(path, "peers", settings, options.anew)
     # Seed by seed, so that what else the machine does meets all of them.
     for seed in range(options.seeds):
