@@ -28,6 +28,7 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks.arms import chosen
+from benchmarks.peers.family import untuned
 from benchmarks.peers.family import with_decay
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
@@ -94,6 +95,7 @@ def plain_run(derived, arm, data, epochs, batch_size, seed):
     batches = batches.shuffle(len(data.x_train), seed=seed)
     batches = batches.batch(batch_size, drop_remainder=True)
     batches = batches.map(augmented, num_parallel_calls=2).prefetch(2)
+    batches = untuned(batches)
     begun = time.monotonic()
     network.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     seconds = time.monotonic() - begun
