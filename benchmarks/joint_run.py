@@ -28,11 +28,11 @@ import tensorflow as tf
 import keras_dha
 from benchmarks import images
 from benchmarks.arms import chosen
-from benchmarks.peers.family import untuned
 from benchmarks.peers.family import with_decay
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
 from keras_dha.base_schedule import warmup_cosine
+from keras_dha.data import untuned
 
 ARMS = ("joint", "flip_crop", "rand_augment", "plain")
 RATE, DECAY, MOMENTUM = 0.1, 5e-4, 0.9

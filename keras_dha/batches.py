@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_dha import data
 from keras_dha import form as forms
+from keras_dha.data import untuned
 
 _HASH_BUCKETS = 10_000
 _LARGEST_BATCH = 128
@@ -137,7 +138,7 @@ def _has_examples(dataset):
 
 def _length(dataset):
     """Returns how many examples a dataset holds, by a pass over it."""
-    ones = _untuned(dataset.map(lambda *_: 1))
+    ones = untuned(dataset.map(lambda *_: 1))
     return int(ones.reduce(0, tf.add))
 
 
@@ -250,7 +251,7 @@ class ArrayBatches:
             )
 
         passed = step * self.batch_size
-        return _untuned(
+        return untuned(
             tf.data.Dataset.counter(passed // count)
             .flat_map(one_pass)
             .skip(passed % count)
@@ -307,20 +308,9 @@ class StreamBatches:
         # To count takes a pass, and is not worth it for less.
         if not self.is_endless and 2 * passed > self.count:
             passed %= self._length()
-        return _untuned(
+        return untuned(
             self._dataset.repeat()
             .skip(passed)
             .batch(self.batch_size, drop_remainder=True)
             .prefetch(2)
         )
-
-
-def _untuned(dataset):
-    """Switches the pipeline's autotuning off.
-
-    Its thread sleeps ever longer, up to a minute, and whoever ends an
-    iterator waits for it to wake.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)

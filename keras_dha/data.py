@@ -90,7 +90,7 @@ def inspect(x, y=None, steps=None, num_classes=None):
         if may_be_endless(x, steps):
             batches = batches.take(steps)
         try:
-            for images, labels in batches:
+            for images, labels in untuned(batches):
                 summary.add(images, labels)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
@@ -331,6 +331,17 @@ def as_batches(dataset, batch_size):
     if is_batched(checked_element(dataset)):
         return dataset
     return dataset.batch(batch_size)
+
+
+def untuned(dataset):
+    """Switches the autotuner of a `tf.data.Dataset` off.
+
+    Its thread sleeps ever longer, up to a minute, and whoever ends an
+    iterator waits for it to wake: up to as long again as the pass took.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def is_batched(spec):

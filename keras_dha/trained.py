@@ -66,17 +66,14 @@ class Trained:
         self._check_fitted("predict")
         x = data.predictable(x, self._spec, self.joint.form)
         if not isinstance(x, tf.data.Dataset):
-            batch_size = batch_size or 256
-        return self.joint.network.predict(x, batch_size, verbose=verbose)
+            # A tuple of one: several inputs would be taken for labels, too.
+            x = _as_batches((x,), batch_size)
+        return self.joint.network.predict(data.untuned(x), verbose=verbose)
 
     def _evaluated(self, x, y, batch_size=None, **options):
-        return self.joint.network.evaluate(
-            x,
-            y,
-            # A dataset has batches of its own.
-            batch_size=None if y is None else batch_size or 256,
-            **options,
-        )
+        if y is not None:
+            x = _as_batches((x, y), batch_size)
+        return self.joint.network.evaluate(data.untuned(x), **options)
 
     def _validation_logs(self, x, y):
         x, y = self.joint.form.arranged(x, y)
@@ -193,3 +190,9 @@ class Trained:
                 f"`{name}` needs a model that was fitted or loaded; call "
                 "`fit` first. Received: a model that was not fitted"
             )
+
+
+def _as_batches(parts, batch_size):
+    """Returns arrays as a dataset: Keras' own of them would be autotuned."""
+    made = tf.data.Dataset.from_tensor_slices(parts)
+    return made.batch(batch_size or 256)

@@ -14,6 +14,7 @@ from keras import layers
 
 from keras_dha import base_schedule
 from keras_dha import pace
+from keras_dha.data import untuned
 
 # The hand-made choice: ResNet-8.
 BY_HAND = {
@@ -133,18 +134,8 @@ def batches(x, y, kind, value_range, batch_size, seed):
     made = tf.data.Dataset.from_tensor_slices((x, y))
     made = made.shuffle(len(x), seed=seed).repeat()
     made = made.batch(batch_size, drop_remainder=True)
+    # A search waited a fifth of its time for the autotuner to end trials.
     return untuned(made.map(augmented, num_parallel_calls=2).prefetch(2))
-
-
-def untuned(dataset):
-    """Switches off the autotuner of a pipeline.
-
-    Its thread sleeps ever longer, and whoever ends a trial waits for it: that
-    took a fifth of the time of a search.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
 
 
 class Cosine(keras.callbacks.Callback):

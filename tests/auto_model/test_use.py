@@ -62,6 +62,28 @@ def test_evaluation_is_that_of_the_predictions(fitted):
     assert fitted.evaluate(X_NEW, Y_NEW) == [loss, accuracy]
 
 
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_nobody_waits_for_an_autotuner(fitted, monkeypatch, form):
+    seen = []
+    network = fitted.joint.network
+
+    def kept(function):
+        def called(x, *args, **kwargs):
+            seen.append(x)
+            return function(x, *args, **kwargs)
+
+        return called
+
+    for name in ("predict", "evaluate"):
+        monkeypatch.setattr(network, name, kept(getattr(network, name)))
+    given = (X_NEW, Y_NEW)
+    if form == "dataset":
+        given = as_dataset(X_NEW, Y_NEW, 7)
+    fitted.predict(given[0])
+    fitted.evaluate(*given)
+    assert [x.options().autotune.enabled for x in seen] == [False, False]
+
+
 def test_saved_model_agrees_with_predict(fitted, tmp_path):
     fitted.export(tmp_path / "model" / "1")
     served = tf.saved_model.load(str(tmp_path / "model" / "1"))
