@@ -70,6 +70,8 @@ def called_layers(model):
 def rebuilt(model, replace, call=None):
     """Returns a model with other layers in the place of its own.
 
+    It is not compiled.
+
     Args:
         model: A functional or Sequential `keras.Model`.
         replace: Function from a layer to what takes its place, maybe itself.
@@ -83,6 +85,36 @@ def rebuilt(model, replace, call=None):
         )
         layers = [replace(layer) for layer in model.layers]
         return keras.Sequential([inputs, *layers], name=model.name)
-    return keras.models.clone_model(
-        model, clone_function=replace, call_function=call
-    )
+    return cloned(model, clone_function=replace, call_function=call)
+
+
+def cloned(model, **arguments):
+    """Returns `keras.models.clone_model(model, ...)`, which is not compiled.
+
+    Keras would write down loss and metrics, and read those of the copy from
+    that, which works for its own and for registered ones alone.
+
+    Args:
+        model: A `keras.Model`.
+        **arguments: As `clone_model` takes them.
+    """
+    is_compiled = model.compiled
+    model.compiled = False
+    try:
+        return keras.models.clone_model(model, **arguments)
+    finally:
+        model.compiled = is_compiled
+
+
+def compile_alike(model, other):
+    """Compiles a model with the loss and the metrics of another, if it is.
+
+    Uses Keras' private `_compile_config`: there is no public way to what a
+    model was compiled with but one that writes it down.
+
+    Args:
+        model: A `keras.Model`.
+        other: The `keras.Model` whose objects it gets.
+    """
+    if other.compiled:
+        model.compile(**other._compile_config.config)

@@ -13,6 +13,7 @@ References:
 
 import keras
 
+from keras_dha.nested_layers import cloned
 from keras_dha.nested_layers import find_layers
 
 # A side of a small image over that of the whole one: half its pixels. And the
@@ -68,9 +69,7 @@ def shrunk(network, side=SIDE):
             x = made[0](x)
         return _called(layer, x, *args, **kwargs)
 
-    return keras.models.clone_model(
-        network, clone_function=_itself, call_function=call
-    )
+    return cloned(network, clone_function=_itself, call_function=call)
 
 
 def whole(network):
@@ -87,9 +86,7 @@ def whole(network):
             return x
         return _called(layer, x, *args, **kwargs)
 
-    return keras.models.clone_model(
-        network, clone_function=_itself, call_function=call
-    )
+    return cloned(network, clone_function=_itself, call_function=call)
 
 
 def is_shrunk(network):
@@ -112,7 +109,7 @@ def _for_shape(model, shape):
     """Returns a nested model of the same layers for inputs of a shape."""
     inputs = keras.Input(batch_shape=shape)
     if not isinstance(model, keras.Sequential):
-        return keras.models.clone_model(
+        return cloned(
             model,
             input_tensors=inputs,
             clone_function=_itself,

@@ -7,6 +7,8 @@ import keras
 
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.hyperparameters import dropout
+from keras_dha.nested_layers import cloned
+from keras_dha.nested_layers import compile_alike
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import rebuilt
 
@@ -34,6 +36,7 @@ def stock(model, rate=None):
     for layer, copy in copies.values():
         if copy is not layer:
             _hand_over(layer, copy)
+    compile_alike(made, model)
     return made
 
 
@@ -60,7 +63,7 @@ def _stock_layer(layer, rate):
     if not layer.variables:
         return layer
     if isinstance(layer, keras.Model):
-        return keras.models.clone_model(layer)
+        return cloned(layer)
     return type(layer).from_config(layer.get_config())
 
 

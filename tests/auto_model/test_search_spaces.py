@@ -13,6 +13,7 @@ from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import ISTA
 from keras_dha.auto_model import AutoModel
+from keras_dha.fused_normalization import FusedBatchNormalization
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
 from tests.auto_model.small_runs import X
@@ -168,3 +169,39 @@ def test_normalisation_describes_the_training_images_in_the_end(stopped):
     mean, deviation = values.mean((0, 1, 2)), values.std((0, 1, 2))
     assert np.all(np.abs(norm.moving_mean - mean) < 0.1 * deviation)
     np.testing.assert_allclose(norm.moving_variance, deviation**2, rtol=0.2)
+
+
+class MyLoss(keras.losses.Loss):
+    """A loss of the user's own, which Keras knows nothing of."""
+
+    def call(self, y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+def share_of_the_first(y_true, y_pred):
+    del y_true
+    return keras.ops.mean(y_pred[:, 0])
+
+
+def test_losses_and_metrics_of_ones_own_need_no_registration():
+    """They are handed on to the derived network, and to what is exported."""
+
+    def network():
+        inputs = keras.Input((8, 8, 1))
+        x = FusedBatchNormalization()(inputs)
+        heads = [layers.Dense(CLASSES, name=name) for name in ("one", "two")]
+        x = Choice(heads, name="head")(layers.Flatten()(x))
+        return keras.Model(inputs, layers.Softmax()(x))
+
+    model = quick_auto_model(network(), strategy=DSNAS(until=0.5))
+    model.compile(loss=MyLoss(), metrics=[share_of_the_first])
+    fit(model, epochs=2)
+    expected = np.mean(model.predict(X)[:, 0])
+    plain = model.export_model()
+    assert_plain(plain)
+    for each in (model, plain):
+        found = each.evaluate(X, Y, verbose=0, return_dict=True)
+        assert found["share_of_the_first"] == pytest.approx(expected, rel=1e-5)
+        assert found["loss"] == pytest.approx(
+            cross_entropy(model.predict(X), Y), rel=1e-4
+        )
