@@ -11,6 +11,7 @@ from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.bilevel import check_second_derivatives
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.derive import check_places
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
@@ -79,6 +80,7 @@ class JointModel(keras.Model):
         super().__init__(**kwargs)
         _check_precision(network)
         check_names(network)
+        check_places(network)
         self.owner = owner
         self.refinement = refinement
         self.network = network

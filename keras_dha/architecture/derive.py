@@ -44,6 +44,13 @@ def derive(model):
     """
     if not find_layers(model, SearchableLayer):
         return model
+    if not _is_graph(model):
+        raise ValueError(
+            "Only Sequential and functional models can be derived; build the "
+            "part that holds the `Choice` layers as one of these. "
+            f"Received: model={model.name} of class {type(model).__name__}"
+        )
+    check_places(model)
     names = _Names(
         layer.name
         for layer in model.layers
@@ -52,23 +59,44 @@ def derive(model):
     if isinstance(model, keras.Sequential):
         # Its input, which is none of its `layers`, keeps its name.
         names.free(model.inputs[0].name)
-        derived = rebuilt(model, lambda layer: _plain(layer, names))
-    elif getattr(model, "inputs", None):
-        derived = _derived_graph(model, names)
+        return rebuilt(model, lambda layer: _plain(layer, names))
+    return _derived_graph(model, names)
+
+
+def check_places(layer):
+    """Refuses choices that could not be replaced by what they chose.
+
+    To be said before a search, and not when it has ended.
+
+    Args:
+        layer: A model as `derive` takes it, or a layer in one.
+
+    Raises:
+        ValueError: A `Choice` sits inside a subclassed model or a custom
+            layer.
+    """
+    if isinstance(layer, SearchableLayer):
+        parts = layer.options
+    elif _is_graph(layer):
+        parts = layer.layers
     else:
-        raise ValueError(
-            "Only Sequential and functional models can be derived; build the "
-            "part that holds the `Choice` layers as one of these. "
-            f"Received: model={model.name} of class {type(model).__name__}"
-        )
-    left = find_layers(derived, SearchableLayer)
-    if left:
-        raise ValueError(
-            "A `Choice` inside a custom layer cannot be replaced. Put it into "
-            "a Sequential or functional model instead. "
-            f"Received: {[choice.name for choice in left]}"
-        )
-    return derived
+        parts = []
+        hidden = find_layers(layer, SearchableLayer)
+        if hidden:
+            raise ValueError(
+                "A `Choice` inside a custom layer cannot be replaced. Put it "
+                "into a Sequential or functional model instead. "
+                f"Received: {[choice.name for choice in hidden]} inside of "
+                f"{layer.name}, of class {type(layer).__name__}"
+            )
+    for part in parts:
+        check_places(part)
+
+
+def _is_graph(layer):
+    """Whether a layer is a model that shows what it calls."""
+    is_model = isinstance(layer, keras.Model)
+    return is_model and bool(getattr(layer, "inputs", None))
 
 
 def derive_first(model):

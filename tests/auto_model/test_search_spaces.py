@@ -205,3 +205,28 @@ def test_losses_and_metrics_of_ones_own_need_no_registration():
         assert found["loss"] == pytest.approx(
             cross_entropy(model.predict(X), Y), rel=1e-4
         )
+
+
+class Around(layers.Layer):
+    """A layer of the user's own around another one."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        return self.layer(inputs)
+
+
+@pytest.mark.parametrize("within_a_candidate", [False, True])
+def test_a_choice_that_cannot_be_replaced_is_refused_first(within_a_candidate):
+    """What a search had learned would be lost when it ends."""
+    inputs = keras.Input((64,))
+    heads = [layers.Dense(CLASSES, name=name) for name in ("one", "two")]
+    head = Around(Choice(heads, name="hidden"), name="around")
+    if within_a_candidate:
+        head = Choice([layers.Dense(CLASSES), head], name="outer")
+    model = quick_auto_model(keras.Model(inputs, head(inputs)))
+    with pytest.raises(ValueError, match="custom layer.*'hidden'.*around"):
+        fit(model, X.reshape(len(X), -1) / 255, epochs=1)
+    assert model.joint is None
