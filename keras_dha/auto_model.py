@@ -426,6 +426,9 @@ class AutoModel(Trained):
                 *(self.settings, self._spec, self._distribution, pace),
                 *(training, verbose),
             )
+        if self._directory:
+            # Before anything is learned that no checkpoint could hold.
+            saving.check_sharing(self.joint.network)
         self.joint.loss_object.class_weight = class_weight
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)

@@ -16,6 +16,7 @@ from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.searchable import check_names
+from keras_dha.architecture.searchable import serialized
 from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.data_spec import image_among
 from keras_dha.form import Form
@@ -365,7 +366,7 @@ class JointModel(keras.Model):
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "network": serialize(self.network),
+            "network": serialized(self.network),
             "loss": serialize(self.loss_object),
             "metrics": serialize(self.metric_list),
             "strategy": serialize(self.architecture.strategy),

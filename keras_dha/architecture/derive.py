@@ -52,7 +52,7 @@ def derive(model):
         )
     check_places(model)
     names = _Names(
-        layer.name
+        layer
         for layer in model.layers
         if not isinstance(layer, SearchableLayer)
     )
@@ -191,7 +191,9 @@ def _scaled(chosen, scale, names, name=None):
     parts = [chosen]
     if scale != 1.0:
         parts.append(keras.layers.Rescaling(scale))
-    name = names.free(name or chosen.name)
+    if len(parts) == 1 and names.is_of(chosen) and not name:
+        return chosen
+    name = names.free(name or chosen.name, chosen)
     if name == chosen.name and len(parts) == 1:
         return chosen
     # Candidates of different choices may bear one name; a functional model
@@ -200,16 +202,29 @@ def _scaled(chosen, scale, names, name=None):
 
 
 class _Names:
-    """The names of a model's layers, which must be distinct."""
+    """The names of a model's layers, which must be distinct.
 
-    def __init__(self, taken=()):
-        self._taken = set(taken)
+    Args:
+        layers: Iterable of layers that it has.
+    """
 
-    def free(self, wanted):
-        """Returns the wanted name, numbered if it is taken, and takes it."""
+    def __init__(self, layers=()):
+        self._taken = {layer.name: layer for layer in layers}
+
+    def is_of(self, layer):
+        """Whether a layer is one of the model's, under its own name."""
+        return self._taken.get(layer.name) is layer
+
+    def free(self, wanted, layer=None):
+        """Returns the wanted name, numbered if it is taken, and takes it.
+
+        Args:
+            wanted: Name.
+            layer: The layer that will have it, if it is its own.
+        """
         name, number = wanted, 1
         while name in self._taken:
             number += 1
             name = f"{wanted}_{number}"
-        self._taken.add(name)
+        self._taken[name] = layer
         return name

@@ -246,7 +246,7 @@ class SearchableLayer(keras.layers.Layer):
         """
         for candidate in self.options:
             keras.saving.serialize_keras_object(candidate)
-        marks = {id(x) for x in find_layers(self, keras.layers.Layer)}
+        marks = _with_state(self)
         return [[self._serialized(c, marks) for c in e] for e in self.edges]
 
     def _serialized(self, candidate, marks):
@@ -296,6 +296,32 @@ def _held(layer, path):
             yield inner, (*path, step)
         if not steps:
             yield inner, path
+
+
+def serialized(model):
+    """Returns a model's configuration, by which what it shares stays shared.
+
+    Also where Keras forgets that, as between models within the model.
+
+    Args:
+        model: A `keras.Model`.
+    """
+    keras.saving.serialize_keras_object(model)
+    config = keras.saving.serialize_keras_object(model)
+    return _marked(config, _with_state(model))
+
+
+def _with_state(layer):
+    """Returns the ids of the layers in a layer that have something to share.
+
+    A graph finds the calls of a shared layer only if no other graph calls it
+    (`keras_dha.saving.check_sharing`), so an activation is none.
+    """
+    return {
+        id(part)
+        for part in find_layers(layer, keras.layers.Layer)
+        if part.variables or not part.built
+    }
 
 
 def _marked(config, marks):

@@ -234,31 +234,52 @@ def sharing_network(kind):
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
-@pytest.mark.parametrize("kind", ["one", "two", "node", "outside"])
-def test_layers_that_candidates_share_stay_shared(kind, tmp_path):
+def steps_of(joint):
     rng = np.random.default_rng(0)
     batch = (
         tf.constant(rng.normal(size=(6, 4, 4, 3)).astype("float32")),
         tf.constant(rng.integers(0, 3, 6)),
     )
+    step = tf.function(joint.train_step, autograph=False)
+    return [float(step(batch, tf.constant(1.0))) for _ in range(3)]
 
-    def steps(joint):
-        step = tf.function(joint.train_step, autograph=False)
-        return [float(step(batch, tf.constant(1.0))) for _ in range(3)]
 
+@pytest.mark.parametrize("is_derived", [False, True], ids=["supernet", "plain"])
+@pytest.mark.parametrize("kind", ["one", "two", "node", "outside"])
+def test_layers_that_candidates_share_stay_shared(kind, is_derived, tmp_path):
     joint = JointModel(
         sharing_network(kind),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         strategy=DSNAS(),
     )
     joint.architecture.start()
-    steps(joint)
+    if is_derived:
+        joint = joint.derive()
+    steps_of(joint)
     copy = reloaded(joint, tmp_path)
     assert len(find_layers(copy.network, layers.Conv2D)) == 1
     assert len(copy.variables) == len(joint.variables)
-    assert steps(copy) == steps(joint)
+    assert steps_of(copy) == steps_of(joint)
     for ours, theirs in zip(joint.variables, copy.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+def functional(name, activation):
+    inputs = keras.Input((2,))
+    x = activation(layers.Dense(2, name=f"{name}_dense")(inputs))
+    return keras.Model(inputs, x, name=name)
+
+
+def test_functional_candidates_may_share_what_has_no_state(tmp_path):
+    """Keras finds the calls of a layer that several graphs share in one."""
+    relu = layers.ReLU()
+    inputs = keras.Input((2,))
+    choice = Choice([functional(name, relu) for name in "ab"])
+    model = keras.Model(inputs, choice(inputs))
+    choice.decision.freeze(1)
+    copy = reloaded(model, tmp_path)
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype("float32")
+    np.testing.assert_array_equal(copy(x), model(x))
 
 
 # Bad input

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha import saving
+from keras_dha.architecture.choice import Choice
 from keras_dha.auto_model import AutoModel
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
@@ -235,3 +236,31 @@ def test_what_is_unfrozen_is_trained_by_a_new_model(tmp_path):
     again.save(tmp_path / "run.keras")
     loaded = AutoModel.load(tmp_path / "run.keras")
     np.testing.assert_array_equal(loaded.predict(X), again.predict(X))
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_sharing_that_no_file_can_hold_is_refused(directory, tmp_path):
+    """Its file would be written, and could not be read."""
+    shared = keras.layers.Dense(4, name="shared")
+
+    def functional(name):
+        inputs = keras.Input((64,))
+        return keras.Model(inputs, shared(inputs), name=name)
+
+    inputs = keras.Input((64,))
+    x = Choice([functional(name) for name in "ab"], name="choice")(inputs)
+    x = keras.layers.Add()([x, functional("c")(inputs)])
+    network = keras.Model(inputs, keras.layers.Dense(CLASSES)(x))
+    where = {"directory": tmp_path / "run"} if directory else {}
+    model = quick_auto_model(network, strategy=None, **where)
+    match = r"functional model shares.*'?shared.*\['.*'c'"
+    flat = X.reshape(len(X), -1) / 255
+    if directory:
+        with pytest.raises(ValueError, match=match):
+            fit(model, flat, epochs=1)
+        assert model.joint is None
+    else:
+        fit(model, flat, epochs=1)
+        with pytest.raises(ValueError, match=match):
+            model.save(tmp_path / "run.keras")
+    assert list(tmp_path.rglob("*.keras")) == []
