@@ -37,6 +37,8 @@ def mark(searchables):
         searchables: List of `SearchableLayer`, all those of a network. Sets
             their `shared_edges`.
     """
+    # Layers may have been frozen since another network was made of them.
+    _DESCRIPTIONS.clear()
     described = {
         (layer, edge): tuple(_description(c) for c in candidates)
         for layer in searchables
@@ -82,11 +84,11 @@ def run_edge(candidates, inputs, selector, mixes, training):
             autograph=False,
             experimental_attributes={"_noinline": True},
         )
-    states = [c.non_trainable_variables for c in candidates]
+    states = [_states(c) for c in candidates]
     output, moved = functions[key](
         selector,
         inputs,
-        [_values(c.trainable_variables) for c in candidates],
+        [_values(_weights(c)) for c in candidates],
         [_values(variables) for variables in states],
     )
     if training:
@@ -101,16 +103,14 @@ def _stateless_edge(candidates, mixes):
 
     def one(number, inputs, weights, states):
         layer = candidates[number]
-        variables = [*layer.trainable_variables, *layer.non_trainable_variables]
+        variables = [*_weights(layer), *_states(layer)]
         values = [*weights[number], *states[number]]
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             output = layer(inputs)
         moved = [
             _value(scope, v, old)
-            for v, old in zip(
-                layer.non_trainable_variables, states[number], strict=True
-            )
+            for v, old in zip(_states(layer), states[number], strict=True)
         ]
         return output, moved
 
@@ -146,6 +146,19 @@ def _stateless_edge(candidates, mixes):
         return total, [moved for _, moved in ran]
 
     return mixture if mixes else single
+
+
+def _weights(layer):
+    """Returns the variables that are trained.
+
+    As the whole network knows them: a frozen model has none of its own, also
+    where a layer in it is not frozen.
+    """
+    return [v for v in layer.variables if v.trainable]
+
+
+def _states(layer):
+    return [v for v in layer.variables if not v.trainable]
 
 
 def _values(variables):
@@ -189,4 +202,16 @@ def _described(layer):
         is_known = is_stock(part) or type(part) is FusedBatchNormalization
         if not is_known or isinstance(part, keras.layers.Lambda):
             return None
+        if any(map(_is_function, vars(part).values())):
+            return None
     return described(layer)
+
+
+def _is_function(value):
+    """Whether a layer's attribute is a function that is not Keras' own.
+
+    As an activation: what it does is more than its name, by which it is
+    written.
+    """
+    module = getattr(value, "__module__", None) or ""
+    return callable(value) and not module.startswith("keras.")

@@ -1,5 +1,7 @@
 """Edges that share a traced function against the same edges on their own."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -124,9 +126,19 @@ class Mine(layers.Layer):
         return self.factor * inputs
 
 
+def times(factor):
+    def scaled(x):
+        return factor * x
+
+    return scaled
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: layers.Activation(times(2.0)),
+        lambda: keras.Sequential([layers.Dense(2, activation=times(2.0))]),
+        lambda: layers.Dense(2, activation=functools.partial(tf.nn.elu)),
         lambda: Mine(2.0),
         lambda: keras.Sequential([Mine(2.0)]),
         lambda: layers.Lambda(lambda x: x),
@@ -151,3 +163,53 @@ def test_edges_share_where_there_are_several_alike(alike, shares):
     shared_graph.mark([*choices, other])
     assert [bool(c.shared_edges) for c in choices] == [shares] * alike
     assert not other.shared_edges
+
+
+def test_activations_of_one_name_are_each_their_own():
+    inputs = x = keras.Input((3,))
+    choices = []
+    for k, factor in enumerate((1.0, 2.0, 3.0)):
+        act = layers.Activation(times(factor), name=f"act{k}")
+        choices.append(Choice([act, layers.Identity()], name=f"choice{k}"))
+        x = choices[-1](x)
+    model = keras.Model(inputs, x)
+    shared_graph.mark(choices)
+    run = tf.function(lambda x: model(x, training=True))
+    np.testing.assert_array_equal(run(np.ones((1, 3), "float32")), [[6.0] * 3])
+
+
+def dense(name):
+    parts = [layers.Dense(3, name="first"), layers.Dense(3, name="second")]
+    return keras.Sequential(parts, name=name)
+
+
+@pytest.mark.parametrize("freeze", ["one", "parts"])
+def test_layers_may_be_frozen_between_two_networks_of_them(freeze):
+    """As after an estimate. Frozen models may have layers that are not."""
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((3,))
+    choices = [
+        Choice([dense(f"dense{k}"), layers.Identity()], name=f"choice{k}")
+        for k in range(4)
+    ]
+    for choice in choices:
+        x = choice(x)
+    model = keras.Model(inputs, x)
+    shared_graph.mark(choices)
+    for choice in choices[: 1 if freeze == "one" else 4]:
+        choice.candidates[0].trainable = False
+        choice.candidates[0].layers[1].trainable = freeze == "parts"
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    joint = JointModel(model, loss, strategy=strategies.DSNAS())
+    assert any(choice.shared_edges for choice in choices)
+    before = [v.numpy() for v in model.variables]
+    batch = tf.constant(np.eye(3), "float32"), tf.constant([0, 1, 2])
+    tf.function(joint.train_step, autograph=False)(batch, tf.constant(1.0))
+    runs = [int(choice.decision.sampled.numpy()) == 0 for choice in choices]
+    assert any(runs)
+    for old, variable in zip(before, model.variables, strict=True):
+        is_kernel = variable.name == "kernel"
+        number = [k for k in range(4) if f"dense{k}" in variable.path]
+        if is_kernel:
+            moved = variable.trainable and runs[number[0]]
+            assert np.any(old != variable.numpy()) == moved, variable.path
