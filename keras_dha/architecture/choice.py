@@ -37,7 +37,8 @@ class Choice(SearchableLayer):
     Raises:
         ValueError: Fewer than two candidates, a candidate that is no layer,
             two of one name, a decision of another size, outputs of
-            different shapes, or an input with a mask.
+            different shapes or data types, several inputs, an input with a
+            mask, or a candidate that hands one on.
 
     Example:
 
@@ -70,6 +71,16 @@ class Choice(SearchableLayer):
         return [self.candidates]
 
     def build(self, input_shape):
+        is_shape = isinstance(input_shape, (list, tuple)) and not any(
+            map(keras.tree.is_nested, input_shape)
+        )
+        if not is_shape:
+            raise ValueError(
+                "A `Choice` takes one tensor: join several before it, as with "
+                "`keras.layers.Concatenate`, or use a `keras_dha.NodeChoice`, "
+                "which has candidates for each of them and adds them up. "
+                f"Received: inputs of shape {input_shape}, layer={self.name}"
+            )
         self._build_edge(0, input_shape)
         self.built = True
 

@@ -152,20 +152,43 @@ class SearchableLayer(keras.layers.Layer):
         candidates = self.edges[edge]
         given = self._input_like(edge, input_shape)
         for candidate in candidates:
+            if isinstance(candidate, SearchableLayer) and not candidate.built:
+                candidate._dtypes = (given.dtype,)
             tracing.build(candidate, given)
-        shapes = [tracing.output_spec(c, given).shape for c in candidates]
+        found = [tracing.output_spec(c, given) for c in candidates]
+        shapes = [spec.shape for spec in found]
         if len(set(shapes)) > 1:
-            named = ", ".join(
-                f"{c.name}: {s}"
-                for c, s in zip(candidates, shapes, strict=True)
-            )
             raise ValueError(
                 f"The candidates of a `{type(self).__name__}` must give "
                 "outputs of one shape, for instance by padding='same' and "
                 "equal strides. "
-                f"Received: input shape {tuple(input_shape)}, outputs {named}"
+                f"Received: input shape {tuple(input_shape)}, outputs "
+                f"{_named(candidates, shapes)}"
+            )
+        if len({spec.dtype for spec in found}) > 1:
+            self._check_dtypes(candidates, given)
+        masking = [c.name for c in candidates if tracing.gives_mask(c, given)]
+        if masking:
+            raise ValueError(
+                f"A candidate of a `{type(self).__name__}` must hand on no "
+                "mask: the layers behind would see it where the network is "
+                "derived, and not where it is searched. Leave out `mask_zero`, "
+                "or the `Masking`, or let each candidate end in a layer that "
+                "uses it up, as a `keras.layers.LSTM`. "
+                f"Received: candidates={masking}, layer={self.name}"
             )
         return shapes[0]
+
+    def _check_dtypes(self, candidates, given):
+        """Refuses outputs of several data types, as they are when it runs."""
+        dtypes = [tracing.traced(c, given).dtype for c in candidates]
+        if len(set(dtypes)) > 1:
+            raise ValueError(
+                f"The candidates of a `{type(self).__name__}` must give "
+                "outputs of one data type: give their layers one `dtype`. "
+                f"Received: input of {given.dtype}, outputs "
+                f"{_named(candidates, dtypes)}"
+            )
 
     def _input_like(self, edge, shape):
         """Returns a tensor without values, like an edge's input."""
@@ -338,6 +361,12 @@ def _marked(config, marks):
     if isinstance(config, (list, tuple)):
         return type(config)(_marked(value, marks) for value in config)
     return config
+
+
+def _named(candidates, found):
+    return ", ".join(
+        f"{c.name}: {x}" for c, x in zip(candidates, found, strict=True)
+    )
 
 
 def _at(given, candidate):

@@ -9,6 +9,7 @@ where nothing can be built any more.
 import keras
 
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import is_stock
 
 
 def has_own_build(layer):
@@ -26,7 +27,7 @@ def build(layer, tensor):
     if not layer.built and (has_own_build(layer) or not _holds_unbuilt(layer)):
         layer.build(tensor.shape)
     if _holds_unbuilt(layer):
-        _traced(layer, tensor)
+        traced(layer, tensor)
 
 
 def output_spec(layer, tensor):
@@ -45,7 +46,7 @@ def output_spec(layer, tensor):
         or kind.compute_output_spec is not base.compute_output_spec
     )
     found = (
-        layer.compute_output_spec(tensor) if knows else _traced(layer, tensor)
+        layer.compute_output_spec(tensor) if knows else traced(layer, tensor)
     )
     if not isinstance(found, keras.KerasTensor):
         raise ValueError(
@@ -63,8 +64,30 @@ def _holds_unbuilt(layer):
     )
 
 
-def _traced(layer, tensor):
+def traced(layer, tensor):
+    """Returns what a layer makes of a tensor, by running it."""
     return _Call(layer).compute_output_spec(tensor)
+
+
+def gives_mask(layer, tensor):
+    """Whether the output of a layer has a mask, where its input has none.
+
+    Args:
+        layer: Keras layer that is built.
+        tensor: `keras.KerasTensor` like its inputs.
+    """
+    if not any(map(_makes_mask, find_layers(layer, keras.layers.Layer))):
+        return False
+    call = _Call(layer)
+    call.compute_output_spec(tensor)
+    return call.gave_mask
+
+
+def _makes_mask(layer):
+    if is_stock(layer):
+        is_masking = isinstance(layer, keras.layers.Masking)
+        return is_masking or bool(getattr(layer, "mask_zero", False))
+    return type(layer).compute_mask is not keras.layers.Layer.compute_mask
 
 
 class _Call(keras.Operation):
@@ -79,6 +102,13 @@ class _Call(keras.Operation):
     def __init__(self, layer):
         super().__init__(name=layer.name)
         self._layer = layer
+        self.gave_mask = False
 
     def call(self, inputs):
-        return self._layer(inputs)
+        outputs = self._layer(inputs)
+        # Keras' private attribute: there is no public way to a mask.
+        self.gave_mask = any(
+            getattr(output, "_keras_mask", None) is not None
+            for output in keras.tree.flatten(outputs)
+        )
+        return outputs

@@ -389,3 +389,57 @@ def test_a_mask_within_a_candidate():
         np.testing.assert_allclose(
             long, run(np.array([[1, 2]], "int32")), rtol=1e-6
         )
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize("kind", ["embedding", "masking"])
+def test_a_candidate_that_hands_a_mask_on(kind, is_nested):
+    """The derived network would have it, and the searched one does not."""
+    if kind == "embedding":
+        inputs = keras.Input((4,), dtype="int32")
+        makes = layers.Embedding(5, 3, mask_zero=True)
+        other = layers.Embedding(5, 3)
+    else:
+        inputs = keras.Input((4, 3))
+        makes, other = layers.Masking(), layers.Dense(3)
+    if is_nested:
+        keeps = layers.GRU(3, return_sequences=True)
+        makes = keras.Sequential([makes, keeps], name="around")
+    choice = Choice([other, makes], name="mine")
+    match = f"no mask.*mask_zero.*Received.*{makes.name}.*mine"
+    with pytest.raises(ValueError, match=match):
+        choice(inputs)
+
+
+def test_outputs_of_different_data_types():
+    """In a graph TensorFlow would fail from within, and run it eagerly."""
+    inside = keras.Input((4,))
+    casts = keras.Model(inside, keras.ops.cast(inside, "float16"), name="casts")
+    choice = Choice([layers.Dense(4, name="plain"), casts])
+    match = "one data type.*Received.*plain: float32, casts: float16"
+    with pytest.raises(ValueError, match=match):
+        choice(keras.Input((4,)))
+
+
+def test_candidates_of_one_data_type_that_is_not_that_of_the_choice():
+    names = {"dtype": "mixed_bfloat16"}
+    choice = Choice(
+        [layers.Dense(4, **names), layers.Identity(**names)], name="choice"
+    )
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, choice(inputs))
+    run = tf.function(lambda x: model(x, training=True))
+    for sampled in range(2):
+        choice.decision.sampled.assign(sampled)
+        assert run(np.ones((2, 4), "float32")).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "make", [list, lambda x: dict(zip("ab", x, strict=True))]
+)
+def test_several_inputs(make):
+    inputs = make([keras.Input((3,), name="a"), keras.Input((3,), name="b")])
+    choice = Choice([layers.Add(), layers.Multiply()], name="mine")
+    match = "one tensor.*NodeChoice.*Received.*layer=mine"
+    with pytest.raises(ValueError, match=match):
+        choice(inputs)

@@ -147,6 +147,16 @@ def test_it_gets_the_kind_of_numbers_that_the_choice_gets(tmp_path):
         np.testing.assert_allclose(each(x), (x % 2) @ kernel + bias, rtol=1e-5)
 
 
+def test_a_choice_within_a_choice_gets_that_kind_as_well():
+    inputs = keras.Input((3,), dtype="int32")
+    inner = Choice([Parity(name="one"), Parity(name="two")], name="inner")
+    outer = Choice([inner, Parity(name="three")], name="outer")
+    model = keras.Model(inputs, outer(inputs))
+    x = np.array([[1, 2, 3]], "int32")
+    kernel, bias = inner.candidates[0].get_weights()
+    np.testing.assert_allclose(model(x), (x % 2) @ kernel + bias, rtol=1e-5)
+
+
 def test_where_nothing_runs_it_gives_zeros():
     model, searchable = network(Block, node_of)
     searchable.decision.sampled.assign([2, 2])
