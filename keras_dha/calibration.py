@@ -6,6 +6,8 @@ training ends, they are replaced by the mean of the statistics of a number of
 batches; of clean or of augmented ones, whichever the search split prefers.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -33,26 +35,57 @@ def recalibrate(network, images, batches=BATCHES):
         for layer in layers
         for v in (layer.moving_mean, layer.moving_variance)
     ]
-    # Without momentum a forward pass leaves that batch's own statistics.
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
     sums = [0.0] * len(statistics)
-    try:
-        forward = tf.function(
-            lambda x: network(x, training=True), jit_compile=False
-        )
+    with contextlib.ExitStack() as stack:
+        passes = [stack.enter_context(_averaging(layer)) for layer in layers]
+
+        def forward(x):
+            for begin in passes:
+                begin()
+            network(x, training=True)
+
+        forward = tf.function(forward, jit_compile=False, autograph=False)
         for _ in range(batches):
             forward(next(images))
             sums = [
                 s + keras.ops.convert_to_numpy(v).astype(np.float64)
                 for s, v in zip(sums, statistics, strict=True)
             ]
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
     for variable, value in zip(statistics, sums, strict=True):
         variable.assign(value / batches)
+
+
+@contextlib.contextmanager
+def _averaging(layer):
+    """The scope in which a pass leaves its own statistics in a layer.
+
+    Without momentum they are those of the last call. A layer may be called
+    several times, and then the mean of all calls is what fits them.
+
+    Args:
+        layer: A batch normalisation.
+
+    Yields:
+        A function to be called where a pass begins.
+    """
+    call, momentum, calls = layer.call, layer.momentum, 0
+
+    def begin():
+        nonlocal calls
+        calls = 0
+
+    def counted(*args, **kwargs):
+        nonlocal calls
+        layer.momentum = calls / (calls + 1)
+        calls += 1
+        return call(*args, **kwargs)
+
+    layer.call = counted
+    try:
+        yield begin
+    finally:
+        del layer.call
+        layer.momentum = momentum
 
 
 def fit_statistics(joint, batches):

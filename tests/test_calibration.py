@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_dha
 from keras_dha.calibration import recalibrate
 
 
@@ -75,6 +76,26 @@ def test_layers_further_in_see_what_the_layers_before_them_give():
     second = inner.layers[0]
     np.testing.assert_allclose(second.moving_mean, [5.0, 5.0], rtol=1e-4)
     np.testing.assert_allclose(second.moving_variance, [4.0, 4.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kind", [layers.BatchNormalization, keras_dha.FusedBatchNormalization]
+)
+def test_of_a_layer_that_is_called_twice_both_calls_count(kind):
+    norm, inputs = kind(name="norm"), keras.Input((4, 4, 2))
+    other = layers.Rescaling(2.0, offset=5.0)(inputs)
+    network = keras.Model(inputs, layers.Add()([norm(inputs), norm(other)]))
+    given = batches(3)
+    recalibrate(network, iter(given), batches=3)
+    mean, variance = (f((1, 2, 3)).mean(0) for f in (given.mean, given.var))
+    np.testing.assert_allclose(
+        norm.moving_mean, (mean + 2.0 * mean + 5.0) / 2, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        norm.moving_variance, (variance + 4.0 * variance) / 2, rtol=1e-4
+    )
+    assert norm.momentum == 0.99
+    assert "call" not in vars(norm)
 
 
 def test_a_frozen_layer_keeps_its_statistics():
