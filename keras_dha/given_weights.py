@@ -88,7 +88,7 @@ class GivenWeights(keras.StatelessScope):
 
         Values that are made inside, of a branch, are forgotten outside.
         """
-        before = dict(self.state_mapping)
+        before, known = dict(self.state_mapping), len(self.losses)
         place = self._layout.candidates.get(id(candidate))
         try:
             if place is not None:
@@ -96,6 +96,13 @@ class GivenWeights(keras.StatelessScope):
             yield
         finally:
             self.state_mapping = before
+        if len(self.losses) > known:
+            raise ValueError(
+                "A candidate must not call `add_loss`: what it adds is lost "
+                "where not every candidate runs. Add it behind the choice, or "
+                "use a `kernel_regularizer`. "
+                f"Received: candidate={candidate.name}"
+            )
 
     def __enter__(self):
         self._outer = active()

@@ -220,3 +220,30 @@ def test_a_step_moves_weights_that_one_of_several_choices_runs():
     step = tf.function(joint.train_step, autograph=False)
     step((tf.constant(IMAGES), tf.range(6) % 3), tf.constant(1.0))
     assert np.any(shared.kernel.numpy() != before)
+
+
+class Adding(layers.Layer):
+    """A layer that adds a loss of what it gives."""
+
+    def call(self, inputs):
+        self.add_loss(keras.ops.mean(inputs**2))
+        return inputs
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_losses_that_candidates_add_are_refused(is_nested):
+    """They are made in a branch, and TensorFlow finds them out of scope."""
+    adding = Adding(name="adding")
+    if is_nested:
+        adding = keras.Sequential([adding], name="around")
+    inputs = keras.Input((3,))
+    x = Choice([adding, layers.Dense(3)], name="choice")(inputs)
+    joint = JointModel(
+        keras.Model(inputs, layers.Dense(2)(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=DSNAS(),
+    )
+    batch = tf.ones((2, 3)), tf.constant([0, 1])
+    step = tf.function(joint.train_step, autograph=False)
+    with pytest.raises(ValueError, match="`add_loss`.*Received: candidate=a"):
+        step(batch, tf.constant(1.0))
