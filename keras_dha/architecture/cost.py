@@ -8,12 +8,12 @@ choices around it pick its candidate. With p_d the probabilities of decision d,
 
 which is exact, as decisions are drawn independently, and differentiable.
 
-`params` are all weights, as `keras.Model.count_params` counts them; a layer
-that is called several times has its weights once. `flops` are the floating
-point operations of convolutions and matrix products for one example: a
-multiply-add is two, a bias is one for each output. Papers that count
-multiply-adds give half of it. Normalisation, activations, pooling and sums
-are left out, as they are there.
+`params` are all weights, as `keras.Model.count_params` counts them: those that
+several calls use, of one layer or of layers that share them, count once.
+`flops` are the floating point operations of convolutions and matrix products
+for one example: a multiply-add is two, a bias is one for each output. Papers
+that count multiply-adds give half of it. Normalisation, activations, pooling
+and sums are left out, as they are there.
 """
 
 import itertools
@@ -54,7 +54,13 @@ _NO_PRODUCTS = (
     layers.PReLU,
     layers.RMSNormalization,
 )
-_PRODUCTS = {"Dot", "Einsum", "Matmul", "Tensordot", "Vdot", "Inner", "Outer"}
+# An embedding that may be a product with its table, where Keras has it.
+_REVERSIBLE = getattr(layers, "ReversibleEmbedding", ())
+_PRODUCTS = {
+    *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv"),
+    *("Dot", "DotProductAttention", "Einsum", "Inner", "Kron", "Matmul"),
+    *("Outer", "Tensordot", "Vdot"),
+}
 
 
 def count(model):
@@ -105,7 +111,9 @@ def candidate_costs(model):
             )
         choice, k = call.path[-1]
         cost = found[choice.name][choice.candidates[k].name]
-        cost[PARAMS][id(call.layer)] = _params(call.layer)
+        cost[PARAMS] |= {
+            id(w): math.prod(w.shape) for w in _weights(call.layer)
+        }
         cost[FLOPS] += flops(call)
     for candidates in found.values():
         for cost in candidates.values():
@@ -221,32 +229,35 @@ def summed(terms):
     return [(value, path) for path, value in totals.items() if value]
 
 
-def _params(layer):
+def _weights(layer):
     # Other operations of a graph have no weights.
     is_layer = isinstance(layer, keras.layers.Layer)
-    return layer.count_params() if is_layer else 0
+    return layer.weights if is_layer else []
 
 
 def _params_terms(found, decisions):
-    """A layer's weights are there if any of its calls takes place."""
-    by_layer = {}
+    """A weight is there if any call of a layer that has it takes place."""
+    by_weight, uses = {}, {}
     for call in found:
-        if _params(call.layer):
-            entry = by_layer.setdefault(id(call.layer), (call.layer, set()))
-            path = positions(call.path, decisions)
+        path = positions(call.path, decisions)
+        for weight in _weights(call.layer):
+            used = by_weight.setdefault(id(weight), (weight, call.layer, set()))
             if path is not None:
-                entry[1].add(path)
+                used[2].add(path)
+    # Those that are there together are one term.
+    for weight, layer, paths in by_weight.values():
+        paths = frozenset({frozenset()} if frozenset() in paths else paths)
+        size, _ = uses.get(paths, (0, layer))
+        uses[paths] = size + math.prod(weight.shape), layer
     terms = []
-    for layer, paths in by_layer.values():
-        if frozenset() in paths:
-            paths = {frozenset()}
+    for paths, (size, layer) in uses.items():
         if len(paths) > _MOST_PATHS:
             raise ValueError(
                 f"At most {_MOST_PATHS} ways to reach one layer can be told "
                 "apart. "
                 f"Received: layer {layer.name}, reached in {len(paths)} ways"
             )
-        terms += _any_of(paths, layer.count_params())
+        terms += _any_of(paths, size)
     return summed(terms)
 
 
@@ -315,7 +326,7 @@ def _convolved(layer, shape):
 def _is_unknown(layer):
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).__name__ in _PRODUCTS
-    if isinstance(layer, _NO_PRODUCTS):
+    if isinstance(layer, _NO_PRODUCTS) and not isinstance(layer, _REVERSIBLE):
         return False
     has_kernel = any(len(w.shape) > 1 for w in layer.weights)
     return has_kernel or isinstance(layer, _UNKNOWN)

@@ -223,6 +223,61 @@ def test_a_layer_that_several_candidates_share_is_counted_once():
     ] == [2, 1, 1, 0]
 
 
+class Tied(layers.Layer):
+    """A layer that holds another one, as the head of a language model."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        return keras.ops.matmul(
+            inputs, keras.ops.transpose(self.layer.embeddings)
+        )
+
+
+def test_weights_that_layers_share_are_counted_once():
+    words = layers.Embedding(10, 4)
+    inputs = keras.Input((3,), dtype="int32")
+    hidden = layers.Dense(4)(words(inputs))
+    heads = [Tied(words, name="tied"), layers.Dense(10, name="own")]
+    choice = Choice(heads)
+    model = keras.Model(inputs, choice(hidden))
+    cost = NetworkCost(model, measures=("params",))
+    for index in range(2):
+        choice.decision.freeze(index)
+        found = derive(model).count_params()
+        assert cost.of([index]) == {"params": found}
+    assert found == 10 * 4 + (4 * 4 + 4) + (4 * 10 + 10)
+
+
+def attention(x):
+    x = keras.ops.reshape(x, (-1, 4, 1, 3))
+    return keras.ops.dot_product_attention(x, x, x)
+
+
+def convolution(x):
+    return keras.ops.conv(x, np.ones((3, 3, 5), "float32"))
+
+
+@pytest.mark.parametrize("operation", [attention, convolution])
+def test_products_outside_of_layers_are_not_known(operation):
+    inputs = keras.Input((4, 3))
+    with pytest.raises(ValueError, match="not known.*Received: layer"):
+        count(keras.Model(inputs, operation(inputs)))
+
+
+@pytest.mark.skipif(
+    not hasattr(layers, "ReversibleEmbedding"), reason="Keras has none"
+)
+def test_an_embedding_that_is_a_product_in_reverse_is_not_known():
+    words = layers.ReversibleEmbedding(10, 4)
+    inputs = keras.Input((3,), dtype="int32")
+    model = keras.Model(inputs, words(words(inputs), reverse=True))
+    with pytest.raises(ValueError, match="not known.*ReversibleEmbedding"):
+        count(model)
+
+
 def test_a_choice_within_a_candidate_that_shares_its_decision():
     """Of the inner one only the like-numbered candidate can ever run."""
     decision = Decision(2, name="same")
