@@ -249,6 +249,13 @@ def _key(layer, inputs):
 
 def _concrete(layer, inputs):
     """Returns a concrete function of one example."""
+    shapes = [tuple(x.shape[1:]) for x in inputs]
+    if any(None in shape for shape in shapes):
+        raise ValueError(
+            "Latency is measured for examples of one size: give `keras.Input` "
+            "all sides, as in `keras.Input((32, 32, 3))`. "
+            f"Received: layer {layer.name} on inputs {shapes}"
+        )
     specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in inputs]
 
     def call(*tensors):

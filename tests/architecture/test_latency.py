@@ -175,3 +175,10 @@ def test_files_that_are_no_table(tmp_path, content):
 def test_an_engine_that_is_none():
     with pytest.raises(ValueError, match="`engine`.*Received"):
         LatencyTable.measure(model(), engine="tensorrt")
+
+
+def test_examples_of_no_one_size():
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, layers.Dense(2, name="mine")(inputs))
+    with pytest.raises(ValueError, match=r"one size.*Input.*\(None, 3\)"):
+        LatencyTable.measure(model)
