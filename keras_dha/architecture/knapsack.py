@@ -36,6 +36,7 @@ class Groups:
         sizes: List of integers, the candidates of each decision.
         measures: List of measures, M in all.
         fixed: Dict from a decision's number to the candidate it must take.
+        never: Dict from a decision's number to one that it must not take.
 
     Attributes:
         members: List of tuples, the decisions of each group.
@@ -44,15 +45,18 @@ class Groups:
         base: Array `(M,)`, what every architecture costs.
     """
 
-    def __init__(self, terms, sizes, measures, fixed=None):
-        fixed = fixed or {}
+    def __init__(self, terms, sizes, measures, fixed=None, never=None):
+        fixed, never = fixed or {}, never or {}
         self.members = _connected(terms, len(sizes))
         self.base = np.zeros(len(measures))
         self.options, self.costs = [], []
         group_of = {d: g for g, m in enumerate(self.members) for d in m}
         for members in self.members:
             ranges = [
-                [fixed[d]] if d in fixed else range(sizes[d]) for d in members
+                [fixed[d]]
+                if d in fixed
+                else [k for k in range(sizes[d]) if k != never.get(d)]
+                for d in members
             ]
             number = math.prod(len(r) for r in ranges)
             if number > _MOST_JOINT:

@@ -138,8 +138,14 @@ class Target:
         return [np.zeros(d.num_candidates) for d in self.cost.decisions]
 
     def _groups(self, fixed):
-        sizes = [d.num_candidates for d in self.cost.decisions]
-        return knapsack.Groups(self.cost.terms, sizes, list(self.limits), fixed)
+        decisions = self.cost.decisions
+        return knapsack.Groups(
+            self.cost.terms,
+            [d.num_candidates for d in decisions],
+            list(self.limits),
+            fixed,
+            never={k: d.none for k, d in enumerate(decisions)},
+        )
 
     def _best(self, fixed, log_probabilities):
         limits = list(self.limits.values())

@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import count
+from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.latency import LatencyTable
@@ -120,6 +121,24 @@ def test_the_best_architecture_within_the_limit(limit, frozen):
     target.decide()
     assert tuple(int(d.chosen) for d in decisions) == expected
     assert target.reached == {"params": COSTS[expected]["params"]}
+
+
+def test_an_operation_that_is_never_kept_is_not_kept_within_a_limit():
+    decision = Decision(3, none=0, name="decision")
+    candidates = [
+        layers.Rescaling(0.0),
+        layers.Dense(3, name="small"),
+        keras.Sequential([layers.Dense(4), layers.Dense(3)], name="large"),
+    ]
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, Choice(candidates, decision)(inputs))
+    target = Target({"params": 20})
+    target.attach(model)
+    decision.logits.assign([5.0, 0.0, 1.0])
+    target.decide()
+    assert decision.kept() == [1]
+    with pytest.raises(ValueError, match="smallest.*params 12"):
+        Target({"params": 11}).attach(model)
 
 
 def test_a_target_that_nothing_can_meet_names_the_smallest():
