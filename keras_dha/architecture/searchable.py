@@ -31,6 +31,17 @@ class SearchableLayer(keras.layers.Layer):
     # Of the inputs, as `build` is told of shapes alone.
     _dtypes = None
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if self.activity_regularizer is not None:
+            kind = type(self).__name__
+            raise ValueError(
+                f"A `{kind}` takes no `activity_regularizer`: the network that "
+                "is derived would be without it. Put one behind the "
+                f"`{kind}`, as `keras.layers.ActivityRegularization`. "
+                f"Received: layer={self.name}"
+            )
+
     def __call__(self, inputs, *args, **kwargs):
         if not self.built:
             self._dtypes = tuple(map(self._dtype, keras.tree.flatten(inputs)))

@@ -356,6 +356,16 @@ def test_candidates_with_losses_of_what_they_give(layer, is_nested):
         NodeChoice([others[:1] + [layer]], keep=1)
 
 
+@pytest.mark.parametrize("kind", [Choice, NodeChoice])
+def test_a_loss_of_what_the_choice_gives(kind):
+    """It would be gone where the network is derived."""
+    candidates = [layers.Dense(2), layers.Dense(2)]
+    candidates = candidates if kind is Choice else [candidates] * 2
+    match = "no `activity_regularizer`.*behind.*Received: layer=mine"
+    with pytest.raises(ValueError, match=match):
+        kind(candidates, activity_regularizer="l2", name="mine")
+
+
 @pytest.mark.parametrize("is_node", [False, True])
 def test_an_input_with_a_mask(is_node):
     """A plain step would not see it, and other passes would."""
