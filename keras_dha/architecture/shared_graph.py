@@ -25,6 +25,9 @@ from keras_dha.nested_layers import is_stock
 _FUNCTIONS = weakref.WeakKeyDictionary()
 _DESCRIPTIONS = weakref.WeakKeyDictionary()
 
+# What these do is not all in their configuration and their variables: after
+# `adapt` a normalisation has constants.
+_UNSAID = (keras.layers.Lambda, keras.layers.Normalization)
 
 # So many edges must be alike for a function of their own.
 _LEAST = 3
@@ -200,7 +203,7 @@ def _description(layer):
 def _described(layer):
     for part in find_layers(layer, keras.layers.Layer):
         is_known = is_stock(part) or type(part) is FusedBatchNormalization
-        if not is_known or isinstance(part, keras.layers.Lambda):
+        if not is_known or isinstance(part, _UNSAID):
             return None
         if any(map(_is_function, vars(part).values())):
             return None

@@ -142,6 +142,7 @@ def times(factor):
         lambda: Mine(2.0),
         lambda: keras.Sequential([Mine(2.0)]),
         lambda: layers.Lambda(lambda x: x),
+        lambda: layers.Normalization(),
         lambda: layers.BatchNormalization(synchronized=True),
     ],
 )
@@ -176,6 +177,25 @@ def test_activations_of_one_name_are_each_their_own():
     shared_graph.mark(choices)
     run = tf.function(lambda x: model(x, training=True))
     np.testing.assert_array_equal(run(np.ones((1, 3), "float32")), [[6.0] * 3])
+
+
+def test_what_layers_were_adapted_to_is_each_their_own():
+    rng = np.random.default_rng(0)
+    inputs = x = keras.Input((3,))
+    choices = []
+    for k in range(3):
+        adapted = layers.Normalization(name=f"adapted{k}")
+        adapted.adapt(rng.normal(k, 1 + k, (50, 3)))
+        choices.append(Choice([adapted, layers.Identity()], name=f"choice{k}"))
+        x = choices[-1](x)
+    model = keras.Model(inputs, x)
+    shared_graph.mark(choices)
+    given = rng.normal(size=(2, 3)).astype("float32")
+    expected = given
+    for choice in choices:
+        expected = choice.candidates[0](expected)
+    run = tf.function(lambda x: model(x, training=True))
+    np.testing.assert_allclose(run(given), expected, rtol=1e-5)
 
 
 def dense(name):
