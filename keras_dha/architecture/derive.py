@@ -51,10 +51,11 @@ def derive(model):
             f"Received: model={model.name} of class {type(model).__name__}"
         )
     check_places(model)
+    # What a graph calls beside layers, as `keras.ops.relu`, has names as well.
     names = _Names(
-        layer
-        for layer in model.layers
-        if not isinstance(layer, SearchableLayer)
+        part
+        for part in getattr(model, "operations", model.layers)
+        if not isinstance(part, SearchableLayer)
     )
     if isinstance(model, keras.Sequential):
         # Its input, which is none of its `layers`, keeps its name.
@@ -202,14 +203,14 @@ def _scaled(chosen, scale, names, name=None):
 
 
 class _Names:
-    """The names of a model's layers, which must be distinct.
+    """The names of what a model calls, which must be distinct.
 
     Args:
-        layers: Iterable of layers that it has.
+        parts: Iterable of layers, and of other Keras operations.
     """
 
-    def __init__(self, layers=()):
-        self._taken = {layer.name: layer for layer in layers}
+    def __init__(self, parts=()):
+        self._taken = {part.name: part for part in parts}
 
     def is_of(self, layer):
         """Whether a layer is one of the model's, under its own name."""

@@ -322,6 +322,24 @@ def test_candidates_that_all_give_zeros_are_first_as_well():
     assert derived.layers[1] is choice.candidates[0]
 
 
+def test_a_candidate_may_have_the_name_of_an_operation():
+    inputs = keras.Input((2,))
+    x = keras.ops.relu(inputs)
+    # Keras calls it `relu`, and numbers those that follow.
+    name = x._keras_history.operation.name
+    choice = Choice(
+        [
+            layers.Activation("relu", name=name),
+            layers.Activation("tanh", name="tanh"),
+        ]
+    )
+    model = keras.Model(inputs, choice(x))
+    choice.decision.freeze(0)
+    derived = derive(model)
+    x = np.array([[-1.0, 2.0]], "float32")
+    np.testing.assert_array_equal(derived(x), [[0.0, 2.0]])
+
+
 def test_the_input_of_a_sequential_model_keeps_name_and_dtype():
     inputs = keras.Input((8, 8, 1), dtype="uint8", name="image")
     choice = Choice(
