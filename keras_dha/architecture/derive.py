@@ -153,7 +153,8 @@ def _derived_graph(model, names):
         if not isinstance(layer, NodeChoice):
             return layer(*args, **kwargs)
         if id(layer) not in nodes:
-            nodes[id(layer)] = _plain_node(layer, names)
+            name = layer.name if id(layer) in named else None
+            nodes[id(layer)] = _plain_node(layer, names, name)
         kept, add = nodes[id(layer)]
         outputs = [part(args[0][edge]) for edge, part in kept]
         return add(outputs) if len(outputs) > 1 else outputs[0]
@@ -161,10 +162,18 @@ def _derived_graph(model, names):
     return rebuilt(model, replace, call)
 
 
-def _plain_node(node, names):
-    """Returns [(edge, layer)] that a node keeps, and the layer that adds."""
+def _plain_node(node, names, name):
+    """Returns [(edge, layer)] that a node keeps, and the layer that adds.
+
+    Args:
+        node: `NodeChoice`.
+        names: `_Names`.
+        name: The name that its output is to have, by default that of the
+            layer that is kept alone, or the node's.
+    """
+    alone = name if node.keep == 1 else None
     kept = [
-        (edge, _scaled(layer, scale, names))
+        (edge, _scaled(layer, scale, names, alone))
         for edge, layer, scale in node.kept()
     ]
     return kept, keras.layers.Add(name=names.free(node.name))

@@ -13,6 +13,8 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.derive import derive_first
 from keras_dha.architecture.health import gives_zeros
+from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.form import Form
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import find_layers
 
@@ -320,6 +322,23 @@ def test_candidates_that_all_give_zeros_are_first_as_well():
     inputs = keras.Input(SHAPE)
     derived = derive_first(keras.Model(inputs, choice(inputs)))
     assert derived.layers[1] is choice.candidates[0]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_node_that_is_one_of_several_outputs_keeps_its_name(keep):
+    inputs = keras.Input((2,), name="x")
+    edges = [
+        [layers.Dense(2, name=f"{end}{edge}") for end in ("one", "two")]
+        for edge in range(2)
+    ]
+    node = NodeChoice(edges, keep=keep, name="node")
+    outputs = [node([inputs, inputs]), layers.Dense(2, name="plain")(inputs)]
+    model = keras.Model(inputs, outputs)
+    derived = derive(model)
+    assert Form.of(derived) == Form.of(model)
+    x = np.ones((1, 2), "float32")
+    for found, expected in zip(derived(x), model(x), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_candidate_may_have_the_name_of_an_operation():
