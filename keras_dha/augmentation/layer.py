@@ -254,6 +254,10 @@ class DifferentiableAugmentation(PolicyLayer):
         mix = self.mix(images, *transformations)
         return mixing.mix_labels(labels, mix.share)
 
+    def __call__(self, inputs, *args, **kwargs):
+        # Keras builds a layer by the shapes of tensors, and arrays are none.
+        return super().__call__(_as_tensors(inputs), *args, **kwargs)
+
     def call(self, inputs, training=None):
         if training is None:
             training = self.default_training
@@ -276,9 +280,7 @@ class DifferentiableAugmentation(PolicyLayer):
     def _ensure_inputs_are_compute_dtype(self, inputs):
         # The base class would turn uint8 images and integer labels into
         # floats; a step of a pipeline should leave its dtypes alone.
-        return keras.tree.map_structure(
-            lambda x: x if tf.is_tensor(x) else tf.convert_to_tensor(x), inputs
-        )
+        return inputs
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -308,3 +310,26 @@ class DifferentiableAugmentation(PolicyLayer):
             "default_training": self.default_training,
             "seed": self.seed,
         }
+
+
+def _as_tensors(inputs):
+    """Returns images, or what there is of them in a dictionary, as tensors."""
+    received = type(inputs).__name__
+    is_missing = isinstance(inputs, (list, tuple))
+    if isinstance(inputs, dict):
+        received = list(inputs)
+        is_missing = "images" not in received
+    if is_missing:
+        raise ValueError(
+            "Expected images, or a dictionary of 'images' and what belongs to "
+            f"them. Received: inputs={received}"
+        )
+    return keras.tree.map_structure(_as_tensor, inputs)
+
+
+def _as_tensor(value):
+    if value is None or tf.is_tensor(value):
+        return value
+    if isinstance(value, keras.KerasTensor):
+        return value
+    return tf.convert_to_tensor(value)

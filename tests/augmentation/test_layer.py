@@ -138,9 +138,33 @@ def test_single_image_equals_batch_of_one():
     np.testing.assert_array_equal(single, batch[0])
 
 
-def test_numpy_input():
-    output = built(**INVERT)(images().numpy(), training=True)
-    np.testing.assert_allclose(output, 255.0 - images(), atol=1e-4)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("labels", [None, np.arange(6), tf.range(6)])
+def test_numpy_input_of_a_new_layer(training, labels):
+    batch = images().numpy()
+    layer = DifferentiableAugmentation(**INVERT)
+    if labels is None:
+        output = layer(batch, training=training)
+    else:
+        found = layer({"images": batch, "labels": labels}, training=training)
+        output = found["images"]
+        np.testing.assert_array_equal(found["labels"], np.arange(6))
+    expected = 255.0 - batch if training else batch
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"image": images(), "label": tf.range(6)},
+        (images(), tf.range(6)),
+        [images(), images()],
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_inputs_without_images_are_refused(inputs, training):
+    with pytest.raises(ValueError, match="Received: inputs="):
+        DifferentiableAugmentation(**INVERT)(inputs, training=training)
 
 
 @pytest.mark.parametrize("key", ["labels", "targets", "weight"])
