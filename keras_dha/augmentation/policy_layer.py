@@ -25,7 +25,8 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
     def build(self, input_shape):
         if isinstance(input_shape, dict):
             input_shape = input_shape["images"]
-        start = self._start(input_shape[-1])
+        self._channels = input_shape[-1]
+        start = self._start(self._channels)
         self.active_operations = find_operations(
             dict.fromkeys(start.operations)
         )
@@ -189,6 +190,9 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         )
         low, high = self.value_range
         images = tf.cast(images, magnitude.dtype)
+        if images.shape[-1] is None:
+            # What grey is goes by their number, so they are those of `build`.
+            images = tf.ensure_shape(images, [None, None, None, self._channels])
         rescale = (low, high) != (0.0, 255.0)
         if rescale:
             images = (images - low) * (255.0 / (high - low))

@@ -255,6 +255,22 @@ def test_graph_equals_eager(channels, shape):
     )
 
 
+def test_channels_of_unknown_number_are_those_of_build():
+    # Grey is luma for three channels, for others their mean.
+    layer = built(operations=["Color", "Contrast"])
+    images = references.noise_images(6, 10, 14).astype("float32")
+    choices = layer.sample(6, SEED)
+
+    @tf.function(input_signature=[tf.TensorSpec([None] * 4)])
+    def graph(batch):
+        return layer.apply(batch, choices, SEED)
+
+    expected = layer.apply(images, choices, SEED)
+    np.testing.assert_allclose(graph(images), expected, atol=1e-3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
+        graph(images[..., :2])
+
+
 # The score gradient.
 
 
