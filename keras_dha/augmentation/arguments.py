@@ -1,18 +1,53 @@
 """Checks of the layer's arguments."""
 
 import numbers
+from collections.abc import Iterable
 
 from keras_dha.augmentation.fields import magnitudes_of
 
+# What the layer's arguments that a policy stands in for are by default.
+DEFAULTS = {
+    "operations": None,
+    "levels": 10,
+    "flip": 0.5,
+    "shift": 0.5,
+    "length": 1,
+    "sub_policies": None,
+    "application": None,
+    "mixup": None,
+    "cutmix": None,
+}
 
-def agreeing_operations(names, policy):
-    """Returns the policy's operations, unless `names` are others."""
-    if names is not None and tuple(names) != policy.operations:
-        raise ValueError(
-            "`operations` must be None or those of `policy`, "
-            f"{policy.operations}. Received: operations={names}"
-        )
-    return policy.operations
+
+def agreeing(policy, given, defaults=DEFAULTS):
+    """Refuses arguments that say anything else than a policy does.
+
+    Args:
+        policy: `Policy`.
+        given: Dict of the values of some of `DEFAULTS`' arguments.
+        defaults: Dict of values that may be nobody's.
+    """
+    said = {
+        "operations": policy.operations,
+        "levels": policy.magnitudes,
+        "length": len(policy.steps[0]),
+        "flip": policy.flip,
+        "shift": policy.shift,
+        "mixup": policy.mixup,
+        "cutmix": policy.cutmix,
+    }
+    for name, value in given.items():
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            value = tuple(value)
+        agreed = [said.get(name), defaults.get(name, said.get(name))]
+        if name == "levels":
+            agreed.append(len(policy.magnitudes))
+        if value not in agreed:
+            raise ValueError(
+                f"`{name}` is said by `policy`: leave it out, or change it in "
+                "the policy, by `dataclasses.replace`. "
+                f"Received: {name}={value} beside a policy"
+            )
 
 
 def probability(name, value):

@@ -74,8 +74,9 @@ class DifferentiableAugmentation(PolicyLayer):
             1 - passes / 20.
         policy: A `Policy` (or its config) to start from, in place of
             `operations`, `levels`, `flip`, `shift`, `length`, `sub_policies`,
-            `application`, `mixup` and `cutmix`. On images without colour
-            sub-policies with Color are left out, with a warning.
+            `application`, `mixup` and `cutmix`, which are left out then. On
+            images without colour sub-policies with Color are left out, with a
+            warning.
         estimator: How the policy is learned: "influence", "dha", "relaxed",
             "relax", or an object of `keras_dha.augmentation.estimators`.
         trainable: Whether the policy is to be learned.
@@ -142,7 +143,12 @@ class DifferentiableAugmentation(PolicyLayer):
         if policy is not None and not isinstance(policy, Policy):
             policy = Policy.from_config(policy)
         if policy is not None:
-            operations = check.agreeing_operations(operations, policy)
+            given = operations, levels, flip, shift, length
+            given += sub_policies, application, mixup, cutmix
+            check.agreeing(
+                policy, dict(zip(check.DEFAULTS, given, strict=True))
+            )
+            operations = policy.operations
             find_operations(dict.fromkeys(operations))
             flip, shift = policy.flip, policy.shift
             mixup, cutmix = policy.mixup, policy.cutmix

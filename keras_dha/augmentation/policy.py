@@ -330,11 +330,15 @@ class Policy:
         no part of the policy, but an argument, `clean`.
 
         Args:
-            **arguments: Of the layer; `value_range` above all.
+            **arguments: Of the layer; `value_range` above all. What the policy
+                says itself is changed in it, by `dataclasses.replace`.
         """
         # A policy itself needs neither TensorFlow nor Keras.
+        from keras_dha.augmentation import arguments as check
         from keras_dha.augmentation.layer import DifferentiableAugmentation
 
+        said = {k: v for k, v in arguments.items() if k in check.DEFAULTS}
+        check.agreeing(self, said, defaults={})
         return DifferentiableAugmentation(
             **{"policy": self, "trainable": False, **arguments}
         )

@@ -1,5 +1,6 @@
 """The layer as a Keras layer: gate, inputs, saving, arguments."""
 
+import dataclasses
 import inspect
 import json
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_dha.augmentation.arguments import DEFAULTS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.augmentation.operations import OPERATIONS
 from keras_dha.augmentation.policy import Policy
@@ -438,10 +440,45 @@ def test_bad_arguments_are_refused(arguments):
         DifferentiableAugmentation(**arguments)
 
 
-def test_operations_must_agree_with_the_policy():
-    policy = Policy.uniform(["Rotate"])
-    with pytest.raises(ValueError, match="Received: operations="):
-        DifferentiableAugmentation(operations=["Invert"], policy=policy)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("operations", ["Invert"]),
+        ("operations", "Rotate"),
+        ("levels", 3),
+        ("levels", np.linspace(0.1, 0.7, 4)),
+        ("flip", None),
+        ("shift", 0.2),
+        ("length", 2),
+        ("sub_policies", 3),
+        ("application", 0.5),
+        ("mixup", 0.3),
+        ("cutmix", 0.3),
+    ],
+)
+def test_arguments_must_agree_with_the_policy(name, value):
+    policy = Policy.uniform(["Rotate"], levels=4, flip=0.1, shift=None)
+    with pytest.raises(ValueError, match=f"Received: {name}="):
+        DifferentiableAugmentation(**{"policy": policy, name: value})
+    with pytest.raises(ValueError, match=f"Received: {name}="):
+        policy.to_layer(**{name: value})
+    # A layer's default may be nobody's; what `to_layer` is given is not.
+    with pytest.raises(ValueError, match=r"Received: flip=0\.5"):
+        policy.to_layer(flip=0.5)
+    parameters = inspect.signature(DifferentiableAugmentation).parameters
+    assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
+
+
+def test_arguments_may_repeat_the_policy():
+    policy = Policy.uniform(["Rotate"], levels=4, flip=0.1, shift=None)
+    layer = policy.to_layer(
+        operations=["Rotate"], levels=[0.25, 0.5, 0.75, 1.0], flip=0.1
+    )
+    layer.build((None, 8, 8, 3))
+    assert layer.policy().flip == pytest.approx(0.1)
+    changed = dataclasses.replace(policy, flip=None).to_layer()
+    changed.build((None, 8, 8, 3))
+    assert changed.policy().flip is None
 
 
 def test_colour_operations_need_colour_images():
