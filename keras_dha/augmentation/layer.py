@@ -83,6 +83,9 @@ class DifferentiableAugmentation(PolicyLayer):
         default_training: What `training` is where neither the caller nor a
             surrounding model says. True makes the layer work in KerasCV's
             `Augmenter` and `RandomAugmentationPipeline`, which say nothing.
+            Leave it False in a network: neither `model(x)` nor Keras'
+            `model.export` to a SavedModel says anything, and the served model
+            would augment.
         seed: Integer seed of `call`. `sample` and `apply` get theirs: in a
             `map` with `num_parallel_calls`, where batches may be drawn for in
             any order, they keep images the same from run to run.
