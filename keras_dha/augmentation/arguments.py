@@ -84,6 +84,15 @@ def levels(value):
     return int(value) if isinstance(value, numbers.Integral) else magnitudes
 
 
+def magnitude(value):
+    """Refuses what is not in (0, 1]."""
+    if not (_is_real(value) and 0.0 < value <= 1.0):
+        raise ValueError(
+            "`magnitude` must be in (0, 1], 1 being the strongest. "
+            f"Received: magnitude={value!r}"
+        )
+
+
 def value_range(values):
     """Returns (low, high) as floats; refuses what is no range."""
     try:

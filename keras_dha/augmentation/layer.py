@@ -170,9 +170,9 @@ class DifferentiableAugmentation(PolicyLayer):
         self.flip = flip
         self.shift = shift
         self.length = check.count("length", length)
-        self.sub_policies = sub_policies and check.count(
-            "sub_policies", sub_policies
-        )
+        if sub_policies is not None:
+            sub_policies = check.count("sub_policies", sub_policies)
+        self.sub_policies = sub_policies
         self.application = application
         self.mixup = mixup
         self.cutmix = cutmix
@@ -191,6 +191,10 @@ class DifferentiableAugmentation(PolicyLayer):
     def rand_augment(cls, length=2, magnitude=0.5, **arguments):
         """Returns a layer that does as RandAugment: nothing is learned.
 
+        With the operations of this layer, which has Invert and Cutout as well
+        and to which the magnitude of AutoContrast, Equalize and Invert is how
+        much of them is blended in.
+
         Args:
             length: Number of operations an image gets.
             magnitude: The magnitude of all of them, in (0, 1].
@@ -199,6 +203,7 @@ class DifferentiableAugmentation(PolicyLayer):
         Reference:
             Cubuk et al., RandAugment, 2020.
         """
+        check.magnitude(magnitude)
         return cls(
             **{
                 "length": length,
@@ -214,7 +219,8 @@ class DifferentiableAugmentation(PolicyLayer):
     def trivial_augment(cls, **arguments):
         """Returns a layer that does as TrivialAugment: nothing is learned.
 
-        One operation an image, at one of 30 magnitudes, all equally likely.
+        One operation an image, at one of 30 magnitudes, all equally likely;
+        the operations are as in `rand_augment`.
 
         Args:
             **arguments: Of the layer.

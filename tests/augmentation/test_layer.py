@@ -433,6 +433,8 @@ def test_numbers_of_numpy_are_numbers():
         {"flip": "often"},
         {"policy": {"operations": ["Rotate"]}},
         {"policy": 3},
+        {"sub_policies": 0},
+        {"length": 2, "sub_policies": False},
     ],
 )
 def test_bad_arguments_are_refused(arguments):

@@ -1,5 +1,7 @@
 """The layer by itself: KerasCV's pipelines, other data, several devices."""
 
+import math
+
 import keras
 import keras_cv
 import numpy as np
@@ -116,6 +118,12 @@ def test_rand_augment_applies_so_many_operations_at_one_magnitude():
     np.testing.assert_allclose(layer.magnitude_of(choices), 0.3)
     counts = np.bincount(choices.sub_policy, minlength=4)
     np.testing.assert_allclose(counts / 4000, 0.25, atol=0.03)
+
+
+@pytest.mark.parametrize("magnitude", [0, 9, math.nan, "strong", None])
+def test_rand_augment_refuses_other_magnitudes(magnitude):
+    with pytest.raises(ValueError, match="Received: magnitude="):
+        DifferentiableAugmentation.rand_augment(2, magnitude)
 
 
 def test_trivial_augment_applies_one_operation_at_any_magnitude():
