@@ -84,6 +84,9 @@ LONG_RUN = 200.0
 # As many rewards of zero stand in for those of a class not seen yet.
 PRIOR_COUNT = 4.0
 
+# The least variance of rewards, in squares of their mean.
+ROUNDING = 1e-6
+
 # From so many passes on, a run has no more clean images than the least.
 MANY_PASSES = 20.0
 
@@ -287,7 +290,10 @@ class LearnedPolicy(keras.layers.Layer):
             )
         )
         mean = first / count
-        deviation = tf.sqrt(tf.maximum(second / count - mean**2, 0.0)) + 1e-12
+        # What is left of a difference of float32 squares may be rounding, and
+        # images that are worth the same must not be told apart by it.
+        variance = tf.maximum(second / count - mean**2, ROUNDING * mean**2)
+        deviation = tf.sqrt(variance) + 1e-12
         context = tf.distribute.get_replica_context()
         evidence = Evidence(
             rewards=self._compared(

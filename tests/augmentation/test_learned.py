@@ -173,6 +173,19 @@ def test_rewards_are_compared_within_their_class(form):
     assert np.var(estimator.seen[3]) < 0.5 * np.var(estimator.seen[0])
 
 
+@pytest.mark.parametrize("count", [3, 7, 100])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 1.7, -123.4])
+def test_equal_influences_say_nothing(value, count):
+    estimator = Remembering()
+    learned = LearnedPolicy(built(estimator), 0.1)
+    learned.update(
+        learned.augmentation.sample(count, tf.constant([1, 2])),
+        *(tf.fill([count], value), tf.zeros([count], tf.int32)),
+        *(tf.zeros([count]), [], tf.constant([1, 2]), lambda tensor: tensor),
+    )
+    np.testing.assert_allclose(estimator.seen[0], 0.0, atol=1e-3)
+
+
 def after(gradients, learned):
     """Logits of operations after Adam has seen these gradients, upwards."""
     variable = learned.augmentation.distribution.variables.sub_policy
