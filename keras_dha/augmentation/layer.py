@@ -96,7 +96,8 @@ class DifferentiableAugmentation(PolicyLayer):
             integer, or a dictionary with `"images"` and, passed through as
             they are, labels and other entries that do not move with the image.
             With `mixup` or `cutmix` it must be a dictionary, and the labels
-            one-hot; they come out soft. A single image is not mixed.
+            one-hot, or a structure of such; they come out soft. A single image
+            is not mixed.
         training: Whether to augment.
 
     Example:
@@ -266,8 +267,10 @@ class DifferentiableAugmentation(PolicyLayer):
         """Returns the labels, soft ones where images were mixed."""
         if not self.mixers:
             return labels
-        mix = self.mix(images, *transformations)
-        return mixing.mix_labels(labels, mix.share)
+        share = self.mix(images, *transformations).share
+        return keras.tree.map_structure(
+            lambda each: mixing.mix_labels(each, share), labels
+        )
 
     def __call__(self, inputs, *args, **kwargs):
         # Keras builds a layer by the shapes of tensors, and arrays are none.
@@ -285,7 +288,14 @@ class DifferentiableAugmentation(PolicyLayer):
                 "The layer moves images but none of "
                 f"{list(_SPATIAL_KEYS)}. Received: inputs with {spatial}"
             )
-        if self.mixers and not any(key in entries for key in _LABEL_KEYS):
+        labels = [key for key in _LABEL_KEYS if key in entries]
+        if len(labels) > 1:
+            # To the base class they are one entry, of which one gets lost.
+            raise ValueError(
+                f"Give one of {list(_LABEL_KEYS)}, which mean the same. "
+                f"Received: inputs with {labels}"
+            )
+        if self.mixers and not labels:
             raise ValueError(
                 "Mixing images mixes their labels: give a dictionary of "
                 f"'images' and 'labels'. Received: inputs with {list(entries)}"

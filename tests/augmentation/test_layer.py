@@ -189,6 +189,13 @@ def test_what_would_have_to_move_along_is_refused():
         built()(inputs, training=True)
 
 
+def test_two_names_of_the_labels_are_refused():
+    labels = tf.range(6)
+    inputs = {"images": images(), "labels": labels, "targets": labels}
+    with pytest.raises(ValueError, match="Received: inputs with .*'targets'"):
+        built()(inputs, training=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_integer_and_float_images_agree(name):
     layer = built(operations=[name])

@@ -93,6 +93,18 @@ def test_layer_mixes_images_and_labels_alike(key, name):
     )
 
 
+def test_each_of_several_labels_is_mixed():
+    layer = DifferentiableAugmentation(**IDENTITY, mixup=0.9, seed=2)
+    labels = {"kind": tf.one_hot(tf.range(6), 6), "side": tf.eye(6, 2)}
+    inputs = {"images": flat_images(6), "labels": labels}
+    output = layer(inputs, training=True)
+    values = output["images"].numpy().mean(axis=(1, 2, 3))
+    assert np.any(values != np.arange(6))
+    kind, side = output["labels"]["kind"], output["labels"]["side"]
+    np.testing.assert_allclose(kind.numpy() @ np.arange(6), values, atol=1e-5)
+    np.testing.assert_allclose(side, kind[:, :2], atol=1e-6)
+
+
 def test_without_training_nothing_is_mixed():
     layer = DifferentiableAugmentation(mixup=0.9)
     inputs = {"images": flat_images(4), "labels": tf.eye(4)}
