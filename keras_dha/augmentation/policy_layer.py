@@ -18,6 +18,10 @@ from keras_dha.augmentation.operations import fitting_operations
 from keras_dha.augmentation.policy import Policy
 from keras_dha.augmentation.sub_policies import sub_policies as find_space
 
+# What images of red, green, blue and opacity have; a single one of more may be
+# a batch without channels.
+_MOST_CHANNELS = 4
+
 
 class PolicyLayer(VectorizedBaseImageAugmentationLayer):
     """A policy as a layer; `DifferentiableAugmentation` has its arguments."""
@@ -26,6 +30,13 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         if isinstance(input_shape, dict):
             input_shape = input_shape["images"]
         self._channels = input_shape[-1]
+        if len(input_shape) == 3 and (self._channels or 0) > _MOST_CHANNELS:
+            warnings.warn(
+                "Inputs of three axes are taken for one image (h, w, c): give "
+                "batches of grey images an axis of channels, by "
+                f"`images[..., None]`. Received: shape={tuple(input_shape)}",
+                stacklevel=2,
+            )
         start = self._start(self._channels)
         self.active_operations = find_operations(
             dict.fromkeys(start.operations)

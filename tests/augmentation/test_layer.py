@@ -189,6 +189,12 @@ def test_what_would_have_to_move_along_is_refused():
         built()(inputs, training=True)
 
 
+def test_grey_images_without_channels_are_not_one_image_in_silence():
+    layer = DifferentiableAugmentation()
+    with pytest.warns(UserWarning, match=r"Received: shape=\(6, 10, 14\)"):
+        layer(images()[..., 0], training=True)
+
+
 def test_two_names_of_the_labels_are_refused():
     labels = tf.range(6)
     inputs = {"images": images(), "labels": labels, "targets": labels}
