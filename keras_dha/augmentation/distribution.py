@@ -107,16 +107,22 @@ class Distribution:
     def set_policy(self, policy):
         """Sets the variables to a policy of the same space."""
         fixed = ("operations", "magnitudes", "steps", "mixers")
-        same = all(
-            getattr(policy, name) == getattr(self.start, name) for name in fixed
-        ) and all(
-            (getattr(policy, name) is None)
-            == (getattr(self.start, name) is None)
-            for name in ("flip", "shift", "application")
+        used = ("flip", "shift", "application")
+        same = (
+            isinstance(policy, Policy)
+            and all(
+                getattr(policy, name) == getattr(self.start, name)
+                for name in fixed
+            )
+            and all(
+                (getattr(policy, name) is None)
+                == (getattr(self.start, name) is None)
+                for name in used
+            )
         )
         if not same:
             raise ValueError(
-                "Expected a policy with the layer's operations, magnitudes "
+                "Expected a `Policy` with the layer's operations, magnitudes "
                 "and sub-policies, and with application, flip, shift, mixup "
                 f"and cutmix used where the layer's are: {self.start}. "
                 f"Received: policy={policy}"

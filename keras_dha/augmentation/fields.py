@@ -58,6 +58,16 @@ def floats(name, values):
         ) from error
 
 
+def indices(name, values):
+    """Returns a tuple, its integers as Python's own, as JSON has them."""
+    return tuple(
+        int(value)
+        if isinstance(value, Integral) and not isinstance(value, bool)
+        else value
+        for value in sequence(name, values)
+    )
+
+
 def optional_float(name, value):
     """Returns None or a float."""
     return None if value is None else floats(name, [value])[0]

@@ -101,7 +101,7 @@ class Policy:
         }
         if self.sub_policies is not None:
             plain["sub_policies"] = tuple(
-                fields.sequence("sub_policies", steps)
+                fields.indices("sub_policies", steps)
                 for steps in fields.sequence("sub_policies", self.sub_policies)
             )
         if self.application is not None:
@@ -205,7 +205,9 @@ class Policy:
             magnitudes=levels,
             level_probabilities=((1.0 / len(levels),) * len(levels),) * rows,
             sub_policies=sub_policies,
-            application=application and (application,) * len(names),
+            application=(
+                None if application is None else (application,) * len(names)
+            ),
             flip=flip,
             shift=shift,
             mixup=mixup,

@@ -395,6 +395,7 @@ def test_a_policy_that_does_not_fit_is_refused():
         Policy.uniform(["Invert", "Rotate"], levels=2),
         Policy.uniform(["Rotate", "Invert"], levels=3),
         Policy.uniform(["Rotate", "Invert"], levels=2, flip=None),
+        layer.policy().get_config(),
     ]:
         with pytest.raises(ValueError, match="Received: policy="):
             layer.set_policy(policy)

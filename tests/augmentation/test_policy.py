@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from keras_dha.augmentation.policy import Policy
@@ -63,6 +64,20 @@ def test_uniform():
     assert policy.level_probabilities == ((0.25,) * 4,) * 2
     assert policy.entropy == pytest.approx(math.log(2))
     assert policy.mean_magnitude == pytest.approx((0.625, 0.625))
+
+
+def test_numbers_of_numpy_are_numbers():
+    policy = Policy.uniform(
+        np.array(["Rotate", "Invert"]), sub_policies=np.array([[0, 1], [1, 1]])
+    )
+    assert policy.steps == ((0, 1), (1, 1))
+    assert Policy.from_json(policy.to_json()) == policy
+
+
+def test_steps_may_be_left_out_always():
+    policy = Policy.uniform(["Rotate", "Invert"], application=0.0)
+    assert policy.application == (0.0, 0.0)
+    assert policy.usage()["Rotate"] == (0.0, 0.0)
 
 
 def test_summary_lists_the_most_probable_first():
