@@ -21,7 +21,8 @@ class SearchResult:
     Attributes:
         genotype: Dict from each choice's name to `{"choice",
             "frozen", "probabilities"}`; empty if nothing was chosen.
-        policy: The learned `keras_dha.augmentation.policy.Policy`, or `None`.
+        policy: The `keras_dha.augmentation.policy.Policy` that was learned,
+            or that of a layer that is not trainable, or `None`.
         hyperparameters: Dict from name to `{"value", "start", "learned",
             "at_bounds"}`, the last one the shares of updates that ended at
             the lower and the upper bound. What is learned has its `"bounds"`
@@ -161,9 +162,11 @@ class SearchResult:
     def _policy(self):
         if self.policy is None:
             return "Augmentation: none"
-        return "Augmentation policy learned\n" + _indented(
-            self.policy.summary(mean_statistics(self.history))
-        )
+        # A policy that was given has no statistics, nor has one so far in the
+        # first epoch.
+        statistics = mean_statistics(self.history)
+        title = "Augmentation policy" + (" learned" if statistics else "")
+        return f"{title}\n{_indented(self.policy.summary(statistics))}"
 
     def _hyperparameters(self):
         lines = ["Hyperparameters"]

@@ -196,3 +196,6 @@ def test_summary_shows_what_operations_did():
     assert rows["Invert"] == ["0.500", "0.75", "0.50", "-1.00"]
     assert "mean influence" in result.summary()
     assert "mean influence" not in RESULT.summary()
+    # A policy that was given, and did not move, was not learned.
+    assert "Augmentation policy learned\n" in result.summary()
+    assert "Augmentation policy\n" in RESULT.summary()
