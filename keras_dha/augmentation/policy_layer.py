@@ -172,7 +172,13 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         return tf.gather(tf.constant(self.magnitudes), choices.level)
 
     def transform(
-        self, images, choices, draws, magnitude=None, differentiable=False
+        self,
+        images,
+        choices,
+        draws,
+        magnitude=None,
+        differentiable=False,
+        steps=True,
     ):
         """Augments images as chosen and drawn; nothing random is left.
 
@@ -186,6 +192,7 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
                 instead of the levels that were chosen.
             differentiable: Whether the result is to have derivatives by
                 `magnitude`.
+            steps: Whether to do the steps, and not flip and shift alone.
 
         Returns:
             float32 tensor of the shape and value range of `images`.
@@ -193,8 +200,9 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         if magnitude is None:
             magnitude = self.magnitude_of(choices)
         active = ~choices.clean
+        operation = self.operation_of(choices)
         work = dispatch.Work(
-            self.operation_of(choices),
+            operation if steps else operation[:, :0],
             magnitude,
             choices.flip & active,
             choices.shift & active,

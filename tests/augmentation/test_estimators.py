@@ -344,6 +344,26 @@ def test_relaxed_has_no_path_for_flip_and_shift():
     np.testing.assert_allclose(slope, exact, rtol=1e-3, atol=0.1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("length", [1, 2])
+def test_relaxed_in_a_graph_equals_eager(channels, length):
+    layer = DifferentiableAugmentation(estimator="relaxed", length=length)
+    layer.build((None, 8, 9, channels))
+    images = references.noise_images(40, 8, 9, channels).astype("float32")
+
+    def augment(images):
+        return layer.estimator.augment(
+            layer,
+            images,
+            *(layer.sample(40, SEED), layer.draw(40, SEED), gumbel.Noise(SEED)),
+        )
+
+    graph = tf.function(augment, autograph=False)
+    np.testing.assert_allclose(
+        graph(tf.constant(images)), augment(images), atol=0.01
+    )
+
+
 def test_relaxed_learns_by_path_and_the_rest_by_influence():
     layer = built("relaxed", flip=0.4, application=0.5)
     choices = layer.sample(30, SEED)

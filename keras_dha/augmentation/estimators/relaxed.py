@@ -57,11 +57,11 @@ class Relaxed(Influence):
         augmented = layer.transform(
             images, choices, draws, magnitude, differentiable=True
         )
-        nothing = choices._replace(applied=tf.zeros_like(choices.applied))
         # Flipped and shifted by the same kernels, so that what no step has
-        # changed is equal to the last digit.
+        # changed is equal to the last digit. Without any steps: of a batch
+        # that is split by a constant TensorFlow's graphs mistake the parts.
         base = layer.transform(
-            images, nothing, draws, magnitude, differentiable=True
+            images, choices, draws, differentiable=True, steps=False
         )
         return base + weight[:, None, None, None] * (augmented - base)
 
