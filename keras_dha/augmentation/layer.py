@@ -281,25 +281,7 @@ class DifferentiableAugmentation(PolicyLayer):
             training = self.default_training
         if not training:
             return inputs
-        entries = inputs if isinstance(inputs, dict) else ()
-        spatial = [key for key in _SPATIAL_KEYS if key in entries]
-        if spatial:
-            raise ValueError(
-                "The layer moves images but none of "
-                f"{list(_SPATIAL_KEYS)}. Received: inputs with {spatial}"
-            )
-        labels = [key for key in _LABEL_KEYS if key in entries]
-        if len(labels) > 1:
-            # To the base class they are one entry, of which one gets lost.
-            raise ValueError(
-                f"Give one of {list(_LABEL_KEYS)}, which mean the same. "
-                f"Received: inputs with {labels}"
-            )
-        if self.mixers and not labels:
-            raise ValueError(
-                "Mixing images mixes their labels: give a dictionary of "
-                f"'images' and 'labels'. Received: inputs with {list(entries)}"
-            )
+        _check(inputs, mixes=bool(self.mixers))
         return super().call(inputs)
 
     def _ensure_inputs_are_compute_dtype(self, inputs):
@@ -335,6 +317,35 @@ class DifferentiableAugmentation(PolicyLayer):
             "default_training": self.default_training,
             "seed": self.seed,
         }
+
+
+def _check(inputs, mixes):
+    """Refuses what cannot be augmented, or would be lost."""
+    entries = inputs if isinstance(inputs, dict) else {"images": inputs}
+    if isinstance(entries["images"], tf.RaggedTensor):
+        raise ValueError(
+            "Images of several sizes are augmented one by one, before they "
+            "are batched. Received: a ragged batch of shape "
+            f"{entries['images'].shape}"
+        )
+    spatial = [key for key in _SPATIAL_KEYS if key in entries]
+    if spatial:
+        raise ValueError(
+            "The layer moves images but none of "
+            f"{list(_SPATIAL_KEYS)}. Received: inputs with {spatial}"
+        )
+    labels = [key for key in _LABEL_KEYS if key in entries]
+    if len(labels) > 1:
+        # To the base class they are one entry, of which one gets lost.
+        raise ValueError(
+            f"Give one of {list(_LABEL_KEYS)}, which mean the same. "
+            f"Received: inputs with {labels}"
+        )
+    if mixes and not labels:
+        raise ValueError(
+            "Mixing images mixes their labels: give a dictionary of "
+            f"'images' and 'labels'. Received: inputs with {list(entries)}"
+        )
 
 
 def _as_tensors(inputs):

@@ -195,6 +195,16 @@ def test_grey_images_without_channels_are_not_one_image_in_silence():
         layer(images()[..., 0], training=True)
 
 
+@pytest.mark.parametrize("is_dict", [True, False])
+def test_images_of_several_sizes_are_refused(is_dict):
+    ragged = tf.ragged.stack([images()[0], images()[1, :5]])
+    inputs = {"images": ragged} if is_dict else ragged
+    layer = DifferentiableAugmentation(**INVERT)
+    with pytest.raises(ValueError, match="Received: a ragged batch"):
+        layer(inputs, training=True)
+    assert layer(inputs, training=False) is not None
+
+
 def test_two_names_of_the_labels_are_refused():
     labels = tf.range(6)
     inputs = {"images": images(), "labels": labels, "targets": labels}
