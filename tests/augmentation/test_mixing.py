@@ -93,6 +93,23 @@ def test_layer_mixes_images_and_labels_alike(key, name):
     )
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_what_is_mixed_are_the_augmented_images(name):
+    layer = DifferentiableAugmentation(
+        **{**IDENTITY, "operations": ["Invert"]},
+        levels=(1.0,),
+        **{name: 0.6},
+        seed=2,
+    )
+    inputs = {"images": flat_images(40), "labels": tf.eye(40)}
+    output = layer(inputs, training=True)
+    np.testing.assert_allclose(
+        output["images"].numpy().mean(axis=(1, 2, 3)),
+        output["labels"].numpy() @ (255.0 - np.arange(40)),
+        atol=1e-3,
+    )
+
+
 def test_each_of_several_labels_is_mixed():
     layer = DifferentiableAugmentation(**IDENTITY, mixup=0.9, seed=2)
     labels = {"kind": tf.one_hot(tf.range(6), 6), "side": tf.eye(6, 2)}
