@@ -223,6 +223,27 @@ def test_relax_slopes_equal_central_differences():
         np.testing.assert_allclose(each[:, k], slope, atol=5e-3)
 
 
+def test_relax_learns_nothing_from_clean_images():
+    layer = built("relax", clean=0.4)
+    state, choices = random_control(layer), layer.sample(30, SEED)
+    clean = choices.clean.numpy()
+    assert 5 < clean.sum() < 25
+    rewards = np.random.default_rng(6).normal(size=30).astype("float32")
+    found = []
+    for of_clean in (0.0, 100.0):
+        shown = evidence(layer, choices, rewards + of_clean * clean)
+        gradient, moved = layer.estimator.gradient(layer, choices, shown, state)
+        found.append((gradient.sub_policy, moved["parameters"]))
+    each = layer.estimator.per_image(
+        *(tf.constant(LOGITS, tf.float32), choices.sub_policy, rewards),
+        *(state["parameters"], gumbel.Noise(SEED)),
+    ).numpy()
+    expected = each[~clean].sum(axis=0) / 30
+    for sub_policy, parameters in found:
+        np.testing.assert_allclose(sub_policy, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(parameters, found[0][1])
+
+
 def test_relax_learns_a_control_that_lowers_the_variance():
     layer = built("relax")
     state = initial_state(layer)
