@@ -52,6 +52,41 @@ def test_tables_are_those_of_the_records():
         assert path.read_text(encoding="utf-8") == text, path
 
 
+DIGITS = {
+    "README.md": ("{resnet_rand_augment}, ours {keras_dha};",),
+    "benchmarks/README.md": (
+        "`RandAugment` misses {resnet_rand_augment} in five runs, `AutoModel` "
+        "{keras_dha}.",
+    ),
+    "BUILD_NOTES.md": ("{keras_dha} (`peers_digits_1438.json`)",),
+    "keras_dha/scale.py": (
+        "missed {keras_dha} (`peers_digits_1438.json`)",
+        "width 32 with {smallest:.2f} to {largest:.2f} million weights and "
+        "{passes} passes or more missed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_what_is_said_of_digits_is_in_the_record(name):
+    runs = tables._runs("peers_digits_1438")
+    number = ("none", "one", "two", "three", "four", "five")
+    said = {}
+    for arm in ("resnet_rand_augment", "keras_dha"):
+        of = runs[arm]
+        shares = [of[seed]["accuracy"] for seed in sorted(of, key=int)]
+        missed = [number[round(359 * (1 - share))] for share in shares]
+        said[arm] = ", ".join(missed[:-1]) + f" and {missed[-1]}"
+    ours = runs["keras_dha"].values()
+    weights = [run["parameters"] / 1e6 for run in ours]
+    said |= {"smallest": min(weights), "largest": max(weights)}
+    said["passes"] = min(run["details"]["epochs"] for run in ours)
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\n#", "\n")
+    text = " ".join(text.split())
+    for expected in DIGITS[name]:
+        assert expected.format(**said) in text
+
+
 @pytest.mark.slow
 def test_readme_example_runs(tmp_path):
     example = blocks("python")[0]
