@@ -7,6 +7,7 @@ spread. Writes benchmarks/results/import_time.json; the goal is at most 1.2.
     python -m benchmarks.import_time
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -46,6 +47,7 @@ def seconds(statement):
 
 def main():
     """Measures, writes the result and shows it."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     times = {name: [] for name in STATEMENTS}
     for statement in STATEMENTS.values():
         seconds(statement)  # fills the disk cache, not counted

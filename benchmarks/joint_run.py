@@ -199,6 +199,9 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--architecture_alone", action="store_true")
+    parser.add_argument(
+        "--anew", nargs="+", default=(), help="prefixes of arms to run again"
+    )
     parser.add_argument("--output")
     options = parser.parse_args()
     data = images.load(options.dataset, options.limit, options.data)
@@ -213,6 +216,7 @@ def main():
             "batch_size": options.batch_size,
             "architecture_alone": options.architecture_alone,
         },
+        options.anew,
     )
     arms = ["joint", *(arm for arm in options.arms if arm != "joint")]
     for seed in range(options.seeds):

@@ -9,6 +9,7 @@ bold, or of a row where data sets are rows. A dagger marks contestants some of
 whose runs do not say how fast their machine was.
 """
 
+import argparse
 import json
 import pathlib
 
@@ -193,6 +194,7 @@ def markdown(header, rows):
 
 def main():
     """Writes the documents anew."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for path, text in documents().items():
         path.write_text(text, encoding="utf-8")
 

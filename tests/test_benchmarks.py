@@ -1,8 +1,10 @@
 """The benchmarks: too long to run here, but they must fit the library."""
 
-import importlib
+import importlib.util
 import json
+import pathlib
 import pkgutil
+import sys
 import time
 
 import keras
@@ -27,9 +29,29 @@ MODULES = sorted(
 )
 
 
+def source(name):
+    path = importlib.util.find_spec(name).origin
+    return pathlib.Path(path).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_imports(name):
     importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if "def main():" in source(name)]
+)
+def test_scripts_say_how_they_are_run(name, monkeypatch, capsys):
+    """`--help` measures nothing; what grows run by run has `--anew`."""
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "usage:" in said
+    grows = any(f" = {word}(" in source(name) for word in ("Record", "compare"))
+    assert "--anew" in said or not grows
 
 
 def test_a_record_goes_on_where_it_was(tmp_path):
