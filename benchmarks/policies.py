@@ -81,9 +81,10 @@ def trivial_augment(value_range):
 
 
 def learned(value_range):
-    """Returns the layer that a run learns by default.
+    """Returns the layer that a run learns by default, with flips of a half.
 
-    A layer of the user's, so that it augments to the end as the others do.
+    A layer of the user's, so that it flips at first and augments to the end as
+    the others do.
     """
     return keras_dha.DifferentiableAugmentation(
         value_range=value_range, clean=LEAST_CLEAN

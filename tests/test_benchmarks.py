@@ -6,20 +6,24 @@ import pathlib
 import pkgutil
 import sys
 import time
+import types
 
 import keras
 import numpy as np
 import pytest
 
 import benchmarks
+import keras_dha
 from benchmarks import ablation
 from benchmarks import arms
 from benchmarks import images
 from benchmarks import rankings
 from benchmarks import tables
+from benchmarks.planted import policies
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
 from keras_dha import base_schedule
+from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.datasets import Dataset
 from tests.auto_model import small_runs
 
@@ -242,6 +246,32 @@ def test_an_outcome_is_plain_data():
 def test_stages_of_a_sequence_have_all_epochs():
     assert ablation.stages(20) == [6, 7, 7]
     assert ablation.stages(30) == [10, 10, 10]
+
+
+class Untrained:
+    """Stands in for an `AutoModel` that learns nothing."""
+
+    def __init__(self, augmentation="auto", **arguments):
+        assert isinstance(augmentation, DifferentiableAugmentation)
+        self.augmentation = augmentation
+
+    def fit(self, x, y, **arguments):
+        self.augmentation.build((None, *x.shape[1:]))
+
+    @property
+    def result(self):
+        return types.SimpleNamespace(policy=self.augmentation.policy())
+
+
+@pytest.mark.parametrize("operation", sorted(policies.DESTRUCTIONS))
+def test_where_nothing_is_learned_nothing_is_unlearned(operation, monkeypatch):
+    """What is destroyed begins where the record says it does."""
+    x = np.arange(20 * 64, dtype="float32").reshape(20, 8, 8, 1) % 255
+    data = Dataset("some", x, np.arange(20) % 10, x, np.arange(20), ())
+    monkeypatch.setattr(keras_dha.datasets, "load", lambda *_, **__: data)
+    monkeypatch.setattr(keras_dha, "AutoModel", Untrained, raising=False)
+    found = policies.destruction(seeds=1, operation=operation)
+    assert found["mean_planted"] == pytest.approx(found["uniform"])
 
 
 def test_rankings_agree_or_do_not():
