@@ -292,6 +292,9 @@ def test_an_interrupted_run_says_so(quick, tmp_path, monkeypatch, capsys):
 def test_help_is_for_people():
     code, overview = run("--help")
     assert code == 0
+    assert set(cli.COMMANDS) == {
+        *("fit", "estimate", "evaluate", "export", "report")
+    }
     for name in cli.COMMANDS:
         assert f"  {name} " in overview
         code, text = run(name, "--help")

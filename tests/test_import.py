@@ -116,7 +116,27 @@ def test_keras_finds_the_layers_of_a_saved_network(tmp_path):
     assert (code, out.strip()) == (0, str(network.count_params())), error
 
 
+# Users call exactly these.
+PROMISED = {
+    "keras_dha": (
+        *("AutoHAS", "AutoModel", "Choice", "Decision", "Dropout"),
+        *("DifferentiableAugmentation", "FusedBatchNormalization"),
+        *("LatencyTable", "NodeChoice", "Policy", "Range", "SearchReport"),
+        *("SearchResult", "__version__", "datasets", "hyperparameter"),
+        *("spaces", "strategies"),
+    ),
+    "keras_dha.strategies": ("DARTS", "DSNAS", "GDAS", "ISTA", "Reinforce"),
+    "keras_dha.spaces": (
+        *("darts", "mobile", "nas_bench_201", "resnet", "shufflenet"),
+    ),
+}
+
+
 def test_every_public_name_is_there():
+    assert set(keras_dha.__all__) == set(PROMISED["keras_dha"])
+    for module in ("strategies", "spaces"):
+        found = getattr(keras_dha, module).__all__
+        assert set(PROMISED[f"keras_dha.{module}"]) <= set(found)
     assert set(keras_dha.__all__) <= set(dir(keras_dha))
     for name in keras_dha.__all__:
         assert getattr(keras_dha, name) is not None
