@@ -29,7 +29,7 @@ OTHER = {
     "size": 3,
     "measurement": "uniform",
     "penalty": 1e-3,
-    "scale": 0.5,
+    "scale": 0.75,
     "exploration": 0.25,
     "tolerance": 1e-2,
     "reward": "loss",
@@ -45,7 +45,9 @@ def test_the_table_is_complete():
 
 @pytest.mark.parametrize("kind", ALL)
 def test_config_round_trip(kind):
-    names = list(inspect.signature(kind).parameters)
+    parameters = inspect.signature(kind).parameters
+    assert all(OTHER[n] != p.default for n, p in parameters.items())
+    names = list(parameters)
     made = kind(**{name: OTHER[name] for name in names})
     saved = keras.saving.serialize_keras_object(made)
     copy = keras.saving.deserialize_keras_object(saved)
