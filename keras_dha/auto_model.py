@@ -84,11 +84,12 @@ class AutoModel(Trained):
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
         outer_every: Integer, every how many steps these are updated;
-            `"auto"` is 300 times in a run, at most every 8 at first and every
-            16 or 24 later (`keras_dha.outer_steps`); 8 where these steps alone
-            move the architecture, as for `"darts"`, or hyperparameters move
-            by reward; and 1 for `"autohas"`, `"dha"` and `"diffautoml"`, as
-            in the papers.
+            `"auto"` is the method's. For `"auto"` that is 300 times in a run,
+            at most every 8 at first and every 16 or 24 later
+            (`keras_dha.outer_steps`), and 8 where these steps alone move the
+            architecture or hyperparameters move by reward; for `"darts"`,
+            `"dsnas"` and `"gdas"` 8; for `"autohas"`, `"dha"` and
+            `"diffautoml"` 1, as in the papers.
         seed: Integer in [0, 2**31) for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
