@@ -137,6 +137,22 @@ def test_loading_a_plain_model(fitted, tmp_path):
         AutoModel.load(tmp_path / "plain.keras")
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_code_in_a_file_is_not_run(tmp_path, within):
+    """Also that of a candidate, in a run that is still searched."""
+    inputs = keras.Input((8, 8, 1))
+    doubled = layers.Lambda(lambda x: 2.0 * x, name="doubled")
+    if within:
+        doubled = Choice([doubled, layers.Conv2D(1, 1)], name="choice")
+    x = layers.Flatten()(doubled(inputs))
+    outputs = layers.Dense(CLASSES, activation="softmax")(x)
+    model = quick_auto_model(keras.Model(inputs, outputs))
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    fit(model, epochs=2, callbacks=[keep])
+    with pytest.raises(ValueError, match="Lambda.*unsafe|safe.*Lambda"):
+        AutoModel.load(tmp_path / "1.keras")
+
+
 def test_same_seed_same_run(fitted):
     again = joint_auto_model()
     fit(again)
