@@ -87,6 +87,18 @@ def test_a_run_that_has_ended_is_loaded(tmp_path, capsys):
     assert again.result == first.result
 
 
+def test_a_directory_may_be_moved(tmp_path):
+    expected = fit(quick(None), epochs=EPOCHS).history["loss"]
+    killed(quick(tmp_path / "here"), 3)
+    (tmp_path / "here").rename(tmp_path / "there")
+    model = quick(tmp_path / "there")
+    assert fit(model, epochs=EPOCHS).history["loss"] == expected
+    (tmp_path / "there").rename(tmp_path / "elsewhere")
+    again = quick(tmp_path / "elsewhere")
+    fit(again, epochs=EPOCHS, callbacks=[Kill(0)])
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
 def test_it_is_said_where_a_run_goes_on(tmp_path, capsys):
     killed(quick(tmp_path), 2)
     fit(quick(tmp_path), epochs=EPOCHS, verbose=2)
