@@ -1,5 +1,6 @@
 """README, recipes and notebooks do what they say."""
 
+import json
 import os
 import pathlib
 import re
@@ -84,6 +85,35 @@ def test_what_is_said_of_digits_is_in_the_record(name):
     text = (ROOT / name).read_text(encoding="utf-8").replace("\n#", "\n")
     text = " ".join(text.split())
     for expected in DIGITS[name]:
+        assert expected.format(**said) in text
+
+
+COST = {
+    "README.md": ("| {fit} |", "| {search_step} |", "| {same} and "),
+    "benchmarks/README.md": (
+        *("| {fit} |", "| {digits} |", "| {search_step}; ", "| {train_step}; "),
+        *("| {same} and ", "| {sampled} and "),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COST)
+def test_what_is_said_of_cost_is_in_the_records(name):
+    def ratios(name, quantity):
+        runs = tables._runs(name)["joint"].values()
+        return ", ".join(f"{run[f'{quantity}_over_plain']:.2f}" for run in runs)
+
+    said = {
+        quantity: ratios("joint_run_cost_one_core", quantity)
+        for quantity in ("fit", "search_step", "train_step")
+    }
+    said["digits"] = ratios("joint_run_digits", "fit")
+    record = json.loads((tables.RESULTS / "step_cost.json").read_text())
+    inner = "supernet inner"
+    said["same"] = f"{record['over_plain'][f'{inner}, same path']:.2f}"
+    said["sampled"] = f"{record['over_plain'][inner]:.2f}"
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for expected in COST[name]:
         assert expected.format(**said) in text
 
 
