@@ -75,7 +75,8 @@ def load(name_or_path, seed=0, image_size=None, limit=None):
         A `Dataset`.
 
     Raises:
-        ValueError: An unknown name; a folder with no images or one class.
+        ValueError: An unknown name; a folder with no images or one class, or
+            with a part `test` or `val` and none to train on.
         ImportError: What is needed to read the dataset is not installed.
 
     Example:
@@ -277,11 +278,7 @@ def _tfds_arrays(builder, split, size):
 
 
 def _folder(path, seed, size):
-    train, test = path, None
-    if (path / "train").is_dir():
-        train = path / "train"
-        parts = [path / "test", path / "val"]
-        test = next((part for part in parts if part.is_dir()), None)
+    train, test = _parts(path)
     if size is None:
         raise ValueError(
             "Images of a folder are resized: `image_size` is needed. "
@@ -305,6 +302,25 @@ def _folder(path, seed, size):
         *_read_folder(test, class_names, size),
         tuple(class_names),
     )
+
+
+def _parts(path):
+    """Returns the folders of training and of test images, or `None` of these.
+
+    Parts without one to train on would be taken for classes.
+    """
+    train = path / "train"
+    others = [path / n for n in ("test", "val") if (path / n).is_dir()]
+    if train.is_dir():
+        return train, next(iter(others), None)
+    for part in others:
+        if any(entry.is_dir() and _files(entry) for entry in part.iterdir()):
+            raise ValueError(
+                "A part `test` or `val` of a folder needs a part `train` "
+                "beside it; to read the images of one part give its own path. "
+                f"Received: {part.name!r} without 'train' in {str(path)!r}"
+            )
+    return path, None
 
 
 def _files(folder):

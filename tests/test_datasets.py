@@ -165,6 +165,21 @@ def test_a_folder_with_parts_keeps_them(tmp_path, part):
     assert data.y_test.tolist() == [1, 1]
 
 
+def test_parts_without_one_to_train_on_are_no_classes(tmp_path):
+    for part in ("test", "val"):
+        for name in ("a", "b"):
+            paint(tmp_path / "parts" / part / name, "red", 2)
+    with pytest.raises(ValueError, match="needs a part `train`.*'test' wit"):
+        datasets.load(tmp_path / "parts", image_size=4)
+    # Each by itself is a folder as any other, and so are classes of that name.
+    one = datasets.load(tmp_path / "parts" / "test", image_size=4)
+    assert one.class_names == ("a", "b")
+    for name in ("test", "train set"):
+        paint(tmp_path / "classes" / name, "red", 2)
+    both = datasets.load(tmp_path / "classes", image_size=4)
+    assert both.class_names == ("test", "train set")
+
+
 def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="exists. Received: name_or_path="):
         datasets.load(tmp_path / "nowhere", image_size=4)
