@@ -257,7 +257,8 @@ class AutoModel(Trained):
             class_weight: Dict from class numbers to weights of at least 0, 1
                 for those that it lacks: how much the loss of an example of
                 the class counts, in training and where anything is learned
-                from the search split. Validation has none, as in Keras, nor
+                from the search split, and how much the accuracy of one is
+                rewarded there. Validation has none, as in Keras, nor
                 have metrics. Of several outputs it is refused.
             steps_per_epoch: Integer; by default one pass over the data. Of a
                 dataset of unknown length the classes are those of the first

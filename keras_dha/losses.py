@@ -93,14 +93,24 @@ class OutputLosses:
         ):
             cast = _in_dtype_of(loss, truth, given)
             found = _of_examples(each(loss, *cast), given, loss)
-            if self.class_weight is not None:
-                by_class = ops.convert_to_tensor(self.class_weight, found.dtype)
-                classes = data.class_ids(ops.convert_to_tensor(truth))
-                found *= ops.take(by_class, classes)
+            found = self.by_class(found, truth)
             if weight != 1.0:
                 found = ops.cast(weight, found.dtype) * found
             total = found if total is None else total + found
         return total
+
+    def by_class(self, found, labels):
+        """Returns numbers of examples times the weights of their classes.
+
+        Args:
+            found: Tensor `(n,)`, floats.
+            labels: Those of the one output; several have no such weights.
+        """
+        if self.class_weight is None:
+            return found
+        weights = ops.convert_to_tensor(self.class_weight, found.dtype)
+        classes = data.class_ids(ops.convert_to_tensor(labels))
+        return found * ops.take(weights, classes)
 
     @property
     def are_cross_entropies(self):

@@ -35,7 +35,7 @@ class Reward(keras.layers.Layer):
 
     Args:
         kind: `"accuracy"`, or `"loss"` for the search loss with its sign
-            turned.
+            turned; both by the weights of classes, if there are any.
         dtype: Name of the dtype of its state.
         **kwargs: Base layer arguments.
     """
@@ -69,6 +69,7 @@ class Reward(keras.layers.Layer):
             each = -loss.call(labels, predictions)
         else:
             each = self._are_right(labels, predictions)
+            each = loss.by_class(each, labels)
         return tf.cast(each, self.average.dtype)
 
     def _are_right(self, labels, predictions):

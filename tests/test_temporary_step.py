@@ -18,6 +18,7 @@ from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.hyperparameters.autohas import SampledHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
+from keras_dha.losses import OutputLosses
 from keras_dha.reward import Reward
 from tests.references import central_difference
 from tests.test_joint_model import float64  # noqa: F401
@@ -26,6 +27,7 @@ from tests.test_joint_model import snapshot
 
 CLASSES = 3
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+PLAIN = OutputLosses.of(CROSS_ENTROPY)
 VALUES = {
     "learning_rate": Range(0.05, 5.0),
     "weight_decay": Range(1e-3, 1.0),
@@ -279,7 +281,7 @@ def test_the_reward_is_the_accuracy(shape):
         "column": labels[:, None],
         "one-hot": np.eye(3)[labels],
     }[shape]
-    found = Reward().of_each(None, tf.constant(given), tf.constant(outputs))
+    found = Reward().of_each(PLAIN, tf.constant(given), tf.constant(outputs))
     np.testing.assert_array_equal(found, [1, 1, 0, 1])
 
 
@@ -345,5 +347,5 @@ def test_the_reward_of_several_outputs_is_their_mean_accuracy():
         np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]),
     ]
     labels = tf.constant([0, 1, 0]), tf.constant(np.eye(3)[[2, 0, 1]])
-    found = Reward().of_each(None, labels, outputs)
+    found = Reward().of_each(PLAIN, labels, outputs)
     np.testing.assert_allclose(found, [1.0, 0.5, 0.0])

@@ -3,10 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import optimizers
 
 from keras_dha.auto_model import AutoModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.losses import OutputLosses
+from keras_dha.reward import Reward
 from tests.auto_model.directories import EPOCHS
 from tests.auto_model.directories import killed
 from tests.auto_model.directories import plain
@@ -89,6 +92,22 @@ def test_the_search_split_is_weighted_as_well():
     assert not weighted[0].any() and alike[0].any()
     np.testing.assert_allclose(weighted[1], 3.0 * alike[1], atol=1e-4)
     np.testing.assert_array_equal(weighted[2], alike[2])
+
+
+@pytest.mark.parametrize("form", ["integers", "column", "one-hot"])
+def test_what_is_rewarded_is_weighted_as_well(form):
+    labels = np.array([0, 1, 2, 0, 2])
+    guessed = np.eye(CLASSES)[[0, 1, 2, 2, 1]]
+    given = {
+        "integers": labels,
+        "column": labels[:, None],
+        "one-hot": np.eye(CLASSES)[labels],
+    }[form]
+    loss = OutputLosses(
+        [keras.losses.CategoricalCrossentropy()], class_weight=[2.0, 0.0, 0.5]
+    )
+    found = Reward().of_each(loss, tf.constant(given), tf.constant(guessed))
+    np.testing.assert_array_equal(found, [2.0, 0.0, 0.5, 0.0, 0.0])
 
 
 def test_a_run_that_was_killed_goes_on_with_its_weights(tmp_path, every_epoch):
