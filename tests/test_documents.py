@@ -1,5 +1,7 @@
 """README, recipes and notebooks do what they say."""
 
+import ast
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +12,8 @@ import sys
 import pytest
 
 from benchmarks import tables
+from keras_dha.architecture import spaces
+from keras_dha.architecture.cost import NetworkCost
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -155,6 +159,24 @@ def test_recipes_run(recipe, tmp_path):
     done = run(recipe, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Test accuracy" in done.stdout
+
+
+def test_each_limit_of_the_recipe_leaves_something_out():
+    path = ROOT / "recipes" / "within_a_target.py"
+    (limits,) = (
+        ast.literal_eval(node.value)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.keyword) and node.arg == "target"
+    )
+    cost = NetworkCost(spaces.resnet((8, 8, 1), 10))
+    sizes = [decision.num_candidates for decision in cost.decisions]
+    every = [cost.of(i) for i in itertools.product(*map(range, sizes))]
+    params, flops = (
+        {k for k, each in enumerate(every) if each[name] <= limits[name]}
+        for name in ("params", "flops")
+    )
+    assert (len(every), len(params & flops)) == (64, 12)
+    assert params - flops and flops - params
 
 
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
