@@ -22,6 +22,9 @@ _FEWEST_STEPS = 40
 # A search batch has this share of a training batch's examples: its gradient
 # is averaged over many outer steps, and a whole batch would double their cost.
 _SEARCH_BATCH_SHARE = 0.5
+# Of so many over the share examples none is held out with a probability of
+# exp(-20).
+_SEEN_OF_A_PART = 20
 
 
 def prepare(
@@ -56,13 +59,8 @@ def prepare(
     if isinstance(x, tf.data.Dataset):
         x, count, length = _unbatched(x), spec.count, None
         if share is not None:
+            _check_split(x, count, share)
             x, held_out = split_dataset(x, share)
-            if not _has_examples(x) or not _has_examples(held_out):
-                raise ValueError(
-                    "The dataset is too small to be split; give a larger "
-                    "`search_split`, or `search_data`. "
-                    f"Received: {count} examples, search_split={share}"
-                )
             size = max(1, round(count * share))
             # Once, for both parts.
             held = functools.cache(functools.partial(_length, held_out))
@@ -132,8 +130,20 @@ def _first(structure):
     return keras.tree.flatten(structure)[0]
 
 
-def _has_examples(dataset):
-    return next(iter(dataset), None) is not None
+def _check_split(dataset, count, share):
+    """Refuses a dataset of which a part would have no examples.
+
+    Of one without an end as many are looked at as show it: there may be none
+    that is held out, however long it is looked for.
+    """
+    looked_at = dataset.take(max(count, round(_SEEN_OF_A_PART / share)))
+    for part in split_dataset(looked_at, share):
+        if next(iter(part), None) is None:
+            raise ValueError(
+                "The dataset is too small to be split; give a larger "
+                "`search_split`, or `search_data`. "
+                f"Received: {count} examples, search_split={share}"
+            )
 
 
 def _length(dataset):

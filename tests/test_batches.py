@@ -314,6 +314,25 @@ def test_a_dataset_too_small_to_be_split():
         prepare(stream(x, y), share=0.001)
 
 
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_an_endless_dataset_too_small_to_be_split(batch_size):
+    """It is not searched for ever for what it does not hold."""
+    x, y = numbered(2)
+    endless = stream(x + 0.5, y).repeat(1000)
+    if batch_size:
+        endless = endless.batch(batch_size)
+    # Whoever reads on behind what shows it comes upon an error.
+    broken = endless.map(
+        lambda x, y: (tf.debugging.check_numerics(x / 0.0, "read on"), y)
+    )
+    endless = endless.concatenate(broken)
+    spec = data.inspect(endless.take(2), steps=2)
+    with pytest.raises(ValueError, match="too small to be split.*search_data"):
+        batches.prepare(
+            *(endless, None, spec, 2, 0.05, None, 0, True), is_endless=True
+        )
+
+
 @pytest.mark.parametrize(
     "count, expected",
     [(20, 16), (1000, 16), (1500, 32), (2560, 64), (60_000, 128)],
