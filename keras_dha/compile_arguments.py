@@ -67,6 +67,26 @@ def metrics(asked, network):
     )
 
 
+def check_metrics(network):
+    """Refuses metrics that give more than a number, once they are built.
+
+    Logs and histories hold a number an epoch, and files of them do.
+
+    Args:
+        network: A compiled `keras.Model`.
+    """
+    shapes = {
+        name: tuple(np.shape(value))
+        for name, value in network.get_metrics_result().items()
+    }
+    several = {name: shape for name, shape in shapes.items() if shape}
+    if several:
+        raise ValueError(
+            "A metric must give one number, as `keras.metrics.F1Score` does "
+            f'with average="macro". Received: metrics of shapes {several}'
+        )
+
+
 def _as_list(given):
     if given is None:
         return []

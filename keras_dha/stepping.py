@@ -10,6 +10,7 @@ import time
 import tensorflow as tf
 
 from keras_dha import base_schedule
+from keras_dha import compile_arguments
 from keras_dha import compiled
 from keras_dha import outer_steps
 from keras_dha import phases
@@ -85,6 +86,7 @@ class Stepper:
         """
         labels = next(iter(self._batches.dataset()))[1]
         self._distribution.run(self._joint.build_metrics, args=(labels,))
+        compile_arguments.check_metrics(self._joint.network)
         self._joint.network.reset_metrics()
 
     @property

@@ -172,6 +172,20 @@ def test_compile_refuses_what_it_cannot_honour(arguments, message):
         AutoModel().compile(**arguments)
 
 
+def test_a_metric_of_more_than_a_number_is_refused_before_the_first_step():
+    model, seen = quick_auto_model(strategy=None), []
+    model.compile(metrics=["accuracy", keras.metrics.F1Score()])
+    steps = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(batch)
+    )
+    one_hot = np.eye(CLASSES)[Y]
+    with pytest.raises(ValueError, match=r'average="macro".*score.: \(3,\)'):
+        fit(model, y=one_hot, epochs=1, callbacks=[steps])
+    assert seen == [] and model.joint is None
+    model.compile(metrics=[keras.metrics.F1Score(average="macro")])
+    assert "f1_score" in fit(model, y=one_hot, epochs=1).history
+
+
 def test_layers_in_float16_are_refused():
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(inputs)
