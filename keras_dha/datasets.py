@@ -324,11 +324,17 @@ def _parts(path):
 
 
 def _files(folder):
+    """Returns the images in a folder, but for hidden ones.
+
+    Notebooks leave copies in folders named .ipynb_checkpoints.
+    """
     return sorted(
         file
         for file in folder.rglob("*")
         if file.suffix.lower() in _IMAGE_SUFFIXES
-        and not file.name.startswith(".")
+        and not any(
+            part.startswith(".") for part in file.relative_to(folder).parts
+        )
     )
 
 
@@ -336,7 +342,7 @@ def _class_names(folder, least):
     names = sorted(
         entry.name
         for entry in folder.iterdir()
-        if entry.is_dir() and _files(entry)
+        if entry.is_dir() and not entry.name.startswith(".") and _files(entry)
     )
     if len(names) < least:
         raise ValueError(
@@ -358,7 +364,8 @@ def _read_folder(folder, class_names, size):
             try:
                 with PIL.Image.open(file) as image:
                     resized = _in_colour(image).resize(size[::-1])
-            except OSError as error:
+            except Exception as error:
+                # Pillow raises a `SyntaxError` for some broken files.
                 raise ValueError(
                     f"This image cannot be read. Received: {str(file)!r} "
                     f"({error})"

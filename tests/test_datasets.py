@@ -196,6 +196,35 @@ def test_bad_folders_are_refused(tmp_path):
         datasets.load(tmp_path, image_size=4)
 
 
+def test_hidden_folders_are_left_out(tmp_path):
+    """As notebooks leave them, with copies of images that were opened."""
+    for name in ("a", "b", ".ipynb_checkpoints", "a/.ipynb_checkpoints"):
+        paint(tmp_path / name, "red", 3)
+    paint(tmp_path / "b" / "more" / "still", "red", 2)
+    data = datasets.load(tmp_path, image_size=4)
+    assert data.class_names == ("a", "b")
+    labels = np.concatenate([data.y_train, data.y_test])
+    assert np.bincount(labels).tolist() == [3, 5]
+
+
+def test_whatever_is_wrong_with_an_image_it_is_named(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        paint(tmp_path / name, "red", 2)
+    path = tmp_path / "a" / "0.png"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), "uint8")
+    PIL_Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    # A part that is said to be shorter than it is: Pillow's `SyntaxError`.
+    length = whole.index(b"IDAT") - 4
+    path.write_bytes(whole[:length] + bytes([0, 0, 0, 7]) + whole[length + 4 :])
+    with pytest.raises(ValueError, match=r"cannot be read.*0\.png.*broken PNG"):
+        datasets.load(tmp_path, image_size=4)
+    path.write_bytes(whole)
+    monkeypatch.setattr(PIL_Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"cannot be read.*0\.png.*bomb"):
+        datasets.load(tmp_path, image_size=4)
+
+
 def test_a_test_class_without_training_images_is_refused(tmp_path):
     for name in ("a", "b"):
         paint(tmp_path / "train" / name, "red", 2)
