@@ -11,6 +11,7 @@ from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.joint_model import JointModel
+from tests.test_joint_model import float64  # noqa: F401
 
 
 def decided(*probabilities):
@@ -80,6 +81,14 @@ def test_something_runs_at_the_largest_draw():
         decision = decided(*rng.dirichlet(np.ones(7)))
         uniform = tf.fill([7], tf.constant(largest, "float32"))
         assert int(DSNAS().sample(decision, uniform)[0]) < 7
+
+
+def test_it_explores_whatever_the_network_computes_in(
+    float64,  # noqa: F811
+):
+    strategy = DSNAS(exploration=0.25).bound(tf.Variable(0.5))
+    expected = 0.25 * np.array([0.3, 0.5, 0.2]) + [0, 0.75, 0]
+    assert_runs(decided(0.3, 0.5, 0.2), strategy, [*expected, 0])
 
 
 @pytest.mark.parametrize("exploration", [1.0, 0.25])

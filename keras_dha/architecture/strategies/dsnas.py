@@ -94,10 +94,14 @@ class DSNAS(Strategy):
 
     def _shares(self, decision):
         """Returns q, `(edges, operations + 1)`; the last one is of nothing."""
-        is_warmup = ops.convert_to_tensor(self.progress, "float32") <= 0
-        share = ops.where(is_warmup, 1.0, self.exploration)
         drawn = ops.softmax(decision.table(decision.logits))
-        leading = ops.one_hot(decision.indices(False), decision.operations + 1)
+        is_warmup = ops.convert_to_tensor(self.progress, "float32") <= 0
+        share = ops.cast(
+            ops.where(is_warmup, 1.0, self.exploration), drawn.dtype
+        )
+        leading = ops.one_hot(
+            decision.indices(False), decision.operations + 1, dtype=drawn.dtype
+        )
         return share * ops.pad(drawn, ((0, 0), (0, 1))) + (1 - share) * leading
 
     def get_config(self):
