@@ -138,9 +138,11 @@ class DifferentiableAugmentation(PolicyLayer):
         seed=None,
         **kwargs,
     ):
-        super().__init__(trainable=trainable, **kwargs)
         # All randomness comes from `seed_generator`; the base class's own
-        # generator would be a second, unseeded source in every checkpoint.
+        # generator would be a second source in every checkpoint. Without a
+        # seed it is the global one, which TensorFlow refuses where operations
+        # are to be deterministic.
+        super().__init__(seed=1, trainable=trainable, **kwargs)
         self._random_generator = None
         # The warp kernel and the ragged split by choice have no XLA form.
         self.supports_jit = False

@@ -283,6 +283,16 @@ def test_same_seed_same_images():
     assert np.any(a != first(images(), training=True))
 
 
+def test_the_global_generator_is_left_alone(monkeypatch):
+    """TensorFlow refuses it where operations are to be deterministic."""
+
+    def refused():
+        raise RuntimeError("cannot be called if determinism is enabled")
+
+    monkeypatch.setattr(tf.random, "get_global_generator", refused)
+    built()
+
+
 # Configuration and saving.
 
 
