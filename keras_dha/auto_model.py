@@ -394,9 +394,9 @@ class AutoModel(Trained):
         )
 
     def _validation(self, given, batch_size):
-        """Returns a function that returns validation logs, or `None`.
+        """Returns a function of callbacks that returns validation logs.
 
-        And to how many batches of that size the data amount.
+        Or `None`; and to how many batches of that size the data amount.
         """
         if given is None:
             return None, 0.0
@@ -405,7 +405,7 @@ class AutoModel(Trained):
         x, y = data.evaluable(*given, self._spec, form)
         counted = given[0] if y is None else x
         steps = preparation.batches_in(counted, batch_size)
-        return lambda: self._validation_logs(x, y), steps
+        return functools.partial(self._validation_logs, x, y), steps
 
     def _begin(
         self,

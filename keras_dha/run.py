@@ -156,7 +156,8 @@ class Run:
         Args:
             owner: The `AutoModel`; the callbacks' `model`.
             callbacks: List of Keras callbacks, or `None`.
-            validate: Function that returns validation logs, or `None`.
+            validate: Function of a `CallbackList` that returns validation
+                logs, or `None`.
             is_new: Whether nothing was trained before.
             keep: Function that is called after each epoch but the last, when
                 `state` is all there is to know; or `None`.
@@ -239,7 +240,7 @@ class Run:
         self._hand_over(owner)
         if validate is not None:
             begun = time.monotonic()
-            logs |= validate()
+            logs |= validate(listeners)
             self.pace.reserve("validation", time.monotonic() - begun)
         self.record.end_epoch(logs)
         listeners.on_epoch_end(self.epochs_done, logs)

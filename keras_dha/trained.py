@@ -75,9 +75,11 @@ class Trained:
             x = _as_batches((x, y), batch_size)
         return self.joint.network.evaluate(data.untuned(x), **options)
 
-    def _validation_logs(self, x, y):
+    def _validation_logs(self, x, y, callbacks):
         x, y = self.joint.form.arranged(x, y)
-        logs = self._evaluated(x, y, verbose=0, return_dict=True)
+        logs = self._evaluated(
+            x, y, verbose=0, return_dict=True, callbacks=callbacks
+        )
         return {f"val_{name}": float(logs[name]) for name in logs}
 
     def summary(self):

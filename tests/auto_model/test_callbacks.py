@@ -18,6 +18,7 @@ from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
+from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import assert_plain
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import quick_auto_model
@@ -43,6 +44,42 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.events.append("end")
+
+
+class Validation(keras.callbacks.Callback):
+    """What a callback is told of validation, and by which model."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_test_begin(self, logs=None):
+        self.seen.append(type(self.model))
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.seen.append(batch)
+
+    def on_test_end(self, logs=None):
+        self.seen.append(logs)
+
+
+def test_callbacks_see_validation_as_in_keras():
+    seen = Validation()
+    history = fit(
+        quick_auto_model(),
+        epochs=2,
+        callbacks=[seen],
+        validation_data=as_dataset(X_NEW, Y_NEW, 16)[0],
+    ).history
+    told = [
+        {name: history[f"val_{name}"][epoch] for name in ("loss", "accuracy")}
+        for epoch in range(2)
+    ]
+    batches = [0, 1, 2]
+    assert seen.seen == [
+        *(AutoModel, *batches, told[0]),
+        *(AutoModel, *batches, told[1]),
+    ]
 
 
 @pytest.fixture(scope="module")
