@@ -35,24 +35,30 @@ def recalibrate(network, images, batches=BATCHES):
         for layer in layers
         for v in (layer.moving_mean, layer.moving_variance)
     ]
+    before = [keras.ops.convert_to_numpy(v) for v in statistics]
+    found = None
     sums = [0.0] * len(statistics)
-    with contextlib.ExitStack() as stack:
-        passes = [stack.enter_context(_averaging(layer)) for layer in layers]
+    try:
+        with contextlib.ExitStack() as stack:
+            passes = [stack.enter_context(_averaging(x)) for x in layers]
 
-        def forward(x):
-            for begin in passes:
-                begin()
-            network(x, training=True)
+            def forward(x):
+                for begin in passes:
+                    begin()
+                network(x, training=True)
 
-        forward = tf.function(forward, jit_compile=False, autograph=False)
-        for _ in range(batches):
-            forward(next(images))
-            sums = [
-                s + keras.ops.convert_to_numpy(v).astype(np.float64)
-                for s, v in zip(sums, statistics, strict=True)
-            ]
-    for variable, value in zip(statistics, sums, strict=True):
-        variable.assign(value / batches)
+            forward = tf.function(forward, jit_compile=False, autograph=False)
+            for _ in range(batches):
+                forward(next(images))
+                sums = [
+                    s + keras.ops.convert_to_numpy(v).astype(np.float64)
+                    for s, v in zip(sums, statistics, strict=True)
+                ]
+        found = [s / batches for s in sums]
+    finally:
+        # Interrupted, a run has those that it had rather than one batch's.
+        for variable, value in zip(statistics, found or before, strict=True):
+            variable.assign(value)
 
 
 @contextlib.contextmanager

@@ -114,8 +114,11 @@ def test_a_network_without_normalisation_needs_no_batches():
         np.testing.assert_array_equal(old, new)
 
 
-def test_momentum_comes_back_if_the_batches_end_early():
+def test_all_is_as_it_was_if_the_batches_end_early():
     network, norm = normalising_network(momentum=0.7)
+    norm.moving_mean.assign([3.0, 4.0])
     with pytest.raises(StopIteration):
         recalibrate(network, iter(batches(1)), batches=2)
     assert norm.momentum == 0.7
+    np.testing.assert_array_equal(norm.moving_mean, [3.0, 4.0])
+    np.testing.assert_array_equal(norm.moving_variance, [1.0, 1.0])
