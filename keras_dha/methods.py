@@ -341,6 +341,17 @@ def _with_inputs(network):
             "with an `Input` (that is what can be derived). "
             f"Received: {type(network).__name__}"
         )
+    own = [
+        name
+        for name in ("train_step", "compute_loss")
+        if getattr(type(network), name) is not getattr(keras.Model, name)
+    ]
+    if own:
+        raise ValueError(
+            "A run takes steps of its own, in which what a model does in "
+            f"{own} is not done: give a plain `keras.Model`, and a loss by "
+            f"`compile`. Received: {type(network).__name__}"
+        )
     return network
 
 

@@ -1,5 +1,7 @@
 """What is refused, before anything is done."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -232,6 +234,21 @@ class Subclassed(keras.Model):
     pass
 
 
+class WithAStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class WithALoss(keras.Model):
+    def compute_loss(self, *args, **kwargs):
+        return 2.0 * super().compute_loss(*args, **kwargs)
+
+
+def of_class(kind, shape, num_classes):
+    network = space(shape, num_classes)
+    return kind(network.inputs, network.outputs)
+
+
 def two_outputs(shape, num_classes):
     inputs = keras.Input(shape)
     x = layers.Flatten()(inputs)
@@ -246,6 +263,11 @@ def two_outputs(shape, num_classes):
         (search_space_for((8, 8), 3), r"\(8, 8, 1\).*from \(8, 8\)"),
         (two_outputs, "outputs of the network.*one without"),
         (lambda *_: Subclassed(), "functional or Sequential.*Subclassed"),
+        (of_class(WithAStep, (8, 8, 1), CLASSES), "'train_step'.*WithAStep"),
+        (
+            functools.partial(of_class, WithALoss),
+            "'compute_loss'.*by `compile`.*WithALoss",
+        ),
         (lambda *_: keras.Sequential(), "functional or Sequential"),
         (lambda *_: None, "functional or Sequential.*NoneType"),
         (space((6, 8, 1), 3), r"\(8, 8, 1\).*from \(6, 8, 1\)"),
