@@ -128,9 +128,14 @@ def _loss(loss, from_logits, one_hot):
             else keras.losses.SparseCategoricalCrossentropy
         )
         return kind(from_logits=from_logits)
-    if isinstance(loss, str) and "_" in loss:
+    if isinstance(loss, str):
         # Under its snake-case name Keras has a function, which has a mean.
-        loss = "".join(part.capitalize() for part in loss.split("_"))
+        classes = {
+            name.lower(): found
+            for name, found in vars(keras.losses).items()
+            if isinstance(found, type)
+        }
+        loss = classes.get(loss.replace("_", "").lower(), loss)
     found = keras.losses.get(loss)
     if isinstance(found, keras.losses.Loss):
         return found

@@ -103,6 +103,26 @@ def test_losses_are_given_for_all_or_for_each(loss, expected):
     assert found.weights == [0.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("kl_divergence", keras.losses.KLDivergence),
+        ("poisson", keras.losses.Poisson),
+        ("Huber", keras.losses.Huber),
+        ("mean_squared_error", keras.losses.MeanSquaredError),
+    ],
+)
+def test_every_name_of_a_keras_loss_is_one(name, kind):
+    found = compile_arguments.losses(name, None, network(), SPEC)
+    assert [type(loss) for loss in found.losses] == [kind, kind]
+
+
+def test_names_that_are_none_of_a_loss():
+    for name in ("mse", "categorical_crossentrop"):
+        with pytest.raises(ValueError, match=name):
+            compile_arguments.losses(name, None, network(), SPEC)
+
+
 def test_outputs_by_name_are_in_the_order_of_keras():
     found = compile_arguments.losses(
         {"z": SPARSE(), "y": FOCAL()},
