@@ -311,10 +311,11 @@ def _parts(path):
     """
     train = path / "train"
     others = [path / n for n in ("test", "val") if (path / n).is_dir()]
-    if train.is_dir():
+    # Trains are a class like any other.
+    if train.is_dir() and (others or _subfolders(train)):
         return train, next(iter(others), None)
     for part in others:
-        if any(entry.is_dir() and _files(entry) for entry in part.iterdir()):
+        if _subfolders(part):
             raise ValueError(
                 "A part `test` or `val` of a folder needs a part `train` "
                 "beside it; to read the images of one part give its own path. "
@@ -338,12 +339,17 @@ def _files(folder):
     )
 
 
-def _class_names(folder, least):
-    names = sorted(
+def _subfolders(folder):
+    """Returns the names of the subfolders with images, in order."""
+    return sorted(
         entry.name
         for entry in folder.iterdir()
         if entry.is_dir() and not entry.name.startswith(".") and _files(entry)
     )
+
+
+def _class_names(folder, least):
+    names = _subfolders(folder)
     if len(names) < least:
         raise ValueError(
             f"A folder must have at least {least} subfolders with images "

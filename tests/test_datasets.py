@@ -196,6 +196,17 @@ def test_bad_folders_are_refused(tmp_path):
         datasets.load(tmp_path, image_size=4)
 
 
+def test_a_class_may_be_of_trains(tmp_path):
+    for name in ("bus", "car", "train"):
+        paint(tmp_path / name, "red", 3)
+    data = datasets.load(tmp_path, image_size=4)
+    assert data.class_names == ("bus", "car", "train")
+    # Beside a part it is one that lacks its classes.
+    paint(tmp_path / "test", "red", 3)
+    with pytest.raises(ValueError, match="2 subfolders.*Received: 0.*train"):
+        datasets.load(tmp_path, image_size=4)
+
+
 def test_hidden_folders_are_left_out(tmp_path):
     """As notebooks leave them, with copies of images that were opened."""
     for name in ("a", "b", ".ipynb_checkpoints", "a/.ipynb_checkpoints"):
