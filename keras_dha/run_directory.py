@@ -81,7 +81,9 @@ class RunDirectory:
             self._there = None
         elif settings.asked["seed"] is None:
             settings.seed = self._there["seed"]
-        export.refuse_unwritable(self.path)
+        if self._there is None or not (self.path / FINISHED).is_file():
+            # What has ended is read alone.
+            export.refuse_unwritable(self.path)
 
     def known(self, x):
         """Returns the `DataSpec` that the run there began with, or `None`.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_dha import AutoModel
+from keras_dha import export
 from keras_dha import run_directory
 from tests.auto_model.directories import EPOCHS
 from tests.auto_model.directories import SLOW
@@ -97,6 +98,25 @@ def test_a_directory_may_be_moved(tmp_path):
     again = quick(tmp_path / "elsewhere")
     fit(again, epochs=EPOCHS, callbacks=[Kill(0)])
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
+def test_a_run_that_has_ended_may_be_where_nothing_can_be_written(
+    tmp_path, monkeypatch
+):
+    first = quick(tmp_path)
+    fit(first, epochs=2)
+    before = names(tmp_path)
+
+    def refused(*args, **kwargs):
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(export.tempfile, "mkdtemp", refused)
+    again = quick(tmp_path)
+    fit(again, epochs=2)
+    np.testing.assert_array_equal(again.predict(X), first.predict(X))
+    assert names(tmp_path) == before
+    with pytest.raises(OSError, match="Cannot write here"):
+        fit(quick(tmp_path, overwrite=True), epochs=2)
 
 
 def test_it_is_said_where_a_run_goes_on(tmp_path, capsys):
