@@ -241,8 +241,12 @@ def _refuse_what_needs_a_keras_model(callback):
     """Refuses callbacks that reach for what `AutoModel` does not have."""
     kinds = keras.callbacks
     advice = None
-    if isinstance(callback, kinds.BackupAndRestore):
+    # Keras has not always had it.
+    of_orbax = getattr(kinds, "OrbaxCheckpoint", ())
+    if isinstance(callback, (kinds.BackupAndRestore, of_orbax)):
         advice = "A run goes on by itself: use AutoModel(directory=...)"
+    elif isinstance(callback, kinds.ProgbarLogger):
+        advice = "A run shows a bar of its own, by `verbose`; leave it out"
     elif isinstance(callback, kinds.SwapEMAWeights):
         advice = "No optimizer of a run averages weights; leave it out"
     elif getattr(callback, "save_weights_only", False):

@@ -389,6 +389,12 @@ def test_a_network_without_choices_delivers_the_weights_of_an_epoch(
         )
 
 
+# Its package is not needed to refuse it, and Keras has not always had it.
+ORBAX = getattr(
+    keras.callbacks, "OrbaxCheckpoint", keras.callbacks.BackupAndRestore
+)
+
+
 @pytest.mark.parametrize(
     "callback, message",
     [
@@ -402,6 +408,8 @@ def test_a_network_without_choices_delivers_the_weights_of_an_epoch(
             "learning rate is learned.*LearningRateScheduler",
         ),
         (keras.callbacks.BackupAndRestore("there"), "directory="),
+        (ORBAX.__new__(ORBAX), "directory="),
+        (keras.callbacks.ProgbarLogger(), "bar of its own.*ProgbarLogger"),
         (keras.callbacks.SwapEMAWeights(), "averages weights"),
         (
             keras.callbacks.ModelCheckpoint(
