@@ -182,6 +182,19 @@ def test_one_class(function):
         function((8, 8, 1), 1)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+def test_probabilities_are_whole_in_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = spaces.resnet((8, 8, 1), 3, width=4, stages=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("logits").compute_dtype == "bfloat16"
+    found = model.predict(np.full((2, 8, 8, 1), 200.0), verbose=0)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1.0, rtol=1e-6)
+
+
 SMALL = {
     spaces.shufflenet: {
         "repeats": (2, 1, 2),

@@ -46,7 +46,8 @@ def probabilities(x, num_classes):
     """Returns class probabilities of a feature map."""
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(num_classes, name="logits")(x)
-    return layers.Softmax(name="probabilities")(x)
+    # Of bfloat16 they would have three digits, and so would the loss.
+    return layers.Softmax(name="probabilities", dtype=keras.config.floatx())(x)
 
 
 def stem_stride(input_shape, halves_from, quarters_from):
