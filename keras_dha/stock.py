@@ -59,8 +59,9 @@ def _stock_layer(layer, rate):
         return keras.layers.Dropout.from_config(config)
     if isinstance(layer, FusedBatchNormalization):
         return keras.layers.BatchNormalization.from_config(layer.get_config())
-    # What has nothing to train need not be copied, and a lambda cannot be.
-    if not layer.variables:
+    # What has nothing to train need not be copied, and a lambda cannot be. An
+    # operation, as of `x + y`, has nothing and is no layer.
+    if not getattr(layer, "variables", ()):
         return layer
     if isinstance(layer, keras.Model):
         return cloned(layer)

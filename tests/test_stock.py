@@ -13,7 +13,7 @@ from tests.test_joint_model import small_network
 
 
 def with_ours():
-    """A model with layers of ours, also nested and called twice."""
+    """Layers of ours, also nested and called twice, among operations."""
     inputs = keras.Input((6, 6, 2))
     norm = keras_dha.FusedBatchNormalization(momentum=0.8, name="norm")
     inner = keras.Sequential(
@@ -24,7 +24,7 @@ def with_ours():
         ]
     )
     x = layers.Lambda(lambda images: 2.0 * images)(norm(inner(norm(inputs))))
-    x = layers.Normalization(name="adapted")(x)
+    x = layers.Normalization(name="adapted")(x + keras.ops.relu(x))
     x = keras.Sequential([layers.Conv2D(2, 1), layers.ReLU()], name="block")(x)
     x = keras_dha.Dropout(0.3, name="outer")(x)
     return keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(x))
