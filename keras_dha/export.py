@@ -18,10 +18,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha.nested_layers import find_layers
+
 FORMATS = ("tf_saved_model", "litert", "onnx")
 # What the path of a file has to end in.
 _ENDINGS = {"litert": ".tflite", "onnx": ".onnx"}
 QUANTIZATIONS = (None, "float16", "int8")
+# What layers may compute in beside float32; integers are as they are.
+_OTHER_FLOATS = ("bfloat16", "float16", "float64")
 # How many values the inputs have that models are compared on: as many as
 # pixels of 8 bits, and fewer for those who look them up in a table.
 _SIZES = (256, 2, 1)
@@ -38,7 +42,8 @@ def export_model(
     """Writes a trained model for serving.
 
     The input keeps its shape, dtype and name in every format, `"int8"`
-    included: quantisation happens inside. A SavedModel has the signatures
+    included: quantisation happens inside. But in LiteRT and ONNX all floats
+    are float32, whatever layers compute in. A SavedModel has the signatures
     `"serve"` and `"serving_default"`; TF Serving wants its path to end in a
     version number. A LiteRT file uses built-in operations only. ONNX needs
     the extra `onnx`; outputs that are no dict are named `output_0` and so on,
@@ -77,6 +82,8 @@ def export_model(
     _check_arguments(model, path, format, quantize, representative_data)
     if not overwrite:
         refuse_existing(path)
+    if format != "tf_saved_model":
+        model = _in_float32(model)
     with written_beside(path) as target:
         if format == "tf_saved_model":
             _write_saved_model(model, target)
@@ -193,6 +200,78 @@ def _check_representative(model, data):
         )
 
 
+def _in_float32(model):
+    """Returns a model that computes in float32 with the same weights.
+
+    Neither phones nor ONNX have operations of bfloat16, in which a network may
+    have been trained.
+
+    Returns:
+        `model` itself if it does.
+    """
+    if not _of_other_floats(model):
+        return model
+    policy = keras.config.dtype_policy()
+    # Models have the policy that they are made under.
+    keras.config.set_dtype_policy("float32")
+    try:
+        made = _rebuilt_in_float32(model, {})
+    finally:
+        keras.config.set_dtype_policy(policy)
+    left = _of_other_floats(made)
+    if left:
+        raise ValueError(
+            "This format computes in float32 alone: build the layers within "
+            "other layers, and layers of your own, with dtype='float32'. "
+            f"Received: layers {left[:5]} of another dtype"
+        )
+    made.set_weights(model.get_weights())
+    return made
+
+
+def _of_other_floats(model):
+    """Returns the names of layers that do not compute in float32, a list."""
+    found = find_layers(model, keras.layers.Layer)
+    return [x.name for x in found if x.compute_dtype in _OTHER_FLOATS]
+
+
+def _rebuilt_in_float32(model, copies):
+    def replace(layer):
+        # An operation, as of `x + y`, computes in what it gets.
+        if not isinstance(layer, keras.layers.Layer):
+            return layer
+        if id(layer) not in copies:
+            copies[id(layer)] = _copied_in_float32(layer, copies)
+        return copies[id(layer)]
+
+    # Also what nested models get would be cast to the dtype of their inputs.
+    inputs = keras.tree.map_structure(_input_in_float32, _inputs(model))
+    if isinstance(model, keras.Sequential):
+        layers = [replace(layer) for layer in model.layers]
+        return keras.Sequential([inputs, *layers], name=model.name)
+    return keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=replace
+    )
+
+
+def _input_in_float32(tensor):
+    is_other = tensor.dtype in _OTHER_FLOATS
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype="float32" if is_other else tensor.dtype,
+        name=tensor.name,
+    )
+
+
+def _copied_in_float32(layer, copies):
+    if isinstance(layer, keras.Model):
+        return _rebuilt_in_float32(layer, copies)
+    config = layer.get_config()
+    if layer.compute_dtype in _OTHER_FLOATS:
+        config["dtype"] = "float32"
+    return type(layer).from_config(config)
+
+
 def _write_saved_model(model, folder):
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -276,6 +355,8 @@ def _check_agreement(model, serve):
             written.
     """
     example, expected = _example(model)
+    # In bfloat16 a graph rounds otherwise than what runs at once.
+    error = 1e-1 if _of_other_floats(model) else 1e-3
     # Twice: a saved random generator may draw what the model drew, once.
     served = [*serve(example), *serve(example)]
     for ours, theirs in zip(
@@ -284,7 +365,7 @@ def _check_agreement(model, serve):
         ours, theirs = np.asarray(ours), np.asarray(theirs)
         # Of outputs without a scale of their own, as logits are.
         size = max(1.0, np.max(np.abs(ours), initial=0.0))
-        if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * size):
+        if not np.allclose(ours, theirs, rtol=error, atol=error / 10 * size):
             raise ValueError(
                 "The served model does not predict what the model predicts: "
                 "probably a layer is random outside training too; remove it "

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_dha import export
 from keras_dha.export import export_model
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
@@ -178,6 +179,84 @@ def test_onnx_and_predict_agree(digits, tmp_path, dtype):
     expected = model.predict(images, verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
+
+
+@pytest.fixture(params=["mixed_bfloat16", "float64"])
+def other_dtype(request):
+    """What layers compute in by default."""
+    keras.config.set_dtype_policy(request.param)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("format", ["litert", "onnx"])
+def test_what_computes_in_another_dtype_is_written_in_float32(
+    digits, tmp_path, format, other_dtype
+):
+    """Nested layers, shared ones, which are one still, and operations."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1), name="image", dtype="float32")
+    inner = keras.Sequential([keras.layers.Conv2D(4, 3)])
+    shared = keras.layers.Dense(4)
+    x = keras.layers.Rescaling(0.3)(inputs)
+    x = shared(shared(keras.layers.Flatten()(inner(x))[:, :4]))
+    x = keras.layers.Softmax(dtype="float32")(keras.layers.Dense(3)(x))
+    model = keras.Model(inputs, x)
+    before = model.get_config()
+    images = digits[0][:20]
+    if format == "onnx":
+        pytest.importorskip("tf2onnx")
+        path = export_model(model, tmp_path / "m.onnx", "onnx")
+        (found,) = onnx_session(path).run(None, {"image": images})
+    else:
+        path = export_model(model, tmp_path / "m.tflite", "litert")
+        found = litert_predict(path, images)
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert np.ptp(expected) > 0.2
+    assert model.get_config() == before
+    # Two graphs of float32 agree to its digits: there are no others in them.
+    if format == "onnx":
+        exact = export._in_float32(model)
+        np.testing.assert_allclose(
+            found, exact.predict(images, verbose=0), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error", "is_refused"),
+    [
+        ("mixed_bfloat16", 0.005, False),
+        ("mixed_bfloat16", 0.2, True),
+        ("float32", 0.005, True),
+    ],
+)
+def test_in_bfloat16_a_graph_may_round_otherwise(dtype, error, is_refused):
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="float32"),
+            keras.layers.Dense(3, dtype=dtype),
+            keras.layers.Softmax(dtype="float32"),
+        ]
+    )
+
+    def serve(x):
+        return [model(x, training=False) + error]
+
+    if not is_refused:
+        export._check_agreement(model, serve)
+        return
+    with pytest.raises(ValueError, match="does not predict what"):
+        export._check_agreement(model, serve)
+
+
+def test_a_dtype_that_cannot_be_changed_is_refused(tmp_path):
+    dense = keras.layers.Dense(2, dtype="mixed_bfloat16", name="inner")
+    model = keras.Sequential(
+        [keras.Input((3, 4)), keras.layers.TimeDistributed(dense)]
+    )
+    with pytest.raises(ValueError, match="float32 alone.*'inner'"):
+        export_model(model, tmp_path / "m.tflite", "litert")
 
 
 def two_branches():
