@@ -40,7 +40,8 @@ class GivenWeights(keras.StatelessScope):
 
     def get_current_value(self, variable):
         """Returns the value of a weight, else `None`."""
-        if id(variable) not in self.state_mapping:
+        value = self.state_mapping.get(id(variable))
+        if value is None or not _is_in_reach(value):
             number = self._layout.piece_of.get(id(variable))
             if number is None:
                 return None
@@ -117,6 +118,22 @@ class GivenWeights(keras.StatelessScope):
 def active():
     """Returns the `GivenWeights` that the running layer is in, or `None`."""
     return getattr(_active, "scope", None)
+
+
+def _is_in_reach(tensor):
+    """Whether a tensor may be used here.
+
+    One that was made in the body of a loop, or in a branch, of a layer's own
+    may not be used behind it.
+    """
+    # An eager one has none.
+    made_in = getattr(tensor, "graph", None)
+    graph = tf.compat.v1.get_default_graph()
+    while made_in is not None and graph is not made_in:
+        if graph is None:
+            return False
+        graph = getattr(graph, "outer_graph", None)
+    return True
 
 
 def reshaped(tensor, shape):

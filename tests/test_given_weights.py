@@ -146,6 +146,47 @@ def test_the_candidates_of_an_edge_are_one_piece():
     )
 
 
+class Looping(layers.Layer):
+    """Uses its weights again and again, in the body of a loop."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(2, "tanh", kernel_regularizer="l2")
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, x):
+        return keras.ops.fori_loop(0, 3, lambda _, y: y + self.inner(y), x)
+
+
+def test_weights_that_are_used_in_a_loop_and_behind_it():
+    """By the penalty on them, and by a second call of the layer."""
+    keras.utils.set_random_seed(0)
+    loop, image = Looping(), keras.Input((4, 4, 2))
+    y = layers.Dense(3)(layers.Flatten()(loop(loop(image))))
+    model = keras.Model(image, y)
+    vector = WeightVector(model)
+
+    @tf.function(autograph=False)
+    def given(images, weights):
+        pieces = vector.pieces(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(pieces)
+            with vector.given(pieces):
+                loss = loss_of(model, images)
+        return loss, vector.join(tape.gradient(loss, pieces))
+
+    noise = np.random.default_rng(1).normal(size=vector.size, scale=0.1)
+    found = given(IMAGES, tf.constant(noise, vector.dtype))
+    vector.write(tf.constant(noise, vector.dtype))
+    with tf.GradientTape() as tape:
+        loss = loss_of(model, IMAGES)
+    gradient = vector.join(tape.gradient(loss, vector.tensors()))
+    for ours, theirs in zip(found, (loss, gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "path", [(0, 0, 1, 1, 1), (2, 1, 0, 0, 0), (1, 0, 0, 1, 1)], ids=str
 )
