@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
 
@@ -30,6 +31,10 @@ def unoptimized_graphs():
 
 def step_functions(joint, distribution):
     """Returns the compiled (inner step, joint step)."""
+    with distribution.scope():
+        # Layers may draw without a seed. What Keras draws by then is made by
+        # the first such draw, and cannot be made inside of a step.
+        keras.random.uniform(())
 
     def run(batch, schedule, search_batch=None):
         loss = distribution.run(

@@ -57,6 +57,26 @@ def test_vectors_with_a_choice_over_dense_layers():
     assert model.evaluate(x, Y)[0] == pytest.approx(expected, rel=1e-4)
 
 
+class Noise(layers.Layer):
+    """Draws without a seed, so from a generator that all of Keras shares."""
+
+    def call(self, x, training=False):
+        drawn = keras.random.normal(keras.ops.shape(x))
+        return x + drawn if training else x
+
+
+def test_layers_may_draw_without_a_seed():
+    x = inputs = keras.Input((64,))
+    for _ in range(2):
+        x = layers.Dense(8)(Noise()(x))
+    network = keras.Model(inputs, layers.Dense(CLASSES)(x))
+    model, x = quick_auto_model(network), X.reshape(len(X), -1) / 255
+    for _ in range(2):
+        # It forgets that generator.
+        keras.utils.set_random_seed(0)
+        assert np.isfinite(fit(model, x, epochs=1).history["loss"][0])
+
+
 def dense_network():
     inputs = keras.Input((64,))
     heads = [layers.Dense(CLASSES, name=name) for name in ("one", "two")]
