@@ -116,8 +116,7 @@ def run(
         loss = tf.reduce_sum(factors * losses)
         loss = loss / tf.cast(tf.size(losses) * replicas, loss.dtype)
         if penalties:
-            penalty = tf.add_n(penalties) / replicas
-            loss += tf.cast(penalty, loss.dtype)
+            loss += _total(penalties, loss.dtype) / replicas
     model.hyperparameters.check_used(used)
     gradients = tape.gradient(
         loss,
@@ -130,6 +129,16 @@ def run(
         *(choices, inputs, share, predictions, losses, loss),
         gradient=gradient,
         credit=tf.cast(tf.concat(credit, axis=0), gradient.dtype),
+    )
+
+
+def _total(penalties, dtype):
+    """Returns the sum of penalties, as Keras takes it: all they hold."""
+    return tf.add_n(
+        [
+            tf.cast(p if p.shape.rank == 0 else tf.reduce_sum(p), dtype)
+            for p in map(tf.convert_to_tensor, penalties)
+        ]
     )
 
 

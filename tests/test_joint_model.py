@@ -216,6 +216,35 @@ def test_the_search_pass_leaves_statistics_alone():
         np.testing.assert_array_equal(old, new)
 
 
+class Penalised(layers.Layer):
+    """Adds a loss for each example, as Keras sums it."""
+
+    def call(self, x):
+        self.add_loss(keras.ops.mean(keras.ops.square(x), axis=-1))
+        return x
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_penalties_count_whatever_their_shape_and_dtype(policy):
+    inputs = keras.Input((3,))
+    x = Penalised(dtype=policy)(inputs)
+    dense = layers.Dense(2, kernel_regularizer="l2", dtype=policy)
+    joint = JointModel(
+        keras.Model(inputs, dense(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    data = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    labels = np.array([0, 1, 1, 0, 1, 0])
+    kernel = dense.kernel.numpy()
+    z = data @ kernel
+    entropy = np.log(np.exp(z).sum(axis=1)) - z[np.arange(6), labels]
+    expected = (data**2).mean(axis=1).sum() + 0.01 * (kernel**2).sum()
+    expected += entropy.mean()
+    loss = joint.train_step((tf.constant(data), tf.constant(labels)), 1.0)
+    rtol = 1e-5 if policy == "float32" else 1e-2
+    np.testing.assert_allclose(loss, expected, rtol=rtol)
+
+
 def test_the_search_pass_of_a_choice_that_is_called_twice():
     choice = Choice(
         [
