@@ -280,6 +280,20 @@ def test_every_estimator_moves_every_space(estimator, arguments):
     assert sum(s["share"] for s in statistics.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("estimator", ["influence", "relaxed"])
+def test_weights_that_diverged_leave_a_policy_to_make_images_by(estimator):
+    joint = fitting(estimator)
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.uniform(0, 255, (16, 6, 6, 3)), tf.float32)
+    batch = images, tf.constant(rng.integers(0, 3, 16))
+    joint.weight_vector.write(np.nan * joint.weight_vector.read())
+    for _ in range(2):
+        loss = joint.train_step(batch, 1.0, batch)
+    assert np.isnan(loss)
+    for logits in joint.policy.augmentation.trainable_variables:
+        assert np.all(np.isfinite(logits.numpy()))
+
+
 @pytest.mark.parametrize("estimator", ["relax", "relaxed"])
 def test_a_saved_policy_goes_on_as_if_nothing_had_happened(estimator, tmp_path):
     joint = fitting(estimator, length=2, sub_policies=4, mixup=0.3)

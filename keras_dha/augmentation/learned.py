@@ -351,6 +351,9 @@ class LearnedPolicy(keras.layers.Layer):
         )
         pull = TO_START * self.count / (self.count + LONG_RUN)
         moved -= rate * pull * (values - self.start)
+        # Where weights have diverged a run goes back to those before, but may
+        # take steps until it looks. No image can be made by such logits.
+        moved = tf.where(tf.math.is_finite(moved), moved, values)
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
         parts = tf.split(moved, [int(np.prod(v.shape)) for v in logits])
