@@ -89,12 +89,17 @@ class SparseCode(keras.layers.Layer):
         return ops.sum(at * table, axis=-1)
 
     def recover(self):
-        """Recovers z from b; returns how far it went, ||z_new - z_old||."""
+        """Recovers z from b; returns how far it went, ||z_new - z_old||.
+
+        Of a code that is not finite, as that of a run that has diverged and
+        is still to be gone back from, z stays: infinitely far from rest.
+        """
+        code = ops.convert_to_numpy(self.code)
+        if not np.all(np.isfinite(code)):
+            return np.inf
         before = ops.convert_to_numpy(self.sparse)
         found = lasso(
-            ops.convert_to_numpy(self.measurement),
-            ops.convert_to_numpy(self.code),
-            self.penalty,
+            ops.convert_to_numpy(self.measurement), code, self.penalty
         )
         self.sparse.assign(found)
         return float(np.linalg.norm(found - before))

@@ -156,6 +156,15 @@ def test_a_decision_freezes_when_its_code_rests():
     assert strategy.harden([resting, moving]) == []
 
 
+def test_a_code_that_is_not_finite_leaves_its_decision_open():
+    """Training that has diverged is gone back from at the guard's next look."""
+    decision, learned = searched(edges=1, operations=3, keep=1, tolerance=1e9)
+    before = decision.code.sparse.numpy()
+    decision.code.code.assign([np.nan] * 3)
+    assert not learned.harden() and not decision.is_frozen
+    np.testing.assert_array_equal(decision.code.sparse, before)
+
+
 def test_frozen_codes_and_weights_do_not_drift():
     decision, learned = searched()
     for _ in range(3):
