@@ -12,6 +12,7 @@ import contextlib
 
 import tensorflow as tf
 
+from keras_dha import second_derivatives
 from keras_dha.architecture import bilevel
 
 # In brackets: names of hyperparameters are sources as well.
@@ -72,6 +73,7 @@ class OuterTape:
                 persistent=self._times > 1, watch_accessed_variables=False
             ) as self._tape,
             statistics,
+            second_derivatives.of_bilinear_resizing(),
         ):
             self._tape.watch(tf.nest.flatten(self._sources))
             yield
@@ -86,14 +88,30 @@ class OuterTape:
         Returns:
             List of tensors, or lists of them, shaped as the sources;
             for a source that was left out an empty list.
+
+        Raises:
+            ValueError: TensorFlow does not know a derivative that it takes.
         """
         asked = {n: self._sources[n] for n in names if n in self._sources}
-        found = {}
-        if asked:
-            found = self._tape.gradient(
+        found = self._derivatives(asked, vector) if asked else {}
+        return [found.get(name, []) for name in names]
+
+    def _derivatives(self, sources, vector):
+        try:
+            return self._tape.gradient(
                 self.gradient,
-                asked,
+                sources,
                 output_gradients=vector,
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-        return [found.get(name, []) for name in names]
+        except LookupError as error:
+            if "gradient registry" not in str(error):
+                raise
+            raise ValueError(
+                "What is learned here takes second derivatives of all layers, "
+                "and TensorFlow has none of an operation of this network: "
+                "leave it out; or learn no policy (augmentation=None, or a "
+                "layer with trainable=False), give what acts through the loss "
+                "as numbers, and take a method or horizon without second "
+                f"derivatives. Received: {error}"
+            ) from error
