@@ -65,4 +65,5 @@ class StepPrice:
         # Medians: some steps are slow for other reasons.
         times = np.array([np.median(seconds[row]) for row in chosen])
         slower = np.log(times / np.mean(times))
-        return _POWER * np.mean(self._losses) * slower
+        # Some losses are negative; what is slower costs all the same.
+        return _POWER * abs(np.mean(self._losses)) * slower

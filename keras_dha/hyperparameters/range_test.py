@@ -44,7 +44,9 @@ def has_diverged(losses):
     if not np.isfinite(losses[-1]):
         return True
     smooth = _smoothed(np.asarray(losses))
-    return len(losses) > 10 and smooth[-1] > 2.0 * smooth.min()
+    lowest = smooth.min()
+    # Twice the lowest; of a loss that may be negative, as far above it.
+    return len(losses) > 10 and smooth[-1] > lowest + abs(lowest)
 
 
 def evaluate(tried, losses):

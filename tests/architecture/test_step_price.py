@@ -52,6 +52,15 @@ def test_a_candidate_pays_for_how_much_it_slows_a_step():
     np.testing.assert_allclose(prices[3], prices[4], atol=0.01)
 
 
+def test_what_is_slower_costs_where_the_loss_is_negative_as_well():
+    prices = [
+        noted([Decision(2, name="a")], lambda p: 1.0 + p[0], loss=loss).prices()
+        for loss in (0.8, -0.8)
+    ]
+    np.testing.assert_allclose(*prices)
+    assert prices[1][1] > 0 > prices[1][0]
+
+
 def test_a_step_that_diverged_is_not_noted():
     price = noted([Decision(3, name="a")], lambda path: 1.0 + path[0])
     before = price.prices()

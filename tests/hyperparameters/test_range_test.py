@@ -96,5 +96,12 @@ def test_divergence_is_seen_soon_and_only_then():
     assert 31 <= stops_at([*flat, *[10.0] * 10]) <= 35
 
 
+def test_a_loss_below_zero_has_not_diverged_for_that():
+    """As the cosine similarity, which falls to -1."""
+    falling = np.linspace(-0.1, -0.9, 40)
+    assert stops_at(falling) is None
+    assert 41 <= stops_at([*falling, *[2.0] * 10]) <= 50
+
+
 def test_a_rough_beginning_is_no_divergence():
     assert stops_at([1.0, 5.0, 1.0, 5.0, 1.0, 4.0] + [1.0] * 20) is None
