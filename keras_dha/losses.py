@@ -35,7 +35,8 @@ class OutputLosses:
             output; `None` for 1 each. `evaluate` has none, as Keras'.
 
     Raises:
-        ValueError: A loss with another reduction than the mean.
+        ValueError: A loss with another reduction than the mean, or the mean
+            of some examples only.
 
     Example:
 
@@ -55,7 +56,7 @@ class OutputLosses:
                 f"{len(self.losses)} losses, weights={weights}"
             )
         for loss in self.losses:
-            _check_reduction(loss)
+            _check_mean(loss)
 
     @classmethod
     def of(cls, loss):
@@ -172,7 +173,7 @@ class OutputLosses:
         return cls(losses, config["weights"], config["class_weight"])
 
 
-def _check_reduction(loss):
+def _check_mean(loss):
     """Refuses a loss that `evaluate` would not take the mean of."""
     if loss.reduction not in _MEANS:
         raise ValueError(
@@ -180,6 +181,13 @@ def _check_reduction(loss):
             f"`reduction` of a loss must be one of {_MEANS}; for another scale "
             "use `loss_weights`. "
             f"Received: {type(loss).__name__} with reduction={loss.reduction!r}"
+        )
+    ignored = getattr(loss, "ignore_class", None)
+    if ignored is not None:
+        raise ValueError(
+            "`ignore_class` of a loss is not honoured: the mean would be of "
+            "other examples in each batch. Leave these examples out. "
+            f"Received: {type(loss).__name__} with ignore_class={ignored}"
         )
 
 

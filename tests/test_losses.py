@@ -265,6 +265,13 @@ def test_a_loss_without_examples_is_refused_by_name():
         whole.smoothed(np.eye(2, dtype="float32"), np.ones((2, 2), "f"), None)
 
 
+def test_a_loss_that_leaves_a_class_out_is_refused():
+    """`evaluate` takes the mean of the other examples."""
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=0)
+    with pytest.raises(ValueError, match="examples out.*ignore_class=0"):
+        OutputLosses([loss])
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none", None])
 def test_a_loss_that_is_no_mean_is_refused(reduction):
     with pytest.raises(ValueError, match="loss_weights.*CategoricalHinge with"):
