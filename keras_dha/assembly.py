@@ -118,7 +118,7 @@ def _joint_model(settings, parts, spec, found):
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
     if MIXUP in hyperparameters.quantities:
-        _check_mixup(network, augmentation)
+        _check_mixup(network, augmentation, spec)
     joint = JointModel(
         network,
         compile_arguments.losses(
@@ -169,7 +169,7 @@ def _engine(parts, values):
     return LearnedHyperparameters(values, parts.horizon)
 
 
-def _check_mixup(network, augmentation):
+def _check_mixup(network, augmentation, spec):
     """Refuses to mix twice, and what is a number for something, as words."""
     if getattr(augmentation, "mixers", ()):
         raise ValueError(
@@ -179,7 +179,8 @@ def _check_mixup(network, augmentation):
             f"{tuple(augmentation.mixers)}"
         )
     dtypes = {tensor.name: tensor.dtype for tensor in network.inputs}
-    if len(dtypes) > 1 and not all("float" in d for d in dtypes.values()):
+    are_pixels = len(dtypes) == 1 and spec.is_image
+    if not are_pixels and not all("float" in d for d in dtypes.values()):
         raise ValueError(
             "Mixup blends all inputs, and integers have no blend: leave out "
             "`mixup`, or give such inputs as floats. "

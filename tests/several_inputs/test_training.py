@@ -212,6 +212,25 @@ def test_integers_are_not_blended():
         run(network, (given, X), Y)
 
 
+def test_words_alone_are_not_blended():
+    """Between two of them stands another one; not so with pixels."""
+    words = keras.Input((2,), dtype="int32")
+    x = layers.Dense(2)(layers.Flatten()(layers.Embedding(5, 3)(words)))
+    given = np.arange(2 * N).reshape(N, 2) % 5
+    with pytest.raises(ValueError, match="no blend"):
+        AutoModel(
+            keras.Model(words, x), strategy=None, hyperparameters={"mixup": 0.2}
+        ).fit(given, Y, epochs=1, verbose=0)
+    pixels = keras.Input((7, 7, 1), dtype="uint8")
+    x = layers.Dense(2)(layers.Flatten()(layers.Rescaling(1 / 255)(pixels)))
+    given = np.arange(49 * N).reshape(N, 7, 7, 1).astype("uint8")
+    AutoModel(
+        keras.Model(pixels, x),
+        augmentation=None,
+        hyperparameters={"mixup": 0.2},
+    ).fit(given, Y, epochs=1, verbose=0)
+
+
 def test_a_directory_goes_on_to_the_same_losses(tmp_path):
     class Killed(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
