@@ -175,6 +175,8 @@ class Run:
     def _fit(self, owner, callbacks, validate, is_new, keep):
         is_resumed = self._stepper.has_begun
         if not is_resumed:
+            # The `fit` before may have been interrupted in its search.
+            self.joint.architecture.rest()
             self._find_rate(is_new)
             self.record.begin(self.joint.hyperparameters)
             self._stepper.begin()

@@ -312,3 +312,28 @@ def test_the_last_compile_counts(monkeypatch):
     assert model.settings.base_schedule.decay_steps == 100
     model.compile(optimizer="adamw")
     assert model.settings.base_schedule == "constant"
+
+
+def test_a_search_that_was_interrupted_warms_up_again():
+    class Interrupted(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    class Seen(keras.callbacks.Callback):
+        logits = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            decisions = model.joint.architecture.decisions
+            self.logits.append([d.logits.numpy() for d in decisions])
+
+    strategy = DSNAS(margin=None, warmup=0.5, until=0.95)
+    model, seen = quick_auto_model(strategy=strategy), Seen()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=4, callbacks=[seen, Interrupted()])
+    fit(model, epochs=4, callbacks=[seen])
+    assert model.result.history["phase"][:2] == ["warm-up"] * 2
+    before, *after = seen.logits[2:6]
+    assert np.any(before)
+    np.testing.assert_array_equal(after[:2], [before, before])
+    assert np.any(np.not_equal(after[2], before))

@@ -86,6 +86,11 @@ class LearnedArchitecture(keras.layers.Layer):
         """Returns the variables that move, in the order of the credit."""
         return [d.parameter.value for d in self.decisions]
 
+    def rest(self):
+        """Goes back to before the search, which a new run begins with."""
+        self.rate.assign(0.0)
+        self.progress.assign(0.0)
+
     def start(self):
         """Ends the warm-up: from here on the architecture moves."""
         if not float(self.rate.numpy()):
