@@ -14,6 +14,7 @@ from keras_dha import scale
 from keras_dha import small_images
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
+from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.strategies import ISTA
 from keras_dha.form import Form
 from keras_dha.form import facts
@@ -21,6 +22,7 @@ from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
+from keras_dha.nested_layers import find_layers
 
 # Flips that are as rare at first are worth a word.
 _SAID = 0.4
@@ -65,7 +67,8 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
         parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():
-        return _joint_model(settings, parts, spec, found), timed
+        replicas = distribution.num_replicas_in_sync
+        return _joint_model(settings, parts, spec, found, replicas), timed
 
 
 def _say_what_is_an_image(spec, verbose):
@@ -98,7 +101,7 @@ def _flip(batches, spec, verbose):
     return flip
 
 
-def _joint_model(settings, parts, spec, found):
+def _joint_model(settings, parts, spec, found, replicas):
     optimizer = settings.optimizer
     network = settings.builder(spec, **(found.arguments if found else {}))
     decisions, strategy = find_decisions(network), parts.strategy
@@ -106,6 +109,8 @@ def _joint_model(settings, parts, spec, found):
         network = derive_first(network)
     elif decisions:
         _check_open(decisions, strategy)
+        if replicas > 1 and not strategy.mixes:
+            _check_statistics(network)
     if found and found.begins_small:
         network = small_images.shrunk(network)
     hyperparameters = _engine(
@@ -160,6 +165,23 @@ def _check_open(decisions, strategy):
             f"another strategy does not move: {again}. "
             f"Received: decisions with codes={coded[:5]}, "
             f"strategy={type(strategy).__name__}"
+        )
+
+
+def _check_statistics(network):
+    """Refuses candidates that run alone and exchange statistics."""
+    found = [
+        layer.name
+        for choice in find_layers(network, SearchableLayer)
+        for layer in find_layers(choice, keras.layers.BatchNormalization)
+        if layer.synchronized
+    ]
+    if found:
+        raise ValueError(
+            "On several devices a candidate that runs alone can exchange "
+            "nothing with other devices: let its normalisation layers have "
+            "synchronized=False, or search by `keras_dha.strategies.DARTS`, "
+            f"which runs all candidates. Received: synchronized layers {found}"
         )
 
 

@@ -210,6 +210,20 @@ def test_a_batch_must_be_shared_out_evenly():
         model.fit(X, Y, epochs=1, batch_size=31, verbose=0)
 
 
+def test_candidates_that_run_alone_exchange_nothing():
+    def synchronised(shape, num_classes):
+        x = inputs = keras.Input(shape)
+        norm = layers.BatchNormalization(synchronized=True, name="norm")
+        x = Choice([norm, layers.Identity()], name="choice")(x)
+        x = layers.Dense(num_classes)(layers.Flatten()(x))
+        return keras.Model(inputs, x)
+
+    with two_replicas().scope():
+        model = AutoModel(synchronised, augmentation=None, seed=0)
+    with pytest.raises(ValueError, match=r"synchronized=False.*\['norm'\]"):
+        model.fit(X, Y, epochs=1, batch_size=BATCH, verbose=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
