@@ -11,6 +11,8 @@ import pathlib
 
 import numpy as np
 
+from keras_dha import image_folders
+
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -26,7 +28,6 @@ FASHION_MNIST_CLASSES = (
 # Where the Debian package dataset-fashion-mnist puts its files.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 TEST_SHARE = 0.2
-_IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -278,18 +279,19 @@ def _tfds_arrays(builder, split, size):
 
 
 def _folder(path, seed, size):
-    train, test = _parts(path)
+    train, test = image_folders.parts(path)
     if size is None:
         raise ValueError(
             "Images of a folder are resized: `image_size` is needed. "
             f"Received: image_size=None, name_or_path={str(path)!r}"
         )
-    class_names = _class_names(train, least=2)
-    images, labels = _read_folder(train, class_names, size)
+    class_names = image_folders.class_names(train, least=2)
+    _require("PIL", "datasets", "Reading images from a folder")
+    images, labels = image_folders.read(train, class_names, size)
     name = short_name(path)
     if test is None:
         return _split(name, images, labels, class_names, seed)
-    extra = set(_class_names(test, least=1)) - set(class_names)
+    extra = set(image_folders.class_names(test, least=1)) - set(class_names)
     if extra:
         raise ValueError(
             "The test part has classes that the training part lacks. "
@@ -299,96 +301,9 @@ def _folder(path, seed, size):
         name,
         images,
         labels,
-        *_read_folder(test, class_names, size),
+        *image_folders.read(test, class_names, size),
         tuple(class_names),
     )
-
-
-def _parts(path):
-    """Returns the folders of training and of test images, or `None` of these.
-
-    Parts without one to train on would be taken for classes.
-    """
-    train = path / "train"
-    others = [path / n for n in ("test", "val") if (path / n).is_dir()]
-    # Trains are a class like any other.
-    if train.is_dir() and (others or _subfolders(train)):
-        return train, next(iter(others), None)
-    for part in others:
-        if _subfolders(part):
-            raise ValueError(
-                "A part `test` or `val` of a folder needs a part `train` "
-                "beside it; to read the images of one part give its own path. "
-                f"Received: {part.name!r} without 'train' in {str(path)!r}"
-            )
-    return path, None
-
-
-def _files(folder):
-    """Returns the images in a folder, but for hidden ones.
-
-    Notebooks leave copies in folders named .ipynb_checkpoints.
-    """
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in _IMAGE_SUFFIXES
-        and not any(
-            part.startswith(".") for part in file.relative_to(folder).parts
-        )
-    )
-
-
-def _subfolders(folder):
-    """Returns the names of the subfolders with images, in order."""
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and _files(entry)
-    )
-
-
-def _class_names(folder, least):
-    names = _subfolders(folder)
-    if len(names) < least:
-        raise ValueError(
-            f"A folder must have at least {least} subfolders with images "
-            f"({', '.join(_IMAGE_SUFFIXES)}), one for each class. "
-            f"Received: {len(names)} in {str(folder)!r}"
-        )
-    return names
-
-
-def _read_folder(folder, class_names, size):
-    """Returns all images as RGB uint8 and their labels."""
-    _require("PIL", "datasets", "Reading images from a folder")
-    import PIL.Image
-
-    images, labels = [], []
-    for label, name in enumerate(class_names):
-        for file in _files(folder / name):
-            try:
-                with PIL.Image.open(file) as image:
-                    resized = _in_colour(image).resize(size[::-1])
-            except Exception as error:
-                # Pillow raises a `SyntaxError` for some broken files.
-                raise ValueError(
-                    f"This image cannot be read. Received: {str(file)!r} "
-                    f"({error})"
-                ) from error
-            images.append(np.asarray(resized))
-            labels.append(label)
-    return np.stack(images), np.asarray(labels, "int64")
-
-
-def _in_colour(image):
-    """Returns a Pillow image as RGB, of 16 bits the upper eight."""
-    import PIL.Image
-
-    if image.mode.startswith("I"):
-        # Converted by Pillow, values would be cut off at 255.
-        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
-    return image.convert("RGB")
 
 
 def _resized(images, size):

@@ -1,0 +1,119 @@
+"""Image folders: a subfolder of images for each class.
+
+Hidden files and folders are no part of them. Of images of any mode the colours
+are read, and all are resized to one size.
+"""
+
+import numpy as np
+
+_IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+def parts(path):
+    """Returns the folders of training and of test images, or `None` of these.
+
+    Args:
+        path: `pathlib.Path` of a folder with a subfolder for each class,
+            directly or within `train` and `test` (or `val`).
+
+    Raises:
+        ValueError: There is a part to test on and none to train on, which
+            would be taken for classes.
+    """
+    train = path / "train"
+    others = [path / n for n in ("test", "val") if (path / n).is_dir()]
+    # Trains are a class like any other.
+    if train.is_dir() and (others or _subfolders(train)):
+        return train, next(iter(others), None)
+    for part in others:
+        if _subfolders(part):
+            raise ValueError(
+                "A part `test` or `val` of a folder needs a part `train` "
+                "beside it; to read the images of one part give its own path. "
+                f"Received: {part.name!r} without 'train' in {str(path)!r}"
+            )
+    return path, None
+
+
+def _files(folder):
+    """Returns the images in a folder, but for hidden ones.
+
+    Notebooks leave copies in folders named .ipynb_checkpoints.
+    """
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in _IMAGE_SUFFIXES
+        and not any(
+            part.startswith(".") for part in file.relative_to(folder).parts
+        )
+    )
+
+
+def _subfolders(folder):
+    """Returns the names of the subfolders with images, in order."""
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and _files(entry)
+    )
+
+
+def class_names(folder, least):
+    """Returns the names of the classes in a folder, in order.
+
+    Args:
+        folder: `pathlib.Path`.
+        least: Integer, how many there must be.
+    """
+    names = _subfolders(folder)
+    if len(names) < least:
+        raise ValueError(
+            f"A folder must have at least {least} subfolders with images "
+            f"({', '.join(_IMAGE_SUFFIXES)}), one for each class. "
+            f"Received: {len(names)} in {str(folder)!r}"
+        )
+    return names
+
+
+def read(folder, names, size):
+    """Returns all images and their labels.
+
+    Args:
+        folder: `pathlib.Path` with a subfolder for each class.
+        names: List of the classes' names; a label is a place in it.
+        size: (height, width) to resize to.
+
+    Returns:
+        (uint8 array `(n, height, width, 3)`, int64 array `(n,)`).
+
+    Raises:
+        ValueError: An image cannot be read.
+    """
+    import PIL.Image
+
+    images, labels = [], []
+    for label, name in enumerate(names):
+        for file in _files(folder / name):
+            try:
+                with PIL.Image.open(file) as image:
+                    resized = _in_colour(image).resize(size[::-1])
+            except Exception as error:
+                # Pillow raises a `SyntaxError` for some broken files.
+                raise ValueError(
+                    f"This image cannot be read. Received: {str(file)!r} "
+                    f"({error})"
+                ) from error
+            images.append(np.asarray(resized))
+            labels.append(label)
+    return np.stack(images), np.asarray(labels, "int64")
+
+
+def _in_colour(image):
+    """Returns a Pillow image as RGB, of 16 bits the upper eight."""
+    import PIL.Image
+
+    if image.mode.startswith("I"):
+        # Converted by Pillow, values would be cut off at 255.
+        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    return image.convert("RGB")
