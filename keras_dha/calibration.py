@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha.hyperparameters import own
 from keras_dha.nested_layers import find_layers
 
 # Over how many batches statistics are averaged.
@@ -107,7 +108,13 @@ def fit_statistics(joint, batches):
             seed = tf.constant([joint.seed, number])
             yield joint.augment(images, (seed, seed))[1]
 
-    recalibrate(joint.network, augmented_images())
+    with _as_in_training(joint):
+        recalibrate(joint.network, augmented_images())
+
+
+def _as_in_training(joint):
+    """The scope in which layers have what is learned, as a dropout rate."""
+    return own.given(joint.hyperparameters.in_loss())
 
 
 def choose_statistics(joint, batches, search_batches):
@@ -122,7 +129,8 @@ def choose_statistics(joint, batches, search_batches):
     """
     network = joint.network
     augmented, loss = network.get_weights(), search_loss(joint, search_batches)
-    recalibrate(network, (x for x, _ in batches.dataset()))
+    with _as_in_training(joint):
+        recalibrate(network, (x for x, _ in batches.dataset()))
     if search_loss(joint, search_batches) > loss:
         network.set_weights(augmented)
 

@@ -98,6 +98,24 @@ def test_of_a_layer_that_is_called_twice_both_calls_count(kind):
     assert "call" not in vars(norm)
 
 
+def test_behind_dropout_they_are_those_of_the_rate_that_was_learned():
+    inputs = keras.Input((64,))
+    norm = layers.BatchNormalization(name="norm")
+    x = norm(keras_dha.Dropout(0.1, seed=1)(inputs))
+    network = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
+    model = keras_dha.AutoModel(
+        network,
+        augmentation=None,
+        hyperparameters={"learning_rate": 1e-9, "dropout_rate": 0.5},
+        seed=0,
+    )
+    model.fit(
+        np.ones((64, 64)) + np.eye(64), np.arange(64) % 2, epochs=1, verbose=0
+    )
+    # Of 1 / (1 - p) with the probability 1 - p, else 0: p / (1 - p).
+    assert np.mean(norm.moving_variance) == pytest.approx(1.0, rel=0.15)
+
+
 def test_a_frozen_layer_keeps_its_statistics():
     network, norm = normalising_network()
     norm.trainable = False
