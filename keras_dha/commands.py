@@ -134,13 +134,14 @@ def _write_all(plain, result, output, name):
         "LiteRT": output / f"{name}.tflite",
         "Result": output / run_directory.RESULT,
     }
+    # What was found before what may go wrong.
+    with export.written_beside(files["Result"]) as path:
+        path.write_text(result.to_json() + "\n", encoding="utf-8")
     with export.written_beside(files["Keras model"]) as path:
         plain.save(path)
     with muffled():
         export.export_model(plain, files["SavedModel"], overwrite=True)
         export.export_model(plain, files["LiteRT"], "litert", overwrite=True)
-    with export.written_beside(files["Result"]) as path:
-        path.write_text(result.to_json() + "\n", encoding="utf-8")
     return files
 
 
