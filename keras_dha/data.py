@@ -101,7 +101,7 @@ def inspect(x, y=None, steps=None, num_classes=None):
     return summary.spec(num_classes)
 
 
-def evaluable(x, y, spec, form=None):
+def evaluable(x, y, spec, form=None, batch_size=None):
     """Returns data to evaluate on, as `keras.Model.evaluate` takes them.
 
     Args:
@@ -111,6 +111,7 @@ def evaluable(x, y, spec, form=None):
         spec: `DataSpec` of the training data.
         form: `form.Form` of the network that the data are brought into, or
             `None` before there is one.
+        batch_size: Integer, of a dataset that is not batched; default 256.
 
     Returns:
         Pair of arrays, or (batched dataset, `None`).
@@ -122,7 +123,8 @@ def evaluable(x, y, spec, form=None):
     check_ends(x, "Data to evaluate on")
     x, y = arranged(x, y, form)
     if isinstance(x, tf.data.Dataset) and y is None:
-        x = as_batches(x, 256)
+        is_own = is_batched(checked_element(x))
+        x = _in_batches(x, is_own, batch_size)
         images, labels = x.element_spec
         shape = _each(images, lambda part: tuple(part.shape[1:]))
         one_hot = _each(labels, lambda part: part.shape[1:] not in ([], [1]))
@@ -148,7 +150,7 @@ def evaluable(x, y, spec, form=None):
     return x, y
 
 
-def predictable(x, spec, form):
+def predictable(x, spec, form, batch_size=None):
     """Returns data to predict for, as `keras.Model.predict` takes them.
 
     Args:
@@ -156,6 +158,7 @@ def predictable(x, spec, form):
             (example, label), batched or not; or several arrays.
         spec: `DataSpec` of the training data, in the form of the network.
         form: `form.Form` of the network.
+        batch_size: As for `evaluable`.
 
     Raises:
         ValueError: The examples do not look like the training data, or do
@@ -170,8 +173,9 @@ def predictable(x, spec, form):
             x = x.map(lambda *e: (form.inputs.arranged(e[0]),))
         expected = forms.facts(spec.shape)
         parts = keras.tree.flatten(wanted)
-        if parts[0].shape.rank == len(expected[0]):
-            x = x.batch(256)
+        is_own = parts[0].shape.rank != len(expected[0])
+        x = _in_batches(x, is_own, batch_size)
+        if not is_own:
             parts = [tf.TensorSpec([None, *part.shape]) for part in parts]
     else:
         if isinstance(x, list) and len(form.inputs.names) > 1:
@@ -331,6 +335,18 @@ def as_batches(dataset, batch_size):
     if is_batched(checked_element(dataset)):
         return dataset
     return dataset.batch(batch_size)
+
+
+def _in_batches(dataset, is_own, batch_size):
+    """Returns a dataset in its own batches, or in some of a size."""
+    if not is_own:
+        return dataset.batch(batch_size or 256)
+    if batch_size is not None:
+        raise ValueError(
+            "A batched dataset has batches of its own: leave out `batch_size`. "
+            f"Received: batch_size={batch_size}"
+        )
+    return dataset
 
 
 def untuned(dataset):

@@ -38,12 +38,12 @@ class Trained:
             x: Array, or `tf.data.Dataset` of (image, label); several inputs
                 as given to `fit`.
             y: Labels, as given to `fit`.
-            batch_size: Integer, default 256.
+            batch_size: Integer, default 256; a batched dataset has its own.
             verbose: As in Keras.
             return_dict: Whether to return a dict rather than a list.
         """
         self._check_fitted("evaluate")
-        x, y = data.evaluable(x, y, self._spec, self.joint.form)
+        x, y = data.evaluable(x, y, self._spec, self.joint.form, batch_size)
         return self._evaluated(
             x, y, batch_size, verbose=verbose, return_dict=return_dict
         )
@@ -60,20 +60,23 @@ class Trained:
                 (image, label), batched or not. Several inputs are a dict or
                 a tuple of arrays; a dataset has them as a dict, or with
                 tuples as the first part of a tuple.
-            batch_size: Integer, default 256.
+            batch_size: Integer, default 256; a batched dataset has its own.
             verbose: As in Keras.
         """
         self._check_fitted("predict")
-        x = data.predictable(x, self._spec, self.joint.form)
+        x = data.predictable(x, self._spec, self.joint.form, batch_size)
         if not isinstance(x, tf.data.Dataset):
             # A tuple of one: several inputs would be taken for labels, too.
-            x = _as_batches((x,), batch_size)
-        return self.joint.network.predict(data.untuned(x), verbose=verbose)
+            x = (x,)
+        return self.joint.network.predict(
+            _batches(x, batch_size), verbose=verbose
+        )
 
     def _evaluated(self, x, y, batch_size=None, **options):
-        if y is not None:
-            x = _as_batches((x, y), batch_size)
-        return self.joint.network.evaluate(data.untuned(x), **options)
+        given = x if y is None else (x, y)
+        return self.joint.network.evaluate(
+            _batches(given, batch_size), **options
+        )
 
     def _validation_logs(self, x, y, callbacks):
         x, y = self.joint.form.arranged(x, y)
@@ -194,7 +197,15 @@ class Trained:
             )
 
 
-def _as_batches(parts, batch_size):
-    """Returns arrays as a dataset: Keras' own of them would be autotuned."""
-    made = tf.data.Dataset.from_tensor_slices(parts)
-    return made.batch(batch_size or 256)
+def _batches(given, batch_size):
+    """Returns a dataset that nobody waits for.
+
+    Args:
+        given: Batched `tf.data.Dataset`, or a tuple of arrays: what Keras
+            makes of these is autotuned.
+        batch_size: Integer, of arrays; default 256.
+    """
+    if not isinstance(given, tf.data.Dataset):
+        made = tf.data.Dataset.from_tensor_slices(given)
+        given = made.batch(batch_size or 256)
+    return data.untuned(given)

@@ -1,5 +1,8 @@
 """Evaluating, predicting and exporting, recomputed with NumPy."""
 
+import functools
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,6 +85,27 @@ def test_nobody_waits_for_an_autotuner(fitted, monkeypatch, form):
     fitted.predict(given[0])
     fitted.evaluate(*given)
     assert [x.options().autotune.enabled for x in seen] == [False, False]
+
+
+def test_datasets_come_in_batches_of_the_size_that_is_asked_for(
+    fitted, monkeypatch
+):
+    sizes = []
+
+    class Sizes(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            sizes.append(len(logs["outputs"]))
+
+    network = fitted.joint.network
+    predict = functools.partial(network.predict, callbacks=[Sizes()])
+    monkeypatch.setattr(network, "predict", predict)
+    found = fitted.predict(as_dataset(X_NEW, Y_NEW)[0], batch_size=16)
+    assert sizes == [16, 16, 8]
+    np.testing.assert_allclose(found, fitted.predict(X_NEW), rtol=1e-5)
+    batched, _ = as_dataset(X_NEW, Y_NEW, 7)
+    for call in (fitted.predict, fitted.evaluate):
+        with pytest.raises(ValueError, match="batches of its own.*=16"):
+            call(batched, batch_size=16)
 
 
 def test_saved_model_agrees_with_predict(fitted, tmp_path):
