@@ -25,7 +25,8 @@ FORMATS = ("tf_saved_model", "litert", "onnx")
 _ENDINGS = {"litert": ".tflite", "onnx": ".onnx"}
 QUANTIZATIONS = (None, "float16", "int8")
 # What layers may compute in beside float32; integers are as they are.
-_OTHER_FLOATS = ("bfloat16", "float16", "float64")
+_HALVES = ("bfloat16", "float16")
+_OTHER_FLOATS = (*_HALVES, "float64")
 # How many values the inputs have that models are compared on: as many as
 # pixels of 8 bits, and fewer for those who look them up in a table.
 _SIZES = (256, 2, 1)
@@ -209,7 +210,7 @@ def _in_float32(model):
     Returns:
         `model` itself if it does.
     """
-    if not _of_other_floats(model):
+    if not _of_floats(model, _OTHER_FLOATS):
         return model
     policy = keras.config.dtype_policy()
     # Models have the policy that they are made under.
@@ -218,7 +219,7 @@ def _in_float32(model):
         made = _rebuilt_in_float32(model, {})
     finally:
         keras.config.set_dtype_policy(policy)
-    left = _of_other_floats(made)
+    left = _of_floats(made, _OTHER_FLOATS)
     if left:
         raise ValueError(
             "This format computes in float32 alone: build the layers within "
@@ -229,10 +230,10 @@ def _in_float32(model):
     return made
 
 
-def _of_other_floats(model):
-    """Returns the names of layers that do not compute in float32, a list."""
+def _of_floats(model, dtypes):
+    """Returns the names of layers that compute in some dtypes, a list."""
     found = find_layers(model, keras.layers.Layer)
-    return [x.name for x in found if x.compute_dtype in _OTHER_FLOATS]
+    return [x.name for x in found if x.compute_dtype in dtypes]
 
 
 def _rebuilt_in_float32(model, copies):
@@ -356,7 +357,7 @@ def _check_agreement(model, serve):
     """
     example, expected = _example(model)
     # In bfloat16 a graph rounds otherwise than what runs at once.
-    error = 1e-1 if _of_other_floats(model) else 1e-3
+    error = 1e-1 if _of_floats(model, _HALVES) else 1e-3
     # Twice: a saved random generator may draw what the model drew, once.
     served = [*serve(example), *serve(example)]
     for ours, theirs in zip(

@@ -229,6 +229,7 @@ def test_what_computes_in_another_dtype_is_written_in_float32(
         ("mixed_bfloat16", 0.005, False),
         ("mixed_bfloat16", 0.2, True),
         ("float32", 0.005, True),
+        ("float64", 0.005, True),
     ],
 )
 def test_in_bfloat16_a_graph_may_round_otherwise(dtype, error, is_refused):
