@@ -211,7 +211,7 @@ def test_when_the_scale_is_chosen(monkeypatch, arguments, fit, fitted):
         assert build(width=8).name == "resnet"
         raise Asked("fitting")
 
-    def build_instead(settings, parts, spec, found):
+    def build_instead(settings, parts, spec, found, _):
         assert found is None
         # How flips begin is known from the images by now, and nothing else.
         asked = settings.parts
@@ -246,7 +246,7 @@ def test_too_short_a_time_is_for_the_weights(
         assert searched is asked
         return scale.Scale({"width": 8}, is_searched, False, 1.0)
 
-    def look(settings, parts, spec, given):
+    def look(settings, parts, spec, given, _):
         assert given.arguments == {"width": 8}
         raise Asked("off" if parts.strategy is None else "on")
 
