@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_dha import saving
 from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
@@ -146,7 +147,10 @@ def test_code_in_a_file_is_not_run(tmp_path, within):
         doubled = Choice([doubled, layers.Conv2D(1, 1)], name="choice")
     x = layers.Flatten()(doubled(inputs))
     outputs = layers.Dense(CLASSES, activation="softmax")(x)
-    model = quick_auto_model(keras.Model(inputs, outputs))
+    # Nothing is decided before the first epoch has ended.
+    model = quick_auto_model(
+        keras.Model(inputs, outputs), strategy=DSNAS(warmup=0.6, until=0.8)
+    )
     keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     fit(model, epochs=2, callbacks=[keep])
     with pytest.raises(ValueError, match="Lambda.*unsafe|safe.*Lambda"):
