@@ -14,6 +14,7 @@ from keras_dha import progress
 from keras_dha import run_record
 from keras_dha import saving
 from keras_dha import settings
+from keras_dha import sharing
 from keras_dha.assembly import assemble
 from keras_dha.estimate import estimated
 from keras_dha.pace import ClockPace
@@ -430,7 +431,7 @@ class AutoModel(Trained):
             )
         if self._directory:
             # Before anything is learned that no checkpoint could hold.
-            saving.check_sharing(self.joint.network)
+            sharing.check(self.joint.network)
         self.joint.loss_object.class_weight = class_weight
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)

@@ -6,6 +6,7 @@ saved, and how the derived plain network takes its place.
 
 import keras
 
+from keras_dha import sharing
 from keras_dha import small_images
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
@@ -16,7 +17,6 @@ from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.searchable import check_names
-from keras_dha.architecture.searchable import serialized
 from keras_dha.augmentation.learned import LearnedPolicy
 from keras_dha.data_spec import image_among
 from keras_dha.form import Form
@@ -366,7 +366,7 @@ class JointModel(keras.Model):
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "network": serialized(self.network),
+            "network": sharing.serialized(self.network),
             "loss": serialize(self.loss_object),
             "metrics": serialize(self.metric_list),
             "strategy": serialize(self.architecture.strategy),

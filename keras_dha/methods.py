@@ -82,6 +82,7 @@ from keras_dha.hyperparameters.hypergradient import HORIZONS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.quantities import validated
+from keras_dha.nested_layers import is_graph
 
 
 class Parts(NamedTuple):
@@ -333,9 +334,7 @@ def _checked(network, spec):
 
 
 def _with_inputs(network):
-    if not isinstance(network, keras.Model) or not getattr(
-        network, "inputs", None
-    ):
+    if not is_graph(network):
         raise ValueError(
             "A search space must be a functional or Sequential `keras.Model` "
             "with an `Input` (that is what can be derived). "

@@ -28,6 +28,15 @@ def is_stock(layer):
     return type(layer).__module__.startswith("keras.")
 
 
+def is_graph(layer):
+    """Whether a layer is a model that shows what it calls.
+
+    As Sequential and functional models do, once they have inputs.
+    """
+    is_model = isinstance(layer, keras.Model)
+    return is_model and bool(getattr(layer, "inputs", None))
+
+
 def held_layers(layer):
     """Returns the layers that a layer holds itself, a list.
 
@@ -67,7 +76,15 @@ def called_layers(model):
     ]
 
 
-def rebuilt(model, replace, call=None):
+def inputs_of(model):
+    """Returns a model's inputs: a tensor, or a structure of them."""
+    # A sequential model that was never called does not know `input`.
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0]
+    return model.input
+
+
+def rebuilt(model, replace, call=None, inputs=None):
     """Returns a model with other layers in the place of its own.
 
     It is not compiled.
@@ -77,15 +94,22 @@ def rebuilt(model, replace, call=None):
         replace: Function from a layer to what takes its place, maybe itself.
         call: How a functional model's layers are called, as `clone_model`
             takes it; by default as they are.
+        inputs: Its inputs, as `inputs_of` has them; by default alike.
     """
     if isinstance(model, keras.Sequential):
-        (given,) = model.inputs
-        inputs = keras.Input(
-            batch_shape=given.shape, dtype=given.dtype, name=given.name
-        )
+        if inputs is None:
+            given = inputs_of(model)
+            inputs = keras.Input(
+                batch_shape=given.shape, dtype=given.dtype, name=given.name
+            )
         layers = [replace(layer) for layer in model.layers]
         return keras.Sequential([inputs, *layers], name=model.name)
-    return cloned(model, clone_function=replace, call_function=call)
+    return cloned(
+        model,
+        input_tensors=inputs,
+        clone_function=replace,
+        call_function=call,
+    )
 
 
 def cloned(model, **arguments):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import keras
 
 from keras_dha import export
+from keras_dha import sharing
 from keras_dha.data_spec import DataSpec
 from keras_dha.joint_model import JointModel
-from keras_dha.nested_layers import find_layers
 from keras_dha.result import SearchResult
 
 # The constructor's arguments that a run goes on with.
@@ -73,7 +73,7 @@ def write(
     # The file says what is trained layer by layer, and has numbers for each
     # weight that is.
     joint.weight_vector.check(joint.network)
-    check_sharing(joint.network)
+    sharing.check(joint.network)
     joint.owner = {
         "genotype": genotype,
         "arguments": keras.saving.serialize_keras_object(arguments),
@@ -84,35 +84,6 @@ def write(
     # Beside its place first: a reader never sees half a file.
     with export.written_beside(path) as half:
         joint.save(half)
-
-
-def check_sharing(network):
-    """Refuses a network whose file Keras could not read.
-
-    It numbers a layer's calls by all graphs that call it, and finds those of
-    a functional model only where they are the first.
-
-    Args:
-        network: A `keras.Model`.
-
-    Raises:
-        ValueError: A functional model shares a layer with another model.
-    """
-    callers = {}
-    for model in find_layers(network, keras.Model):
-        if getattr(model, "inputs", None):
-            for layer in {id(x): x for x in model.layers}.values():
-                callers.setdefault(id(layer), (layer, []))[1].append(model)
-    for layer, models in callers.values():
-        are_chains = all(isinstance(m, keras.Sequential) for m in models)
-        if layer.variables and len(models) > 1 and not are_chains:
-            raise ValueError(
-                "A layer that a functional model shares with another model "
-                "cannot be read from a file. Let models that share layers be "
-                "`keras.Sequential`, or use the layer in one model alone. "
-                f"Received: layer {layer.name} in "
-                f"{[model.name for model in models]}"
-            )
 
 
 def read_result(filepath):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.searchable import variable_paths
+from keras_dha.architecture.variable_paths import variable_paths
 from keras_dha.given_weights import GivenWeights
 from keras_dha.given_weights import reshaped
 from keras_dha.inner_update import spread

@@ -14,10 +14,11 @@ from keras import ops
 
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.searchable import SearchableLayer
-from keras_dha.architecture.searchable import variable_paths
+from keras_dha.architecture.variable_paths import variable_paths
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import called_layers
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import is_stock
 from keras_dha.nested_layers import output_layers
 
@@ -100,16 +101,15 @@ def _is_trained(variable):
 def _last(layer):
     """Returns what gives a candidate's output; `None` if it does not show."""
     while isinstance(layer, keras.Model):
-        if not _is_graph(layer) or len(layer.outputs) != 1:
+        if not _is_known(layer) or len(layer.outputs) != 1:
             return None
         (layer,) = output_layers(layer)
     return layer
 
 
-def _is_graph(layer):
+def _is_known(layer):
     """Whether a layer is a model that calls what its graph shows."""
-    is_model = is_stock(layer) and isinstance(layer, keras.Model)
-    return is_model and bool(getattr(layer, "inputs", None))
+    return is_stock(layer) and is_graph(layer)
 
 
 def _count_calls(layer, wanted):
@@ -120,7 +120,7 @@ def _count_calls(layer, wanted):
     """
     if layer is wanted:
         return 1
-    if _is_graph(layer):
+    if _is_known(layer):
         return sum(_count_calls(x, wanted) for x in called_layers(layer))
     is_holder = isinstance(layer, keras.layers.Layer) and any(
         part is wanted for part in find_layers(layer, keras.layers.Layer)

@@ -15,6 +15,7 @@ from keras_dha.architecture.health import options_that
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import output_layers
 from keras_dha.nested_layers import rebuilt
 
@@ -44,7 +45,7 @@ def derive(model):
     """
     if not find_layers(model, SearchableLayer):
         return model
-    if not _is_graph(model):
+    if not is_graph(model):
         raise ValueError(
             "Only Sequential and functional models can be derived; build the "
             "part that holds the `Choice` layers as one of these. "
@@ -78,7 +79,7 @@ def check_places(layer):
     """
     if isinstance(layer, SearchableLayer):
         parts = layer.options
-    elif _is_graph(layer):
+    elif is_graph(layer):
         parts = layer.layers
     else:
         parts = []
@@ -92,12 +93,6 @@ def check_places(layer):
             )
     for part in parts:
         check_places(part)
-
-
-def _is_graph(layer):
-    """Whether a layer is a model that shows what it calls."""
-    is_model = isinstance(layer, keras.Model)
-    return is_model and bool(getattr(layer, "inputs", None))
 
 
 def derive_first(model):

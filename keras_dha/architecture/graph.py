@@ -11,6 +11,7 @@ import keras
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.nested_layers import is_graph
 
 
 class Call(NamedTuple):
@@ -68,7 +69,7 @@ def _walk(layer, args, kwargs, path, enter_choices, found):
         for inner in layer.layers:
             x = _walk(inner, (x,), {}, path, enter_choices, found)
         return x
-    if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+    if is_graph(layer):
         # Keras' own way to run a graph, here on shapes; it has no public one
         # that leaves the layers without further nodes.
         return layer._run_through_graph(

@@ -8,12 +8,12 @@ import keras
 from keras import ops
 
 from keras_dha import given_weights
+from keras_dha import sharing
 from keras_dha.architecture import tracing
 from keras_dha.architecture.branches import run_one
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.shared_graph import run_edge
 from keras_dha.nested_layers import find_layers
-from keras_dha.nested_layers import held_layers
 
 
 class SearchableLayer(keras.layers.Layer):
@@ -275,12 +275,11 @@ class SearchableLayer(keras.layers.Layer):
     def _serialized_candidates(self):
         """Returns the configurations of all candidates, of each edge a list.
 
-        Keras marks a layer as shared where it meets it again, and forgets the
-        mark of where it met it first. So it meets all of them twice here.
+        Keras meets all of them twice (`keras_dha.sharing`).
         """
         for candidate in self.options:
             keras.saving.serialize_keras_object(candidate)
-        marks = _with_state(self)
+        marks = sharing.with_state(self)
         return [[self._serialized(c, marks) for c in e] for e in self.edges]
 
     def _serialized(self, candidate, marks):
@@ -289,89 +288,7 @@ class SearchableLayer(keras.layers.Layer):
             # What has no `build` is built by this layer, at the same shape;
             # Keras would take it for built.
             config.pop("build_config", None)
-        return _marked(config, marks)
-
-
-def variable_paths(network):
-    """Returns by which options each variable of a network is reached.
-
-    Args:
-        network: A `keras.Model`.
-
-    Returns:
-        A dict from a variable's id to the set of its paths: tuples of
-        (searchable layer, number of an option) from the outermost to the
-        innermost, `()` outside of all searchable layers.
-    """
-    found, seen = {}, set()
-
-    def walk(layer, path):
-        if (id(layer), path) in seen:
-            return
-        seen.add((id(layer), path))
-        theirs = set()
-        for inner, within in _held(layer, path):
-            walk(inner, within)
-            theirs.update(id(v) for v in inner.variables)
-        for variable in layer.variables:
-            if id(variable) not in theirs:
-                found.setdefault(id(variable), set()).add(path)
-
-    walk(network, ())
-    return found
-
-
-def _held(layer, path):
-    """Yields each layer that a layer holds itself, with each path to it."""
-    options = layer.options if isinstance(layer, SearchableLayer) else []
-    for inner in held_layers(layer):
-        steps = [(layer, k) for k, c in enumerate(options) if c is inner]
-        for step in steps:
-            yield inner, (*path, step)
-        if not steps:
-            yield inner, path
-
-
-def serialized(model):
-    """Returns a model's configuration, by which what it shares stays shared.
-
-    Also where Keras forgets that, as between models within the model.
-
-    Args:
-        model: A `keras.Model`.
-    """
-    keras.saving.serialize_keras_object(model)
-    config = keras.saving.serialize_keras_object(model)
-    return _marked(config, _with_state(model))
-
-
-def _with_state(layer):
-    """Returns the ids of the layers in a layer that have something to share.
-
-    A graph finds the calls of a shared layer only if no other graph calls it
-    (`keras_dha.saving.check_sharing`), so an activation is none.
-    """
-    return {
-        id(part)
-        for part in find_layers(layer, keras.layers.Layer)
-        if part.variables or not part.built
-    }
-
-
-def _marked(config, marks):
-    """Returns a configuration in which layers of some ids are marked, only.
-
-    Other objects may be gone, and their ids those of others.
-    """
-    if isinstance(config, dict):
-        return {
-            key: _marked(value, marks)
-            for key, value in config.items()
-            if key != "shared_object_id" or value in marks
-        }
-    if isinstance(config, (list, tuple)):
-        return type(config)(_marked(value, marks) for value in config)
-    return config
+        return sharing.marked(config, marks)
 
 
 def _named(candidates, found):
