@@ -18,15 +18,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_dha.nested_layers import find_layers
+from keras_dha.float32 import HALVES
+from keras_dha.float32 import in_float32
+from keras_dha.float32 import layers_in
+from keras_dha.nested_layers import inputs_of
 
 FORMATS = ("tf_saved_model", "litert", "onnx")
 # What the path of a file has to end in.
 _ENDINGS = {"litert": ".tflite", "onnx": ".onnx"}
 QUANTIZATIONS = (None, "float16", "int8")
-# What layers may compute in beside float32; integers are as they are.
-_HALVES = ("bfloat16", "float16")
-_OTHER_FLOATS = (*_HALVES, "float64")
 # How many values the inputs have that models are compared on: as many as
 # pixels of 8 bits, and fewer for those who look them up in a table.
 _SIZES = (256, 2, 1)
@@ -84,7 +84,7 @@ def export_model(
     if not overwrite:
         refuse_existing(path)
     if format != "tf_saved_model":
-        model = _in_float32(model)
+        model = in_float32(model)
     with written_beside(path) as target:
         if format == "tf_saved_model":
             _write_saved_model(model, target)
@@ -201,78 +201,6 @@ def _check_representative(model, data):
         )
 
 
-def _in_float32(model):
-    """Returns a model that computes in float32 with the same weights.
-
-    Neither phones nor ONNX have operations of bfloat16, in which a network may
-    have been trained.
-
-    Returns:
-        `model` itself if it does.
-    """
-    if not _of_floats(model, _OTHER_FLOATS):
-        return model
-    policy = keras.config.dtype_policy()
-    # Models have the policy that they are made under.
-    keras.config.set_dtype_policy("float32")
-    try:
-        made = _rebuilt_in_float32(model, {})
-    finally:
-        keras.config.set_dtype_policy(policy)
-    left = _of_floats(made, _OTHER_FLOATS)
-    if left:
-        raise ValueError(
-            "This format computes in float32 alone: build the layers within "
-            "other layers, and layers of your own, with dtype='float32'. "
-            f"Received: layers {left[:5]} of another dtype"
-        )
-    made.set_weights(model.get_weights())
-    return made
-
-
-def _of_floats(model, dtypes):
-    """Returns the names of layers that compute in some dtypes, a list."""
-    found = find_layers(model, keras.layers.Layer)
-    return [x.name for x in found if x.compute_dtype in dtypes]
-
-
-def _rebuilt_in_float32(model, copies):
-    def replace(layer):
-        # An operation, as of `x + y`, computes in what it gets.
-        if not isinstance(layer, keras.layers.Layer):
-            return layer
-        if id(layer) not in copies:
-            copies[id(layer)] = _copied_in_float32(layer, copies)
-        return copies[id(layer)]
-
-    # Also what nested models get would be cast to the dtype of their inputs.
-    inputs = keras.tree.map_structure(_input_in_float32, _inputs(model))
-    if isinstance(model, keras.Sequential):
-        layers = [replace(layer) for layer in model.layers]
-        return keras.Sequential([inputs, *layers], name=model.name)
-    return keras.models.clone_model(
-        model, input_tensors=inputs, clone_function=replace
-    )
-
-
-def _input_in_float32(tensor):
-    is_other = tensor.dtype in _OTHER_FLOATS
-    return keras.Input(
-        batch_shape=tensor.shape,
-        dtype="float32" if is_other else tensor.dtype,
-        name=tensor.name,
-    )
-
-
-def _copied_in_float32(layer, copies):
-    if isinstance(layer, keras.Model):
-        return _rebuilt_in_float32(layer, copies)
-    config = layer.get_config()
-    if layer.compute_dtype in _OTHER_FLOATS:
-        config["dtype"] = "float32"
-    return type(layer).from_config(config)
-
-
 def _write_saved_model(model, folder):
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -311,7 +239,7 @@ def _write_onnx(model, file):
             "This model cannot be written as an ONNX file of standard "
             f"operations. Received: {reason}"
         ) from error
-    inputs = [tensor.name for tensor in keras.tree.flatten(_inputs(model))]
+    inputs = [tensor.name for tensor in keras.tree.flatten(inputs_of(model))]
 
     def serve(example):
         values = [np.asarray(x) for x in keras.tree.flatten(example)]
@@ -343,7 +271,7 @@ def _onnx_packages():
 
 def _signature(model):
     return keras.tree.map_structure(
-        lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), _inputs(model)
+        lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), inputs_of(model)
     )
 
 
@@ -357,7 +285,7 @@ def _check_agreement(model, serve):
     """
     example, expected = _example(model)
     # In bfloat16 a graph rounds otherwise than what runs at once.
-    error = 1e-1 if _of_floats(model, _HALVES) else 1e-3
+    error = 1e-1 if layers_in(HALVES, model) else 1e-3
     # Twice: a saved random generator may draw what the model drew, once.
     served = [*serve(example), *serve(example)]
     for ours, theirs in zip(
@@ -375,18 +303,11 @@ def _check_agreement(model, serve):
             )
 
 
-def _inputs(model):
-    # A sequential model that was never called does not know `input`.
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0]
-    return model.input
-
-
 def _example(model):
     """Returns inputs to compare on, and what a model predicts for them."""
     for values in _SIZES:
         example = keras.tree.map_structure(
-            lambda spec, values=values: _noise(spec, values), _inputs(model)
+            lambda spec, values=values: _noise(spec, values), inputs_of(model)
         )
         try:
             return example, model(example, training=False)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_dha import export
 from keras_dha.export import export_model
+from keras_dha.float32 import in_float32
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 
@@ -217,7 +218,7 @@ def test_what_computes_in_another_dtype_is_written_in_float32(
     assert model.get_config() == before
     # Two graphs of float32 agree to its digits: there are no others in them.
     if format == "onnx":
-        exact = export._in_float32(model)
+        exact = in_float32(model)
         np.testing.assert_allclose(
             found, exact.predict(images, verbose=0), atol=1e-5
         )
@@ -249,6 +250,23 @@ def test_in_bfloat16_a_graph_may_round_otherwise(dtype, error, is_refused):
         return
     with pytest.raises(ValueError, match="does not predict what"):
         export._check_agreement(model, serve)
+
+
+def test_a_loss_of_ones_own_needs_no_registration(tmp_path, digits):
+    class Squares(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    outputs = keras.layers.Dense(2, dtype="mixed_bfloat16")(x)
+    model = keras.Model(inputs, outputs)
+    model.compile(loss=Squares())
+    path = export_model(model, tmp_path / "m.tflite", "litert")
+    images = digits[0][:5]
+    expected = model.predict(images, verbose=0).astype("float32")
+    found = litert_predict(path, images)
+    np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.2)
 
 
 def test_a_dtype_that_cannot_be_changed_is_refused(tmp_path):
