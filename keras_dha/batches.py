@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from keras_dha import data
 from keras_dha import form as forms
-from keras_dha.data import untuned
 
 _HASH_BUCKETS = 10_000
 _LARGEST_BATCH = 128
@@ -148,7 +147,7 @@ def _check_split(dataset, count, share):
 
 def _length(dataset):
     """Returns how many examples a dataset holds, by a pass over it."""
-    ones = untuned(dataset.map(lambda *_: 1))
+    ones = data.untuned(dataset.map(lambda *_: 1))
     return int(ones.reduce(0, tf.add))
 
 
@@ -245,7 +244,7 @@ class ArrayBatches:
         the seed and the pass: a run that goes on at a step sees what it would
         have seen without a stop.
         """
-        data, count = self._data, self.count
+        arrays, count = self._data, self.count
 
         def one_pass(number):
             order = tf.range(count)
@@ -257,11 +256,11 @@ class ArrayBatches:
 
         def gather(index):
             return keras.tree.map_structure(
-                lambda part: tf.gather(part, index), data
+                lambda part: tf.gather(part, index), arrays
             )
 
         passed = step * self.batch_size
-        return untuned(
+        return data.untuned(
             tf.data.Dataset.counter(passed // count)
             .flat_map(one_pass)
             .skip(passed % count)
@@ -318,7 +317,7 @@ class StreamBatches:
         # To count takes a pass, and is not worth it for less.
         if not self.is_endless and 2 * passed > self.count:
             passed %= self._length()
-        return untuned(
+        return data.untuned(
             self._dataset.repeat()
             .skip(passed)
             .batch(self.batch_size, drop_remainder=True)

@@ -12,6 +12,9 @@ from keras_dha import form as forms
 from keras_dha.data_summary import Summary
 from keras_dha.data_summary import summary_of_arrays
 
+# Of what is looked at, evaluated or predicted, if nobody gives another one.
+BATCH_SIZE = 256
+
 
 def class_ids(labels):
     """Returns the classes that labels name, int32 `(n,)`.
@@ -80,8 +83,9 @@ def inspect(x, y=None, steps=None, num_classes=None):
     if y is not None or not isinstance(x, tf.data.Dataset):
         summary = summary_of_arrays(*checked_arrays(x, y))
     else:
-        summary = Summary(*checked_element(x))
-        batches = as_batches(x, 256)
+        element = checked_element(x)
+        summary = Summary(*element)
+        batches = _in_batches(x, is_batched(element))
         if _is_endless(x) and steps is None:
             raise ValueError(
                 "An endless dataset needs `steps_per_epoch`. "
@@ -123,8 +127,7 @@ def evaluable(x, y, spec, form=None, batch_size=None):
     check_ends(x, "Data to evaluate on")
     x, y = arranged(x, y, form)
     if isinstance(x, tf.data.Dataset) and y is None:
-        is_own = is_batched(checked_element(x))
-        x = _in_batches(x, is_own, batch_size)
+        x = _in_batches(x, is_batched(checked_element(x)), batch_size)
         images, labels = x.element_spec
         shape = _each(images, lambda part: tuple(part.shape[1:]))
         one_hot = _each(labels, lambda part: part.shape[1:] not in ([], [1]))
@@ -324,23 +327,16 @@ def checked_element(dataset):
     return spec
 
 
-def as_batches(dataset, batch_size):
-    """Returns a dataset of (images, labels) batches, whatever it was.
+def _in_batches(dataset, is_own, batch_size=None):
+    """Returns a dataset in its own batches, or in some of a size.
 
     Args:
-        dataset: `tf.data.Dataset` of pairs, batched or not. It counts as
-            batched if its labels have a batch axis.
-        batch_size: Batch size for a dataset that is not batched.
+        dataset: `tf.data.Dataset`.
+        is_own: Whether it is batched.
+        batch_size: Integer, of one that is not; default `BATCH_SIZE`.
     """
-    if is_batched(checked_element(dataset)):
-        return dataset
-    return dataset.batch(batch_size)
-
-
-def _in_batches(dataset, is_own, batch_size):
-    """Returns a dataset in its own batches, or in some of a size."""
     if not is_own:
-        return dataset.batch(batch_size or 256)
+        return dataset.batch(batch_size or BATCH_SIZE)
     if batch_size is not None:
         raise ValueError(
             "A batched dataset has batches of its own: leave out `batch_size`. "

@@ -203,9 +203,9 @@ def _batches(given, batch_size):
     Args:
         given: Batched `tf.data.Dataset`, or a tuple of arrays: what Keras
             makes of these is autotuned.
-        batch_size: Integer, of arrays; default 256.
+        batch_size: Integer, of arrays; default `data.BATCH_SIZE`.
     """
     if not isinstance(given, tf.data.Dataset):
         made = tf.data.Dataset.from_tensor_slices(given)
-        given = made.batch(batch_size or 256)
+        given = made.batch(batch_size or data.BATCH_SIZE)
     return data.untuned(given)
