@@ -33,24 +33,19 @@ def of_bilinear_resizing():
 
 
 def _bilinear_backward(op, upstream):
-    likeness = {k: op.get_attr(k) for k in _ALIKE}
-
     @custom_gradient
     def backward(upstream):
         def gradient(direction):
             return tf.raw_ops.ResizeBilinear(
-                images=direction, size=tf.shape(upstream)[1:3], **likeness
+                images=direction, size=_size(upstream), **_alike(op)
             )
 
         found = tf.raw_ops.ResizeBilinearGrad(
-            grads=upstream, original_image=op.inputs[0], **likeness
+            grads=upstream, original_image=op.inputs[0], **_alike(op)
         )
         return found, gradient
 
     return backward(upstream), None
-
-
-_ALIKE = ("align_corners", "half_pixel_centers")
 
 
 def _of(name):
@@ -70,12 +65,17 @@ def _of(name):
 
 @_of("ResizeBicubicGrad")
 def _bicubic(op, upstream):
-    return tf.raw_ops.ResizeBicubic(images=upstream, **_alike(op)), None
+    resized = tf.raw_ops.ResizeBicubic(
+        images=upstream, size=_size(op.inputs[0]), **_alike(op)
+    )
+    return resized, None
 
 
 @_of("ResizeNearestNeighborGrad")
 def _nearest(op, upstream):
-    resized = tf.raw_ops.ResizeNearestNeighbor(images=upstream, **_alike(op))
+    resized = tf.raw_ops.ResizeNearestNeighbor(
+        images=upstream, size=_size(op.inputs[0]), **_alike(op)
+    )
     return resized, None
 
 
@@ -83,7 +83,7 @@ def _nearest(op, upstream):
 def _scaled(op, upstream):
     resized = tf.raw_ops.ScaleAndTranslate(
         images=upstream,
-        size=tf.shape(op.inputs[0])[1:3],
+        size=_size(op.inputs[0]),
         scale=op.inputs[2],
         translation=op.inputs[3],
         kernel_type=op.get_attr("kernel_type"),
@@ -103,9 +103,13 @@ def _softsign(op, upstream):
     )
 
 
+def _size(images):
+    return tf.shape(images)[1:3]
+
+
 def _alike(op):
-    """Returns how the images were resized that a backward pass is of."""
+    """Returns how the images were resized that an operation is about."""
     return {
-        "size": tf.shape(op.inputs[0])[1:3],
-        **{name: op.get_attr(name) for name in _ALIKE},
+        name: op.get_attr(name)
+        for name in ("align_corners", "half_pixel_centers")
     }
