@@ -14,6 +14,7 @@ from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import ISTA
 from keras_dha.auto_model import AutoModel
 from keras_dha.fused_normalization import FusedBatchNormalization
+from tests.architecture.test_derive import Wrapped
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
 from tests.auto_model.small_runs import X
@@ -227,23 +228,12 @@ def test_losses_and_metrics_of_ones_own_need_no_registration():
         )
 
 
-class Around(layers.Layer):
-    """A layer of the user's own around another one."""
-
-    def __init__(self, layer, **kwargs):
-        super().__init__(**kwargs)
-        self.layer = layer
-
-    def call(self, inputs):
-        return self.layer(inputs)
-
-
 @pytest.mark.parametrize("within_a_candidate", [False, True])
 def test_a_choice_that_cannot_be_replaced_is_refused_first(within_a_candidate):
     """What a search had learned would be lost when it ends."""
     inputs = keras.Input((64,))
     heads = [layers.Dense(CLASSES, name=name) for name in ("one", "two")]
-    head = Around(Choice(heads, name="hidden"), name="around")
+    head = Wrapped(Choice(heads, name="hidden"), name="around")
     if within_a_candidate:
         head = Choice([layers.Dense(CLASSES), head], name="outer")
     model = quick_auto_model(keras.Model(inputs, head(inputs)))
