@@ -64,9 +64,14 @@ class AutoModel(Trained):
             name to a number (fixed) or a `keras_dha.Range` (learned):
             `"learning_rate"`, `"weight_decay"`, `"momentum"` (beta_1 of
             AdamW), each also as a dict from a pattern of layer names to
-            these; `"label_smoothing"`, `"mixup"` (a of Beta(a, a)),
-            `"dropout_rate"` (of `keras_dha.Dropout` layers); and names of
-            your own, see `keras_dha.hyperparameter`.
+            these, of which the first that fits counts, as
+            `{"stem*": 0.01, "*": 0.1}`; `"label_smoothing"`, `"mixup"` (a of
+            Beta(a, a)), `"dropout_rate"` (of `keras_dha.Dropout` layers);
+            and names of your own, see `keras_dha.hyperparameter`. The fixed
+            defaults are 0.1, 5e-4 and 0.9, of AdamW 1e-3, 0.01 and 0.9.
+            `"auto"` learns the first in [1e-4, 3] and the second in
+            [1e-4, 1e-2], of AdamW in [1e-6, 0.1] and [1e-4, 1]; nothing
+            where `compile` was given an optimizer object.
         horizon: How far hypergradients look: `"auto"` for the method's,
             `"discounted"`, `"one_step"`, or, for networks without choices,
             `"forward"` and `"implicit"`; or a
@@ -82,11 +87,13 @@ class AutoModel(Trained):
             with Keras on this device when `fit` begins. While searching,
             the relative excess of the expected cost is a penalty of
             `"weight"` 1.0; the network that is derived is within all limits.
+            Not for `NodeChoice` and ISTA, so neither for the space
+            `"darts"` nor for `method="dha"`.
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
         outer_every: Integer, every how many steps these are updated;
-            `"auto"` is the method's. For `"auto"` that is 300 times in a run,
-            at most every 8 at first and every 16 or 24 later
+            `"auto"` is the method's. For `"auto"` that is 300 times in a run
+            at most, every 8 steps at first and every 16 or 24 later
             (`keras_dha.outer_steps`), and 8 where these steps alone move the
             architecture or hyperparameters move by reward; for `"darts"`,
             `"dsnas"` and `"gdas"` 8; for `"autohas"`, `"dha"` and

@@ -122,8 +122,13 @@ def _run_flags(flags):
     """Adds what a run is asked for."""
     flags.count("limit", "Train on a random subset of so many images.")
     flags.count("epochs", "Passes over the training images, by default 30.")
-    flags.count("batch_size", "By default chosen by the amount of data.")
-    flags.text("search_space", "Name of the search space.", default="auto")
+    flags.count("batch_size", "By default 16 to 128, by the amount of data.")
+    flags.text(
+        "search_space",
+        "auto (resnet for images), or resnet, mobile, shufflenet, "
+        "nas_bench_201 or darts.",
+        default="auto",
+    )
     flags.text(
         "method",
         "What is learned, and how: auto, dha or diffautoml for all; autohas "
@@ -166,7 +171,9 @@ def _export_flags():
     )
     flags.switch("overwrite", "Replace what is there.")
     flags.choice(
-        "format", "Kind of file.", ["tf_saved_model", "litert", "onnx"]
+        "format",
+        "Kind of file; onnx needs the extra onnx.",
+        ["tf_saved_model", "litert", "onnx"],
     )
     flags.choice(
         "quantize",
@@ -207,7 +214,11 @@ def _dataset_flags(flags, use, needed=False):
         "with a subfolder of images for each class.",
         needed=needed,
     )
-    flags.count("image_size", "Height and width to resize images to.")
+    flags.count(
+        "image_size",
+        "Height and width to resize images to; needed for folders, but where "
+        "there is a model, whose size is the default.",
+    )
 
 
 _HELP = {"help", "-h", "-help", "--help"}

@@ -39,7 +39,7 @@ class Trained:
                 as given to `fit`.
             y: Labels, as given to `fit`.
             batch_size: Integer, default 256; a batched dataset has its own.
-            verbose: As in Keras.
+            verbose: As in Keras, but for the default of 0.
             return_dict: Whether to return a dict rather than a list.
         """
         self._check_fitted("evaluate")
@@ -61,7 +61,7 @@ class Trained:
                 a tuple of arrays; a dataset has them as a dict, or with
                 tuples as the first part of a tuple.
             batch_size: Integer, default 256; a batched dataset has its own.
-            verbose: As in Keras.
+            verbose: As in Keras, but for the default of 0.
         """
         self._check_fitted("predict")
         x = data.predictable(x, self._spec, self.joint.form, batch_size)

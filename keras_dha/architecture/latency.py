@@ -40,6 +40,9 @@ _IRRELEVANT = (*USED, "shared_object_id")
 class LatencyTable:
     """Measured times of a network's parts for one example.
 
+    Measured on the machine that runs it: measure and `save` it where the
+    network is to serve, and `load` it where it is trained.
+
     Args:
         engine: `"keras"`, a compiled call on this device, or `"litert"`, the
             LiteRT interpreter on one thread of it.
@@ -51,7 +54,7 @@ class LatencyTable:
 
     >>> supernet = keras_dha.spaces.mobile((32, 32, 3), 10, width=0.5)
     >>> table = keras_dha.LatencyTable.measure(supernet, engine="litert")
-    >>> table.save("phone.json")
+    >>> table.save("latency.json")
     >>> model = keras_dha.AutoModel(
     ...     supernet, target={"latency_ms": 2.0, "latency_table": table}
     ... )

@@ -48,8 +48,15 @@ class DifferentiableAugmentation(PolicyLayer):
     there, or Keras will warn of variables without gradients.
 
     Args:
-        operations: Names of operations out of `OPERATIONS`. None stands for
-            all that fit the number of channels: Color needs three.
+        operations: Names of operations; at magnitude m in [0, 1], with either
+            sign where there is a direction: "ShearX", "ShearY" (by a slope of
+            0.3 m), "TranslateX", "TranslateY" (0.45 m of the side), "Rotate"
+            (30 m degrees), "AutoContrast", "Equalize", "Invert" (blended in
+            by m), "Solarize" (from 256 (1 - m) on), "Posterize" (to
+            8 - 7 m bits), "Contrast", "Color", "Brightness", "Sharpness" (by
+            the factor 1 + 0.9 m or 1 - 0.9 m), "Cutout" (m / 2 of the shorter
+            side), "Identity". None stands for all that fit the number of
+            channels: Color needs three.
         levels: Number L of magnitude levels, `1/L, 2/L, ..., 1`, or the
             levels themselves, rising in (0, 1].
         value_range: Lowest and highest pixel value of the images.

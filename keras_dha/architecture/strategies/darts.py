@@ -30,8 +30,8 @@ class DARTS(Strategy):
 
     The weights follow the training loss, the logits the search loss, on the
     steps that see the search split (`outer_every` of
-    `keras_dha.AutoModel`; 1 as in the paper). A step costs as much as all
-    candidates together.
+    `keras_dha.AutoModel`, 8 by default; 1 as in the paper). A step costs as
+    much as all candidates together.
 
     Args:
         learning_rate: Float, step size of Adam on the logits.

@@ -32,7 +32,8 @@ class GDAS(SinglePath):
     Only the sampled candidate runs; of a `keras_dha.NodeChoice` one on each
     edge. The weights follow the training loss, the logits the search loss, on
     the steps that see the search split (`outer_every` of
-    `keras_dha.AutoModel`; 1 as in the paper, with a `search_split` of 0.5).
+    `keras_dha.AutoModel`, 8 by default; the paper has 1 and a
+    `search_split` of 0.5).
     Where a choice's output goes straight into a convolution with batch
     normalisation the credit vanishes, as for `DSNAS`.
 

@@ -44,8 +44,8 @@ class ISTA(Strategy):
             as can be, and none has an advantage; or `"uniform"` in (0, 1) as
             in the papers, where all columns look alike.
         penalty: Float, the factor of the 1-norm.
-        scale: Float, the weight of all options whose code, up to a tenth,
-            is where the search starts.
+        scale: Float. The search starts from the code of options that all
+            have this weight, give or take a tenth.
         exploration: Float in [0, 1], share of the steps in which a random
             choice runs in place of what is kept, at the same weight; it
             falls to 0 over the search. 0 as in the papers, where what is

@@ -21,11 +21,12 @@ class Reinforce(SinglePath):
     """Samples single paths and follows their reward on the search split.
 
     On the steps that see the search split (`outer_every` of
-    `keras_dha.AutoModel`; 1 as in the paper) one sampled path takes one step
-    on a copy of the weights. How well that copy does on a search batch is the
-    reward, and the copy is discarded. The step that follows trains the
-    weights of another sample. So an outer step costs about twice a plain one,
-    and nothing has to be differentiable by the architecture.
+    `keras_dha.AutoModel`, 8 by default; 1 as in the paper) one sampled path
+    takes one step on a copy of the weights. How well that copy does on a
+    search batch is the reward, and the copy is discarded. The step that
+    follows trains the weights of another sample. So an outer step costs about
+    twice a plain one, and nothing has to be differentiable by the
+    architecture.
 
     Args:
         learning_rate: Float, step size of Adam on the logits.
