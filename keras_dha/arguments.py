@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "sample_weight": "not available in this version; resample the data, or "
     "use `class_weight` of `fit`",
 }
+_DIRECTORY = "A run goes on by itself: use AutoModel(directory=...)"
 
 
 def refuse_unknown(arguments, where="AutoModel"):
@@ -240,30 +241,43 @@ def checked_callbacks(callbacks, searches_architecture):
 def _refuse_what_needs_a_keras_model(callback):
     """Refuses callbacks that reach for what `AutoModel` does not have."""
     kinds = keras.callbacks
-    advice = None
-    # Keras has not always had it.
-    of_orbax = getattr(kinds, "OrbaxCheckpoint", ())
-    if isinstance(callback, (kinds.BackupAndRestore, of_orbax)):
-        advice = "A run goes on by itself: use AutoModel(directory=...)"
-    elif isinstance(callback, kinds.ProgbarLogger):
-        advice = "A run shows a bar of its own, by `verbose`; leave it out"
-    elif isinstance(callback, kinds.SwapEMAWeights):
-        advice = "No optimizer of a run averages weights; leave it out"
-    elif getattr(callback, "save_weights_only", False):
-        advice = "A run is saved whole: use save_weights_only=False"
-    elif isinstance(
-        callback, kinds.ModelCheckpoint
-    ) and not callback.filepath.endswith(".keras"):
-        advice = "A run is saved whole: use a filepath that ends in '.keras'"
-    elif isinstance(callback, kinds.TensorBoard) and (
+    unsuited = {
+        kinds.BackupAndRestore: _DIRECTORY,
+        # Keras has not always had it.
+        getattr(kinds, "OrbaxCheckpoint", ()): _DIRECTORY,
+        kinds.ProgbarLogger: "A run shows a bar of its own, by `verbose`; "
+        "leave it out",
+        kinds.SwapEMAWeights: "No optimizer of a run averages weights; leave "
+        "it out",
+        kinds.TerminateOnNaN: "A run sets a divergence back by itself, or "
+        "ends in a FloatingPointError; leave it out",
+    }
+    found = (
+        advice
+        for kind, advice in unsuited.items()
+        if isinstance(callback, kind)
+    )
+    advice = next(found, None) or _advice_on_options(callback)
+    if advice:
+        raise ValueError(f"{advice}. Received: {type(callback).__name__}")
+
+
+def _advice_on_options(callback):
+    """Returns what to do about how a callback was made, or `None`."""
+    kinds = keras.callbacks
+    if getattr(callback, "save_weights_only", False):
+        return "A run is saved whole: use save_weights_only=False"
+    is_checkpoint = isinstance(callback, kinds.ModelCheckpoint)
+    if is_checkpoint and not callback.filepath.endswith(".keras"):
+        return "A run is saved whole: use a filepath that ends in '.keras'"
+    if isinstance(callback, kinds.TensorBoard) and (
         callback.histogram_freq
         or callback.embeddings_freq
         or callback.write_steps_per_second
     ):
-        advice = (
+        return (
             "TensorBoard gets the logs of a run; leave out histogram_freq, "
             "embeddings_freq and write_steps_per_second, which ask for the "
             "layers and the optimizer of a Keras model"
         )
-    if advice:
-        raise ValueError(f"{advice}. Received: {type(callback).__name__}")
+    return None

@@ -1,11 +1,14 @@
 """Assembly: from a network, its data and a method's parts to a joint model."""
 
+import contextlib
 import functools
 import itertools
+import random
 import time
 import warnings
 
 import keras
+import numpy as np
 
 from keras_dha import compile_arguments
 from keras_dha import optimizers
@@ -65,10 +68,45 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     if parts.augmentation == "auto" and spec.is_image:
         flip = _flip(batches, spec, verbose)
         parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
-    keras.utils.set_random_seed(settings.seed)
-    with distribution.scope():
+    with _seeded(settings.seed), distribution.scope():
         replicas = distribution.num_replicas_in_sync
-        return _joint_model(settings, parts, spec, found, replicas), timed
+        joint = _joint_model(settings, parts, spec, found, replicas)
+    _check_pairs(joint, batches.batch_size, replicas)
+    return joint, timed
+
+
+def _check_pairs(joint, batch_size, replicas):
+    """Refuses to mix where a device has an image without a partner.
+
+    With several devices their number would decide who it is.
+    """
+    layer = joint.policy.augmentation
+    mixes = MIXUP in joint.hyperparameters.quantities or (
+        layer is not None and layer.mixers
+    )
+    if mixes and replicas > 1 and batch_size // replicas % 2:
+        raise ValueError(
+            "Images are mixed in pairs: give a `batch_size` that is a "
+            "multiple of twice the number of devices. "
+            f"Received: batch_size={batch_size}, {replicas} devices"
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed):
+    """The scope in which initial weights and the like follow from a seed.
+
+    Python's generator and NumPy's go on behind it where they were: a user may
+    draw splits from them. Those of Keras and TensorFlow go on from the seed,
+    for layers that draw without one.
+    """
+    python, arrays = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
 
 
 def _say_what_is_an_image(spec, verbose):

@@ -4,6 +4,7 @@ import functools
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_dha import arguments
@@ -50,8 +51,10 @@ class AutoModel(Trained):
             object in its place; `None` to search no architecture: every
             choice takes its first candidate.
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
-            `None`. Data that are not images have none. Of several inputs the
-            one that is an image is augmented; if several are, none is.
+            `None`. A layer is moved itself: a second run begins at what the
+            first made of it. Data that are not images have none. Of several
+            inputs the one that is an image is augmented; if several are, none
+            is.
             `"auto"` augments nine in ten images, fewer in runs of few passes
             over them: in N passes N / 20; and begins with flips as rare as
             mirror images are unlike the images. With `method="auto"` fewer
@@ -480,9 +483,12 @@ class AutoModel(Trained):
             has_trained = run is not None and run.has_trained
             if not has_trained:
                 self._result = before
-            if is_new and (
-                not has_trained or isinstance(error, FloatingPointError)
-            ):
+            is_lost = not has_trained or (
+                isinstance(error, FloatingPointError)
+                # The guard may have gone back to what is good.
+                and not np.all(np.isfinite(self.joint.weight_vector.read()))
+            )
+            if is_new and is_lost:
                 # Nothing of it can be gone on with; the next fit is the first.
                 self.joint, self.found = None, {}
             raise

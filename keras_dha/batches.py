@@ -166,19 +166,26 @@ def _fitted(batch_size, count, replicas):
 def split_arrays(x, y, spec, share, seed):
     """Returns ((x, y) for the weights, (x, y) for the search split).
 
-    Drawn at random within each class; every class that has two examples or
-    more is in both parts.
+    Drawn at random within each class. Every class that has two examples or
+    more is in both parts, unless it is so small, and there are so many, that
+    more than twice the share would be held out: then some of these.
     """
     labels = _first(y)
     if forms.facts(spec.one_hot)[0]:
         labels = labels.argmax(axis=1)
     labels = labels.reshape(-1)
     generator = np.random.default_rng(seed)
-    search = []
+    search, small = [], []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        size = min(max(1, round(share * len(members))), len(members) - 1)
+        size = min(round(share * len(members)), len(members) - 1)
         search.extend(members[:size])
+        if not size and len(members) > 1:
+            small.append(members[0])
+    room = max(1, round(2 * share * len(labels))) - len(search)
+    if len(small) > room:
+        small = generator.permutation(small)[: max(0, room)]
+    search.extend(small)
     held_out = np.zeros(len(labels), bool)
     held_out[search] = True
 

@@ -15,8 +15,9 @@ import tensorflow as tf
 from keras_dha.hyperparameters import own
 from keras_dha.nested_layers import find_layers
 
-# Over how many batches statistics are averaged.
-BATCHES = 32
+# Over how many batches statistics are averaged; and where training goes on,
+# whose own soon take their place.
+BATCHES, BATCHES_BETWEEN = 32, 8
 
 
 def recalibrate(network, images, batches=BATCHES):
@@ -95,12 +96,13 @@ def _averaging(layer):
         layer.momentum = momentum
 
 
-def fit_statistics(joint, batches):
+def fit_statistics(joint, batches, count=BATCHES):
     """Fits the statistics of a joint model to its weights as they are.
 
     Args:
         joint: `keras_dha.joint_model.JointModel`.
         batches: Training batches, which are augmented by its policy.
+        count: Integer, over how many of them to average.
     """
 
     def augmented_images():
@@ -108,8 +110,11 @@ def fit_statistics(joint, batches):
             seed = tf.constant([joint.seed, number])
             yield joint.augment(images, (seed, seed))[1]
 
+    images = augmented_images()
+    if not joint.policy.augments:
+        images = (x for x, _ in batches.dataset())
     with _as_in_training(joint):
-        recalibrate(joint.network, augmented_images())
+        recalibrate(joint.network, images, count)
 
 
 def _as_in_training(joint):

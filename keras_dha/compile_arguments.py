@@ -17,6 +17,14 @@ from keras_dha.nested_layers import output_layers
 
 # How many examples show whether an output gives probabilities.
 _EXAMPLES = 4
+# Neither probabilities that sum to 1 nor logits.
+_BOUNDED = (
+    keras.activations.sigmoid,
+    keras.activations.hard_sigmoid,
+    keras.activations.tanh,
+    keras.activations.hard_tanh,
+    keras.activations.softsign,
+)
 
 
 def losses(loss, weights, network, spec):
@@ -182,6 +190,13 @@ def _ends_in_softmax(last):
     hands_on = activation is keras.activations.linear and isinstance(
         last, keras.layers.Activation
     )
+    if any(activation is each for each in _BOUNDED):
+        raise ValueError(
+            "The default loss is for probabilities or logits: end in a "
+            "softmax, or in no activation, or give a loss to `compile`. "
+            f"Received: activation={activation.__name__!r} of the last layer, "
+            f"{last.name!r}"
+        )
     keras_own = vars(keras.activations).values()
     if any(activation is each for each in keras_own) and not hands_on:
         return False

@@ -4,6 +4,9 @@ Everything that is inferred (shape, range, classes) and everything that can be
 wrong (NaN, labels, shapes) is looked at once, before a model is built.
 """
 
+import time
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,6 +17,8 @@ from keras_dha.data_summary import summary_of_arrays
 
 # Of what is looked at, evaluated or predicted, if nobody gives another one.
 BATCH_SIZE = 256
+# Seconds after which it is worth a word that a generator has not ended.
+LONG = 30.0
 
 
 def class_ids(labels):
@@ -94,7 +99,7 @@ def inspect(x, y=None, steps=None, num_classes=None):
         if may_be_endless(x, steps):
             batches = batches.take(steps)
         try:
-            for images, labels in untuned(batches):
+            for images, labels in _watched(untuned(batches)):
                 summary.add(images, labels)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
@@ -103,6 +108,25 @@ def inspect(x, y=None, steps=None, num_classes=None):
                 f"cannot be formed: {error.message.splitlines()[0]}"
             ) from None
     return summary.spec(num_classes)
+
+
+def _watched(batches):
+    """Yields batches; warns once if they have not ended for long.
+
+    Nobody knows whether those of a generator end.
+    """
+    begun, warned = time.monotonic(), False
+    is_known = int(batches.cardinality()) != tf.data.UNKNOWN_CARDINALITY
+    for number, batch in enumerate(batches):
+        if not is_known and not warned and time.monotonic() - begun > LONG:
+            warnings.warn(
+                "All examples are looked at before training, and these have "
+                "not ended yet; give `steps_per_epoch` if they do not. "
+                f"Received: {number} batches so far",
+                stacklevel=2,
+            )
+            warned = True
+        yield batch
 
 
 def evaluable(x, y, spec, form=None, batch_size=None):
@@ -299,7 +323,13 @@ def _checked_array(x):
             "`x` must hold examples with an axis of their own, such as (n, d); "
             f"give numbers as x[:, None]. Received: x of shape {x.shape}"
         )
-    if x.dtype != np.uint8:
+    # Larger integers, as those that stand for words, float32 would round.
+    is_exact = (
+        x.dtype.kind not in "iu"
+        or not x.size
+        or (abs(int(x.min())) <= 2**24 and abs(int(x.max())) <= 2**24)
+    )
+    if x.dtype != np.uint8 and is_exact:
         x = x.astype("float32")
     return x
 

@@ -26,6 +26,7 @@ from keras_dha.nested_layers import inputs_of
 FORMATS = ("tf_saved_model", "litert", "onnx")
 # What the path of a file has to end in.
 _ENDINGS = {"litert": ".tflite", "onnx": ".onnx"}
+_FILES = (*_ENDINGS.values(), ".keras", ".h5")
 QUANTIZATIONS = (None, "float16", "int8")
 # How many values the inputs have that models are compared on: as many as
 # pixels of 8 bits, and fewer for those who look them up in a table.
@@ -137,7 +138,7 @@ def written_beside(path):
         # A level down, since mkdtemp's own folder is private to this user.
         target = pathlib.Path(scratch) / path.name
         yield target
-        if path.is_dir():
+        if path.is_dir() or (target.is_dir() and path.exists()):
             path.rename(pathlib.Path(scratch) / "replaced")
         os.replace(target, path)
     finally:
@@ -176,6 +177,12 @@ def _check_format(path, format):
             f"`format` must be one of {FORMATS}. Received: format={format!r}"
         )
     ending = _ENDINGS.get(format, path.suffix)
+    if format == "tf_saved_model" and path.suffix in _FILES:
+        raise ValueError(
+            "A SavedModel is a folder, and this is the name of a file: give "
+            "format='litert' or 'onnx', or for .keras save "
+            f"`export_model()`. Received: path={str(path)!r}, format={format!r}"
+        )
     if path.suffix != ending:
         raise ValueError(
             f"The path of a file of format {format!r} must end in {ending}. "

@@ -7,6 +7,7 @@ have been trained.
 import keras
 
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import hand_over
 from keras_dha.nested_layers import inputs_of
 from keras_dha.nested_layers import rebuilt
 
@@ -50,7 +51,7 @@ def in_float32(model):
             "other layers, and layers of your own, with dtype='float32'. "
             f"Received: layers {left[:5]} of another dtype"
         )
-    made.set_weights(model.get_weights())
+    hand_over(model, made)
     return made
 
 

@@ -86,6 +86,8 @@ class UpdateRule:
     Attributes:
         slots: Names of the vectors that a step remembers,
         orders: and of which power of the gradient each of them is.
+        pullback_order: Integer k: where the gradient is s times as large,
+            so is a vector, and its pullback s |s|^(k - 1) times.
         counts: Whether a step depends on how many there were before.
         rates: Pair of learning rates between which a range test looks.
 
@@ -95,6 +97,7 @@ class UpdateRule:
 
     slots = ()
     orders = ()
+    pullback_order = 1
     counts = False
     rates = (1e-3, 3.0)
 

@@ -5,6 +5,7 @@ saved, and how the derived plain network takes its place.
 """
 
 import keras
+import numpy as np
 
 from keras_dha import sharing
 from keras_dha import small_images
@@ -303,24 +304,34 @@ class JointModel(keras.Model):
         """
         for variable, scale in absorb(self.network):
             position = self.weight_vector.positions_of([variable])
-            for vector, power in self._powers():
+            for vector, power, is_signed in self._powers():
                 values = keras.ops.convert_to_numpy(vector).copy()
+                factor = 0.0
                 # What has no part in the output had no gradient either.
-                values[position] *= scale**power if scale else 0.0
+                if scale:
+                    factor = abs(scale) ** power
+                    factor *= np.sign(scale) if is_signed else 1.0
+                values[position] *= factor
                 vector.assign(values)
 
     def _powers(self):
-        """Returns vectors `(P,)`, and as which power of a weight they grow."""
-        orders = self.rule.orders
-        found = [(averaged, 1) for averaged in self._averages()]
-        found += [(s, -k) for s, k in zip(self.slots, orders, strict=True)]
+        """Returns vectors `(P,)`, and how they grow with a weight.
+
+        As which power of it, and whether they change signs with it.
+        """
+        grown, slots = self._averages(), [self.slots]
         for tangents in self.hyperparameters.tangents.values():
-            found += [(tangents.weights, 1), (tangents.averaged, 1)]
+            grown += [tangents.weights, tangents.averaged]
+            slots.append(tangents.slots)
+        found = [(vector, 1, True) for vector in grown]
+        for each in slots:
             found += [
-                (s, -k) for s, k in zip(tangents.slots, orders, strict=True)
+                (slot, -order, order % 2 == 1)
+                for slot, order in zip(each, self.rule.orders, strict=True)
             ]
         if self.policy.is_learned:
-            found.append((self.policy.direction, -1))
+            order = self.rule.pullback_order
+            found.append((self.policy.direction, -order, True))
         return found
 
     def _averages(self):

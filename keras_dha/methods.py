@@ -33,6 +33,9 @@ augments fewer and fewer images in the last three tenths of a run
 (`keras_dha.augmentation.learned`), and learns nothing but weights there. None
 of the papers' methods does either.
 
+`"dsnas"`: Hu et al., "DSNAS", CVPR 2020. It searches for a fifth of a run,
+where the paper has a third: `strategy=keras_dha.strategies.DSNAS(until=1 / 3)`.
+
 `"autohas"`: Dong et al., "AutoHAS", arXiv 2006.03656, 2020. Outer steps at
 every step. The paper trains what it found anew; here training goes on.
 

@@ -142,3 +142,19 @@ def compile_alike(model, other):
     """
     if other.compiled:
         model.compile(**other._compile_config.config)
+
+
+def hand_over(layer, copy):
+    """Gives a copy what its original has learned, as files of Keras do.
+
+    With what follows from it: after `adapt` a `Normalization` has constants,
+    which `set_weights` leaves as they are.
+
+    Args:
+        layer, copy: Two layers, or models, of layers in the same order.
+    """
+    held = (find_layers(each, keras.layers.Layer) for each in (layer, copy))
+    for theirs, ours in zip(*held, strict=True):
+        kept = {}
+        theirs.save_own_variables(kept)
+        ours.load_own_variables(kept)

@@ -97,13 +97,17 @@ class OuterTape:
         return [found.get(name, []) for name in names]
 
     def _derivatives(self, sources, vector):
+        rules = contextlib.nullcontext()
+        if self._sources.keys() == {FACTORS}:
+            rules = second_derivatives.by_what_comes_from_above()
         try:
-            return self._tape.gradient(
-                self.gradient,
-                sources,
-                output_gradients=vector,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
+            with rules:
+                return self._tape.gradient(
+                    self.gradient,
+                    sources,
+                    output_gradients=vector,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
         except LookupError as error:
             if "gradient registry" not in str(error):
                 raise

@@ -397,7 +397,9 @@ class Run:
         progress.message(f"\nDerived the plain network: {names}", self.verbose)
         self.record.look_at_decisions(searched)
         health.warn_of_collapse(searched.network)
-        calibration.fit_statistics(self.joint, self.batches)
+        calibration.fit_statistics(
+            self.joint, self.batches, calibration.BATCHES_BETWEEN
+        )
 
     def _show_whole_images(self):
         progress.message("\nGoes on with whole images", self.verbose)

@@ -1,12 +1,22 @@
-"""Second derivatives that TensorFlow goes without.
+"""Second derivatives that TensorFlow goes without, or has at a high price.
 
 Influences, and what acts through the training loss, are derivatives of a
 backward pass (`keras_dha.outer_tape`). TensorFlow has none of that of resizing:
 of the bilinear one it takes them for 0, in silence, so that the weights below
 have no part in an influence; of others, and of softsign, there is an error.
-
 Resizing is linear, so the derivative of its backward pass, by what comes in
 from above, is resizing again.
+
+Of fused batch normalisation it writes the backward pass out, and derives it by
+the images and the scale as well, in some fifty operations a layer. Influences
+need the derivative by what comes in from above, dy, alone. By that the pass is
+linear: with n the normalised images, s the scale and d the deviation,
+
+    dx = P dy = s/d (dy - mean dy - n mean(n dy)),  ds = sum n dy,  do = sum dy
+
+and P is symmetric. So the derivative along (u, u_s, u_o) is P u + n u_s + u_o,
+two fused kernels: the backward pass of u, and normalising x to scale u_s and
+offset u_o.
 """
 
 import contextlib
@@ -16,6 +26,12 @@ from tensorflow.python.framework import ops
 
 from keras_dha.architecture.custom_gradient import custom_gradient
 
+_RESIZING, _NORMALISATION = "ResizeBilinear", "FusedBatchNormGradV3"
+_TENSORFLOWS = {
+    name: ops.gradient_registry.lookup(name)
+    for name in (_RESIZING, _NORMALISATION)
+}
+
 
 @contextlib.contextmanager
 def of_bilinear_resizing():
@@ -24,12 +40,61 @@ def of_bilinear_resizing():
     What TensorFlow takes for 0 has no public way to be put right: the private
     hook is here.
     """
-    entry = ops.gradient_registry._registry["ResizeBilinear"]
-    before, entry["type"] = entry["type"], _bilinear_backward
+    with _replaced(_RESIZING, _bilinear_backward):
+        yield
+
+
+@contextlib.contextmanager
+def by_what_comes_from_above():
+    """Lets derivatives of backward passes be those by what comes from above.
+
+    Only for what nothing else depends on, as the factors of losses: neither
+    the images that a layer sees nor its weights.
+    """
+    with _replaced(_NORMALISATION, _normalisation):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(name, function):
+    """The scope in which a kind of operation has another derivative."""
+    entry = ops.gradient_registry._registry[name]
+    entry["type"] = function
     try:
         yield
     finally:
-        entry["type"] = before
+        # Not what was there before: of several replicas each may be inside.
+        entry["type"] = _TENSORFLOWS[name]
+
+
+def _normalisation(op, by_images, by_scale, by_offset, *others):
+    if not op.get_attr("is_training"):
+        # By given statistics it is another function.
+        written_out = _TENSORFLOWS[_NORMALISATION]
+        return written_out(op, by_images, by_scale, by_offset, *others)
+    options = {
+        name: op.get_attr(name)
+        for name in ("epsilon", "data_format", "is_training")
+    }
+    images, scale = op.inputs[1:3]
+    forward = tf.raw_ops.FusedBatchNormV3(
+        x=images,
+        scale=by_scale,
+        offset=by_offset,
+        mean=[],
+        variance=[],
+        **options,
+    )
+    backward = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=by_images,
+        x=images,
+        scale=scale,
+        reserve_space_1=forward.reserve_space_1,
+        reserve_space_2=forward.reserve_space_2,
+        reserve_space_3=forward.reserve_space_3,
+        **options,
+    )
+    return backward.x_backprop + forward.y, *[None] * 5
 
 
 def _bilinear_backward(op, upstream):

@@ -10,6 +10,7 @@ from keras_dha.hyperparameters import dropout
 from keras_dha.nested_layers import cloned
 from keras_dha.nested_layers import compile_alike
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import hand_over
 from keras_dha.nested_layers import rebuilt
 
 _OURS = (dropout.Dropout, FusedBatchNormalization)
@@ -19,7 +20,8 @@ def stock(model, rate=None):
     """Returns `model` with Keras' own layers in the place of ours.
 
     It has weights of its own: with some layers new and others the same, what
-    trains one of the two would leave a mixture in the other.
+    trains one of the two would leave a mixture in the other. But for layers
+    that cannot be made anew, of a user's own without `get_config`.
 
     Args:
         model: A functional or Sequential `keras.Model`.
@@ -35,7 +37,7 @@ def stock(model, rate=None):
     made = _stock_model(model, rate, copies)
     for layer, copy in copies.values():
         if copy is not layer:
-            _hand_over(layer, copy)
+            hand_over(layer, copy)
     compile_alike(made, model)
     return made
 
@@ -65,13 +67,8 @@ def _stock_layer(layer, rate):
         return layer
     if isinstance(layer, keras.Model):
         return cloned(layer)
-    return type(layer).from_config(layer.get_config())
-
-
-def _hand_over(layer, copy):
-    """Gives a copy what its original has learned, as files of Keras do."""
-    held = (find_layers(each, keras.Layer) for each in (layer, copy))
-    for theirs, ours in zip(*held, strict=True):
-        kept = {}
-        theirs.save_own_variables(kept)
-        ours.load_own_variables(kept)
+    try:
+        return type(layer).from_config(layer.get_config())
+    except (TypeError, NotImplementedError):
+        # One that cannot be made from what it says of itself.
+        return layer

@@ -1,5 +1,7 @@
 """What a model is for once it was fitted: predictions, results and files."""
 
+import warnings
+
 import tensorflow as tf
 
 from keras_dha import data
@@ -115,6 +117,7 @@ class Trained:
         is. Else it is the network itself, yours if you gave one.
         """
         self._check_fitted("export_model")
+        self._check_searched()
         learned = self.joint.hyperparameters
         rate = None
         if dropout.RATE in learned.quantities:
@@ -188,6 +191,22 @@ class Trained:
         Callbacks ask them whether more is better. Empty before `fit`.
         """
         return [] if self.joint is None else self.joint.network.metrics
+
+    def _check_searched(self):
+        """Says that a search has not ended; refuses it if it has a target."""
+        if not self.joint.architecture.is_searched:
+            return
+        if self.joint.target is not None:
+            raise ValueError(
+                "The search has not ended, and what it leads to may not be "
+                "within the target: call `fit` to go on. "
+                f"Received: target with {self.joint.target.limits}"
+            )
+        warnings.warn(
+            "The search has not ended: this is the network that leads now, "
+            "whose weights were trained beside others. Call `fit` to go on",
+            stacklevel=3,
+        )
 
     def _check_fitted(self, name):
         if self.joint is None:

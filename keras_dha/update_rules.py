@@ -117,6 +117,8 @@ class AdamW(UpdateRule):
 
     slots = ("first", "second")
     orders = (1, 2)
+    # Of a gradient divided by its size.
+    pullback_order = 0
     counts = True
     rates = (1e-5, 0.1)
 

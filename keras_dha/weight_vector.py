@@ -12,12 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_dha.architecture.absorb import undoing
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.variable_paths import variable_paths
 from keras_dha.given_weights import GivenWeights
 from keras_dha.given_weights import reshaped
 from keras_dha.inner_update import spread
+from keras_dha.nested_layers import find_layers
 from keras_dha.weight_layout import layout
+
+# Biases of attention and GRU layers, and the scales of a normalisation over
+# several axes, have rank 2 or more.
+_UNDECAYED = ("bias", "beta", "gamma")
 
 
 class WeightVector:
@@ -46,8 +53,9 @@ class WeightVector:
         # An eager tensor, which a step captures; in graphs it would be one of
         # the nodes, as large as the weights.
         self._decayed = tf.constant(
-            np.repeat([len(v.shape) > 1 for v in self.variables], self.sizes)
+            np.repeat([_decays(v) for v in self.variables], self.sizes)
         )
+        self._undoing = _undoing(network, self.variables, self.sizes)
         self._layout = layout(network, self.variables)
 
     def check(self, network):
@@ -165,8 +173,8 @@ class WeightVector:
     def decayed(self):
         """Returns `(P,)`: 1 where weight decay applies, else 0.
 
-        To kernels and embeddings, but not to biases or normalisation scales
-        (variables of rank below 2).
+        To kernels and embeddings, but not to biases or normalisation scales:
+        variables of rank below 2, and by their names those of a higher one.
         """
         return tf.cast(self._decayed, self.dtype)
 
@@ -177,6 +185,9 @@ class WeightVector:
         weight that is not 0, and every decision around it does so too. Those
         of a layer that is also elsewhere always are. `None` stands for all,
         always, as in a network without decisions.
+
+        While a sparse code is free, what could undo its weights rests, as in
+        ISTA-NAS and DHA: else these would not say what is worth most.
         """
         owners = self._owners
         if not owners.groups:
@@ -191,7 +202,14 @@ class WeightVector:
             used, owners.stretches, len(owners.sizes)
         )
         # Where no group is, the minimum is the largest integer.
-        return spread(flags > 0, owners.sizes)
+        active = spread(flags > 0, owners.sizes)
+        for decision, held in self._undoing:
+            active &= ~(held & decision.is_free())
+        return active
+
+
+def _decays(variable):
+    return len(variable.shape) > 1 and variable.name not in _UNDECAYED
 
 
 def _trained(network):
@@ -205,6 +223,26 @@ def _names_of_layers(variables, known):
     known = {id(v) for v in known}
     paths = [v.path for v in variables if id(v) not in known]
     return list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
+
+
+def _undoing(network, variables, sizes):
+    """Returns for each sparse code what could undo its weights, a list.
+
+    Of pairs (decision, booleans `(P,)`).
+    """
+    found = []
+    for decision in find_decisions(network):
+        held = {
+            id(variable)
+            for layer in find_layers(network, SearchableLayer)
+            if layer.decision is decision and decision.code is not None
+            for candidate in layer.options
+            for variable in undoing(candidate)
+        }
+        flags = [id(v) in held for v in variables]
+        if any(flags):
+            found.append((decision, tf.constant(np.repeat(flags, sizes))))
+    return found
 
 
 class _Owners(NamedTuple):

@@ -78,6 +78,19 @@ def test_array_split_leaves_rare_classes_in_both_parts():
     assert sorted(set(y2)) == [0, 1]
 
 
+def test_array_split_of_many_small_classes_stays_near_its_share():
+    x, _ = numbered(300)
+    y = np.arange(300) // 3
+    spec = data.inspect(x, y)
+    (_, y1), (_, y2) = batches.split_arrays(x, y, spec, 0.05, 0)
+    assert len(y2) == len(set(y2)) == 30
+    assert len(y1) == 270
+    # One at least, if that is less than a class has.
+    spec = data.inspect(x[:6], y[:6])
+    (_, y1), (_, y2) = batches.split_arrays(x[:6], y[:6], spec, 0.05, 0)
+    assert (len(y1), len(y2)) == (5, 1)
+
+
 # The split of datasets
 
 

@@ -56,6 +56,17 @@ def test_what_no_layer_says_is_seen(activation, from_logits, dtype):
     assert loss.get_config()["from_logits"] == from_logits
 
 
+def test_what_is_neither_probabilities_nor_logits_needs_a_loss():
+    inputs = keras.Input((4,))
+    outputs = layers.Dense(3, activation="sigmoid", name="head")(inputs)
+    model = keras.Model(inputs, outputs)
+    spec = DataSpec((4,), 3, False, (0.0, 16.0), 10)
+    with pytest.raises(ValueError, match="softmax.*'sigmoid'.*'head'"):
+        compile_arguments.losses(None, None, model, spec)
+    given = compile_arguments.losses("poisson", None, model, spec)
+    assert isinstance(given.losses[0], keras.losses.Poisson)
+
+
 def test_it_is_seen_of_each_output_and_with_several_inputs():
     shapes = {"b": (5,), "a": (4,)}
     inputs = {name: keras.Input(shapes[name], name=name) for name in shapes}

@@ -412,3 +412,21 @@ def test_one_constant_input_among_several():
     assert data.inspect(x, labels()).value_range[0] == (0.0, 1.0)
     with pytest.raises(ValueError, match="nothing to learn"):
         data.inspect((np.ones((12, 2)), np.zeros((12, 3))), labels())
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"), [(2**24, "float32"), (2**24 + 1, "int64")]
+)
+def test_integers_that_float32_would_round_are_kept(largest, dtype):
+    x, _ = data.checked_arrays(np.array([[3], [largest]]), np.array([0, 1]))
+    assert x.dtype == dtype
+    np.testing.assert_array_equal(x, [[3], [largest]])
+
+
+def test_a_generator_that_does_not_end_is_noticed(monkeypatch):
+    monkeypatch.setattr(data, "LONG", 0.0)
+    batches_ = tf.data.Dataset.from_tensor_slices((images(), labels())).batch(4)
+    assert data.inspect(batches_).count == len(labels())
+    unknown = batches_.filter(lambda *_: True)
+    with pytest.warns(UserWarning, match="not ended yet.*steps_per_epoch"):
+        assert data.inspect(unknown).count == len(labels())

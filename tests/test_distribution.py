@@ -303,6 +303,18 @@ def test_what_acts_through_the_loss_on_two_replicas():
         assert abs(history.history[name][-1] / start - 1) > 1e-2
 
 
+def test_images_are_mixed_in_pairs_on_each_device():
+    with two_replicas().scope():
+        model = AutoModel(
+            space,
+            strategy=None,
+            augmentation=None,
+            hyperparameters={"mixup": 0.3},
+        )
+    with pytest.raises(ValueError, match="multiple of twice.*batch_size=6"):
+        model.fit(X, Y, epochs=1, batch_size=6, verbose=0)
+
+
 @pytest.mark.parametrize("rate", [None, Range(0.05, 0.8, start=0.4)])
 def test_two_replicas_drop_what_one_device_does(rate):
     """By a rate that is fixed, and by a mask that has a derivative."""

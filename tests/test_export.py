@@ -199,7 +199,10 @@ def test_what_computes_in_another_dtype_is_written_in_float32(
     inputs = keras.Input((8, 8, 1), name="image", dtype="float32")
     inner = keras.Sequential([keras.layers.Conv2D(4, 3)])
     shared = keras.layers.Dense(4)
-    x = keras.layers.Rescaling(0.3)(inputs)
+    # It has constants beside its weights.
+    norm = keras.layers.Normalization(axis=None, dtype="float32")
+    norm.adapt(digits[0])
+    x = keras.layers.Rescaling(2.0)(norm(inputs))
     x = shared(shared(keras.layers.Flatten()(inner(x))[:, :4]))
     x = keras.layers.Softmax(dtype="float32")(keras.layers.Dense(3)(x))
     model = keras.Model(inputs, x)
@@ -409,6 +412,13 @@ def test_int8_needs_data_of_the_right_shape(tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.keras", "m.h5"])
+def test_a_folder_by_the_name_of_a_file_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"is a folder.*{name}"):
+        export_model(small_model(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unbuilt_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="built"):
         export_model(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "1")
@@ -420,13 +430,18 @@ def test_existing_targets_are_refused_or_replaced(tmp_path):
     export_model(small_model(), folder)  # an empty folder is fine
     (folder / "mine").write_text("mine")
     file.write_text("mine")
-    for path, format in [(folder, "tf_saved_model"), (file, "litert")]:
+    # A folder in the place of a file.
+    other = tmp_path / "2"
+    other.write_text("mine")
+    for path in (folder, other, file):
+        format = "litert" if path == file else "tf_saved_model"
         with pytest.raises(FileExistsError, match="Received: path="):
             export_model(small_model(), path, format)
         export_model(small_model(), path, format, overwrite=True)
     assert not (folder / "mine").exists()
+    assert (other / "saved_model.pb").exists()
     assert file.read_bytes() != b"mine"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "m.tflite"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "m.tflite"]
 
 
 @pytest.mark.parametrize("existing", [False, True])

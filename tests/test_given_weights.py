@@ -288,3 +288,23 @@ def test_losses_that_candidates_add_are_refused(is_nested):
     step = tf.function(joint.train_step, autograph=False)
     with pytest.raises(ValueError, match="`add_loss`.*Received: candidate=a"):
         step(batch, tf.constant(1.0))
+
+
+def test_biases_and_scales_do_not_decay_whatever_their_rank():
+    image = keras.Input((4, 6))
+    x = layers.MultiHeadAttention(2, 3, name="attention")(image, image)
+    x = layers.LayerNormalization(axis=[1, 2], name="scale")(x)
+    x = layers.GRU(5, name="gru")(x)
+    vector = WeightVector(keras.Model(image, layers.Dense(3, name="out")(x)))
+    decayed = dict(
+        zip(
+            [variable.path for variable in vector.variables],
+            vector.split(vector.decayed()),
+            strict=True,
+        )
+    )
+    ranks = {p: len(d.shape) for p, d in decayed.items() if "bias" in p}
+    assert set(ranks.values()) == {1, 2}
+    for path, values in decayed.items():
+        is_kernel = path.endswith("kernel")
+        np.testing.assert_array_equal(values, float(is_kernel), err_msg=path)

@@ -292,3 +292,35 @@ def test_spreading_makes_nothing_larger_than_the_weights():
     assert max(y.shape.num_elements() for y in outputs) == sum(sizes)
     constants = [op for op in graph.get_operations() if op.type == "Const"]
     assert max(op.outputs[0].shape.num_elements() for op in constants) <= 501
+
+
+@pytest.mark.parametrize("factor", [0.25, -2.0])
+@pytest.mark.parametrize(
+    "rule",
+    [SGD(), SGD(nesterov=True, decoupled=True), AdamW(epsilon=1e-12)],
+    ids=["sgd", "nesterov", "adamw"],
+)
+def test_a_pullback_grows_with_the_gradient_as_its_order_says(rule, factor):
+    """As where weights are so many times as small, and gradients as large."""
+    rng = np.random.default_rng(1)
+    vector = rng.normal(size=5)
+    slots = [
+        GRADIENTS[k].astype("float64") ** o for k, o in enumerate(rule.orders)
+    ]
+
+    def pulled(s):
+        at = Inputs(
+            START / s,
+            tuple(
+                tf.constant(s**o * b)
+                for o, b in zip(rule.orders, slots, strict=True)
+            ),
+            tf.constant(s * GRADIENTS[3].astype("float64")),
+            *(0.1, 0.01, 0.9),
+        )
+        one = extent(count=4.0, dtype="float64")
+        return rule.pullback(at, tf.constant(s * vector), one).numpy()
+
+    power = abs(factor) ** (rule.pullback_order - 1)
+    expected = factor * power * pulled(1.0)
+    np.testing.assert_allclose(pulled(factor), expected, rtol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_dha
 from keras_dha import inner_pass
 from keras_dha import outer_tape
 from keras_dha.architecture.choice import Choice
@@ -23,7 +24,33 @@ def choice():
     )
 
 
+def normalisation(**kwargs):
+    return keras_dha.FusedBatchNormalization(
+        gamma_initializer="random_normal",
+        beta_initializer="random_normal",
+        **kwargs,
+    )
+
+
+def by_given_statistics(x):
+    return tf.compat.v1.nn.fused_batch_norm(
+        *(x, [1.0, 2.0], [0.0, 1.0]),
+        mean=[0.1, 0.2],
+        variance=[1.0, 2.0],
+        is_training=False,
+    )[0]
+
+
 CASES = {
+    "normalisation": normalisation,
+    "normalisations": lambda: keras.Sequential(
+        [normalisation(), layers.Conv2D(3, 2, activation="relu")]
+        + [normalisation(scale=False)]
+    ),
+    "normalisation_in_a_choice": lambda: Choice(
+        [normalisation(center=False), layers.Conv2D(2, 1)]
+    ),
+    "given_statistics": lambda: layers.Lambda(by_given_statistics),
     "softsign": lambda: layers.Activation("softsign"),
     "choice": choice,
     **{

@@ -75,3 +75,28 @@ def test_each_dropout_keeps_its_rate_where_none_was_found():
 def test_a_model_without_our_layers_is_left_as_it_is():
     untouched = small_network()
     assert stock.stock(untouched, 0.4) is untouched
+
+
+class Bare(layers.Layer):
+    """A layer that cannot be made from what it says of itself."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(self.units,), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+def test_a_layer_that_cannot_be_made_anew_is_kept():
+    inputs, bare = keras.Input((4, 4, 2)), Bare(2)
+    x = bare(keras_dha.FusedBatchNormalization()(inputs))
+    model = keras.Model(inputs, layers.Flatten()(x))
+    model.layers[1].moving_mean.assign([1.0, -2.0])
+    made = stock.stock(model)
+    assert made.get_layer(bare.name) is bare
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
+    np.testing.assert_array_equal(made(x), model(x))

@@ -65,6 +65,21 @@ def absorb(network):
     return scaled
 
 
+def undoing(candidate):
+    """Returns the variables that could undo a weight of a candidate, a list.
+
+    Scale and offset of the normalisation that it ends in: alpha and gamma of
+    (alpha / s) (s gamma x^) say nothing alone.
+
+    Args:
+        candidate: A built layer.
+    """
+    last = _last(candidate)
+    if type(last) not in _NORMALISATIONS:
+        return []
+    return [v for v in (last.gamma, last.beta) if v is not None]
+
+
 def _runs_elsewhere(paths, decision, option):
     """Whether a variable runs but in the candidates of an option itself."""
     return any(

@@ -12,6 +12,7 @@ grad_w L_T, in the direction v; finite differences are not needed.
 """
 
 import contextlib
+import functools
 
 import keras
 import tensorflow as tf
@@ -43,7 +44,8 @@ def exact_statistics(network):
 
     Keras takes the variance by `tf.nn.moments`, which stops the gradient of
     the mean in it: right once, wrong twice. What it does for synchronised
-    statistics has no such stop, and is the same number otherwise.
+    statistics, or with a mask, has no such stop. There is no public way to
+    statistics of one's own: the private hook, `_moments`, is here.
 
     Args:
         network: A `keras.Model`.
@@ -54,12 +56,22 @@ def exact_statistics(network):
         if not layer.synchronized
     ]
     for layer in layers:
-        layer.synchronized = True
+        layer._moments = functools.partial(_moments, layer)
     try:
         yield
     finally:
         for layer in layers:
-            layer.synchronized = False
+            vars(layer).pop("_moments", None)
+
+
+def _moments(layer, inputs, mask):
+    """Returns mean and variance as Keras does, with all of the gradient."""
+    if mask is not None:
+        return type(layer)._moments(layer, inputs, mask)
+    axes = layer._reduction_axes
+    mean = tf.reduce_mean(inputs, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(inputs - mean), axes)
+    return tf.squeeze(mean, axes), variance
 
 
 def check_second_derivatives(network, asked, instead):

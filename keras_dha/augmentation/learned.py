@@ -177,7 +177,10 @@ class LearnedPolicy(keras.layers.Layer):
             least = self.augmentation.clean
             if self.augmentation.fits_passes:
                 least = max(least, 1.0 - passes / MANY_PASSES)
-            self.clean.assign(least + (1.0 - least) * progress)
+            share = np.float32(least + (1.0 - least) * progress)
+            # Most steps change nothing, and to look is quicker than to assign.
+            if self.clean.numpy() != share:
+                self.clean.assign(share)
 
     @property
     def augments(self):

@@ -263,3 +263,33 @@ def test_without_the_context_the_second_derivative_is_wrong(float64):
     assert np.max(np.abs(twice() - truth)) > 1e-3
     with bilevel.exact_statistics(model):
         np.testing.assert_allclose(twice(), truth, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_statistics_that_are_exact_are_those_of_one_replica(dtype):
+    """Each replica has those of its own part, as in a step that is plain."""
+    parts = [[[0.0], [2.0]], [[10.0], [12.0]]]
+    distribution = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    with distribution.scope():
+        layer = layers.BatchNormalization(dtype=dtype)
+        layer.build((None, 1))
+
+    @tf.function(autograph=False)
+    def step(x):
+        return distribution.run(
+            lambda part: layer(part, training=True), args=(x,)
+        )
+
+    values = distribution.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )
+    with bilevel.exact_statistics(layer):
+        found = distribution.experimental_local_results(step(values))
+    for each in found:
+        np.testing.assert_allclose(
+            tf.cast(each, "float32"), [[-1.0], [1.0]], atol=1e-2
+        )
+    assert "_moments" not in vars(layer)

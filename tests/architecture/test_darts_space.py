@@ -60,18 +60,26 @@ def test_operations(name, weights, stride, size):
     assert (np.abs(y).max() == 0) == (name == "none")
 
 
-@pytest.mark.parametrize("size", [3, 5])
-def test_a_strided_dilated_convolution_is_every_second_pixel(size):
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("name", ["dil_conv_3x3", "dil_conv_5x5"])
+def test_strided_operations_have_the_same_pixels_in_their_middle(name, side):
     keras.utils.set_random_seed(0)
-    name = f"dil_conv_{size}x{size}"
-    one, two = (
-        operations.operation(name, (8, 8, 4), 4, stride, f"s{stride}")
-        for stride in (1, 2)
-    )
-    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
-    one(x), two(x)
-    two.set_weights(one.get_weights())
-    np.testing.assert_allclose(two(x), one(x)[:, ::2, ::2], atol=1e-6)
+    pairs = [
+        [
+            operations.operation(name, (side, side, 4), 4, stride, f"s{stride}")
+            for stride in (1, 2)
+        ],
+        [layers.Conv2D(4, int(name[-1]), s, "same") for s in (1, 2)],
+        [layers.MaxPooling2D(int(name[-1]), s, "same") for s in (1, 2)],
+    ]
+    shape = (2, side, side, 4)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    first = 1 - side % 2
+    for one, two in pairs:
+        one(x), two(x)
+        two.set_weights(one.get_weights())
+        expected = one(x)[:, first::2, first::2]
+        np.testing.assert_allclose(two(x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [7, 8])

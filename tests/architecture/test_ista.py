@@ -316,3 +316,48 @@ def test_what_is_made_of_gradients_is_absorbed_the_other_way(rule):
         np.testing.assert_allclose(
             slots, powers_of_the_gradient(derived, data), rtol=1e-4, atol=1e-7
         )
+
+
+def test_what_could_undo_a_weight_rests_while_its_decision_is_free():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    ends = [layers.BatchNormalization(name=f"end_{n}") for n in "ab"]
+    candidates = [
+        keras.Sequential([layers.Dense(3), layers.BatchNormalization(), end])
+        for end in ends
+    ]
+    x = layers.BatchNormalization(name="behind")(Choice(candidates)(inputs))
+    joint = JointModel(
+        keras.Model(inputs, layers.Dense(2)(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        strategy=ISTA(exploration=0.0),
+        hyperparameters=LearnedHyperparameters({"learning_rate": 0.1}),
+    )
+    (decision,) = find_decisions(joint.network)
+    joint.architecture.start()
+    joint.architecture.advance_to(0.5)
+    rng = np.random.default_rng(0)
+    data = (
+        tf.constant(rng.normal(size=(8, 4)), "float32"),
+        tf.constant(rng.integers(0, 2, 8)),
+    )
+
+    def moved():
+        before = [v.numpy() for v in joint.network.trainable_variables]
+        joint.train_step(data, 1.0)
+        return {
+            v.path
+            for v, old in zip(
+                joint.network.trainable_variables, before, strict=True
+            )
+            if np.any(v.numpy() != old)
+        }
+
+    kept = ends[decision.kept()[0]].name
+    is_end = [f"{kept}/gamma", f"{kept}/beta"]
+    while_free = moved()
+    assert {"behind/gamma", "dense/kernel"} & while_free
+    assert not [p for p in while_free if p.rpartition("end_")[1]]
+    decision.freeze(decision.kept()[0])
+    frozen = {p.rpartition("end_")[2] for p in moved() if "end_" in p}
+    assert frozen == {p.removeprefix("end_") for p in is_end}

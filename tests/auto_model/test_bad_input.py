@@ -285,6 +285,20 @@ def test_a_loss_that_leaves_the_numbers_is_reported():
         fit(model, epochs=1)
 
 
+class Fails(keras.callbacks.Callback):
+    """Ends a run as its guard does where it gives up."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise FloatingPointError
+
+
+def test_weights_that_are_good_outlive_a_run_that_is_given_up():
+    model = quick_auto_model(strategy=None)
+    with pytest.raises(FloatingPointError):
+        fit(model, epochs=2, callbacks=[Fails()])
+    assert np.all(np.isfinite(model.predict(X_NEW)))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

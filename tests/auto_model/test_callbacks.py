@@ -411,6 +411,7 @@ ORBAX = getattr(
         (ORBAX.__new__(ORBAX), "directory="),
         (keras.callbacks.ProgbarLogger(), "bar of its own.*ProgbarLogger"),
         (keras.callbacks.SwapEMAWeights(), "averages weights"),
+        (keras.callbacks.TerminateOnNaN(), "sets a divergence back"),
         (
             keras.callbacks.ModelCheckpoint(
                 "1.weights.h5", save_weights_only=True

@@ -1,5 +1,7 @@
 """Saving, loading, going on, and seeds."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -284,3 +286,17 @@ def test_sharing_that_no_file_can_hold_is_refused(directory, tmp_path):
         with pytest.raises(ValueError, match=match):
             model.save(tmp_path / "run.keras")
     assert list(tmp_path.rglob("*.keras")) == []
+
+
+def test_generators_of_the_user_go_on_as_without_a_run():
+    def drawn():
+        return random.random(), np.random.random()
+
+    random.seed(5)
+    np.random.seed(5)
+    expected = [drawn(), drawn()]
+    random.seed(5)
+    np.random.seed(5)
+    found = [drawn()]
+    fit(quick_auto_model(), epochs=1)
+    assert [*found, drawn()] == expected

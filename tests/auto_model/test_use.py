@@ -10,7 +10,10 @@ import tensorflow as tf
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import as_dataset
+from tests.auto_model.small_runs import assert_plain
 from tests.auto_model.small_runs import cross_entropy
+from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import quick_auto_model
 
 
 def test_predictions_are_not_augmented(fitted):
@@ -134,3 +137,23 @@ def test_summary_shows_the_network(fitted, capsys):
     out = capsys.readouterr().out
     for gene in fitted.result.genotype.values():
         assert gene["choice"] in out
+
+
+class Interrupted(keras.callbacks.Callback):
+    """Ends a run in its search."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("target", [None, {"params": 1e5}])
+def test_a_search_that_has_not_ended_is_not_exported_in_silence(target):
+    model = quick_auto_model(target=target)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=1, callbacks=[Interrupted()])
+    if target:
+        with pytest.raises(ValueError, match="may not be within.*params"):
+            model.export_model()
+        return
+    with pytest.warns(UserWarning, match="has not ended"):
+        assert_plain(model.export_model())

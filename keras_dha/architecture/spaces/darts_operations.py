@@ -50,7 +50,7 @@ def operation(primitive, shape, channels, stride, name, searched=False):
         parts = _separable(channels, size, stride)
         parts += _separable(channels, size, 1)
     elif kind == "dil_conv":
-        parts = _dilated(channels, size, stride)
+        parts = _dilated(shape, channels, size, stride)
     else:
         pool = (
             layers.MaxPooling2D
@@ -144,7 +144,7 @@ def _separable(channels, size, stride):
     ]
 
 
-def _dilated(channels, size, stride):
+def _dilated(shape, channels, size, stride):
     if stride == 1:
         parts = [
             layers.SeparableConv2D(
@@ -159,7 +159,9 @@ def _dilated(channels, size, stride):
         ]
     else:
         # TensorFlow has no convolution that is strided and dilated: every
-        # second pixel of the one that is not strided is the same.
+        # second pixel of the one that is not strided is the same. Where a side
+        # is even the others have pixels 1, 3, ... in their middle.
+        cut = [(1 - side % 2, 0) for side in shape[:2]]
         parts = [
             layers.DepthwiseConv2D(
                 size,
@@ -168,6 +170,7 @@ def _dilated(channels, size, stride):
                 use_bias=False,
                 depthwise_initializer="he_normal",
             ),
+            layers.Cropping2D(cut),
             layers.MaxPooling2D(1, stride, "same"),
             _convolution(channels, 1),
         ]

@@ -27,9 +27,10 @@ class ISTA(Strategy):
     """Sparse coding: searches a compressed space; only what is kept runs.
 
     What is kept is what has the largest weights, so candidates must not be
-    able to undo a weight by their own: let them end in a batch normalisation
-    without scale, as pooling does in `keras_dha.spaces.darts`, or at least
-    behind one. In the papers no normalisation has a scale during the search.
+    able to undo a weight by their own: let them end in a batch normalisation,
+    as pooling does in `keras_dha.spaces.darts`, or at least behind one. While
+    a decision is free, scale and offset of a normalisation that a candidate
+    ends in rest, as in the papers.
 
     z is recovered at every look at the decisions, a hundredth of all steps
     apart. Once frozen, the weights of what is kept stay as they are; they
