@@ -68,7 +68,8 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     if parts.augmentation == "auto" and spec.is_image:
         flip = _flip(batches, spec, verbose)
         parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
-    with _seeded(settings.seed), distribution.scope():
+    keras.utils.set_random_seed(settings.seed)
+    with distribution.scope():
         replicas = distribution.num_replicas_in_sync
         joint = _joint_model(settings, parts, spec, found, replicas)
     _check_pairs(joint, batches.batch_size, replicas)
@@ -93,15 +94,14 @@ def _check_pairs(joint, batch_size, replicas):
 
 
 @contextlib.contextmanager
-def _seeded(seed):
-    """The scope in which initial weights and the like follow from a seed.
+def keeping_generators():
+    """The scope behind which Python's generator and NumPy's are as before.
 
-    Python's generator and NumPy's go on behind it where they were: a user may
-    draw splits from them. Those of Keras and TensorFlow go on from the seed,
+    A run sets them, for initial weights and the like, where a user may draw
+    splits from them. Those of Keras and TensorFlow go on from the run's seed,
     for layers that draw without one.
     """
     python, arrays = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
     try:
         yield
     finally:

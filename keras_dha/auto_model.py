@@ -17,6 +17,7 @@ from keras_dha import saving
 from keras_dha import settings
 from keras_dha import sharing
 from keras_dha.assembly import assemble
+from keras_dha.assembly import keeping_generators
 from keras_dha.estimate import estimated
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
@@ -394,15 +395,16 @@ class AutoModel(Trained):
             *(True, steps_per_epoch, search_data),
         )
         pace = StepPace(epochs or 30, steps_per_epoch or training.steps)
-        joint, _ = assemble(
-            *(self.settings, spec, self._distribution, pace, training)
-        )
-        preparation.arrange(joint.form, spec, training, search)
-        return estimated(
-            *(joint, training, search, self._distribution, pace),
-            *(self.settings.outer_every, self.settings.base_schedule),
-            joint.refinement if search_data is None else 0.0,
-        )
+        with keeping_generators():
+            joint, _ = assemble(
+                *(self.settings, spec, self._distribution, pace, training)
+            )
+            preparation.arrange(joint.form, spec, training, search)
+            return estimated(
+                *(joint, training, search, self._distribution, pace),
+                *(self.settings.outer_every, self.settings.base_schedule),
+                joint.refinement if search_data is None else 0.0,
+            )
 
     def _validation(self, given, batch_size):
         """Returns a function of callbacks that returns validation logs.
@@ -467,6 +469,7 @@ class AutoModel(Trained):
             progress.message(f"Goes on after epoch {run.epochs_done}", verbose)
         return run
 
+    @keeping_generators()
     def _execute(self, begin, callbacks, validation, is_new):
         """Runs all epochs; keeps what came of it and returns the `History`."""
         self.stop_training = False

@@ -298,5 +298,6 @@ def test_generators_of_the_user_go_on_as_without_a_run():
     random.seed(5)
     np.random.seed(5)
     found = [drawn()]
-    fit(quick_auto_model(), epochs=1)
+    quick_auto_model().estimate(X, Y)
+    fit(quick_auto_model(), epochs=2)
     assert [*found, drawn()] == expected
