@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_dha.float32 import HALVES
 from keras_dha.float32 import in_float32
 from keras_dha.float32 import layers_in
+from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import inputs_of
 
 FORMATS = ("tf_saved_model", "litert", "onnx")
@@ -230,10 +231,11 @@ def _write_onnx(model, file):
         return dict(zip(names, outputs, strict=True))
 
     signature = [_signature(model)]
-    converted, _ = tf2onnx.convert.from_function(
-        tf.function(named, input_signature=signature, autograph=False),
-        input_signature=signature,
-    )
+    with _adapted_as_arrays(model):
+        converted, _ = tf2onnx.convert.from_function(
+            tf.function(named, input_signature=signature, autograph=False),
+            input_signature=signature,
+        )
     content = converted.SerializeToString()
     try:
         session = onnxruntime.InferenceSession(
@@ -254,6 +256,23 @@ def _write_onnx(model, file):
 
     _check_agreement(model, serve)
     file.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _adapted_as_arrays(model):
+    """Lets what `Normalization` layers adapted to be constants of a graph.
+
+    As the tensors that they are tf2onnx takes them for inputs.
+    """
+    layers = find_layers(model, keras.layers.Normalization)
+    before = [(layer, layer.mean, layer.variance) for layer in layers]
+    try:
+        for layer, mean, variance in before:
+            layer.mean, layer.variance = np.asarray(mean), np.asarray(variance)
+        yield
+    finally:
+        for layer, mean, variance in before:
+            layer.mean, layer.variance = mean, variance
 
 
 def _output_names(model):
