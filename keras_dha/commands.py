@@ -12,6 +12,9 @@ import sys
 
 from keras_dha.cli_flags import UsageError
 
+# So many images are measured at a time.
+_MEASURED = 256
+
 
 def fit(values, out):
     """Trains a model and writes all that a run leaves."""
@@ -19,7 +22,7 @@ def fit(values, out):
     from keras_dha import export
 
     name = datasets.short_name(values.dataset)
-    output = pathlib.Path(values.output or name)
+    output = _path(values.output or name)
     _refuse_in_use(output, values)
     if values.epochs is not None and values.time_limit is not None:
         raise UsageError("fit: give --epochs or --time_limit, not both")
@@ -38,13 +41,16 @@ def fit(values, out):
         verbose=verbose if verbose == "auto" else int(verbose),
     )
     plain = model.export_model()
-    accuracy = _accuracy(plain, data.x_test, data.y_test)
     # Files of a model know no names.
     names = list(data.class_names)
     result = dataclasses.replace(model.result, class_names=names)
-    files = _write_all(plain, result, output, name)
+    # Before what may go wrong, or be interrupted.
+    files = _write_found(plain, result, output, name)
     out.write(f"\n{result.summary()}\n\n")
+    size = min(values.batch_size or _MEASURED, _MEASURED)
+    accuracy = _accuracy(plain, data.x_test, data.y_test, size)
     out.write(_test_line(accuracy, data))
+    files |= _write_served(plain, output, name)
     for meaning, path in files.items():
         out.write(f"{meaning:<14} {path}\n")
 
@@ -71,7 +77,7 @@ def _refuse_in_use(output, values):
 
 def _refuse_one_in_the_other(output, directory):
     """Refuses folders of which one would have files of the other."""
-    outer, inner = output.resolve(), pathlib.Path(directory).resolve()
+    outer, inner = output.resolve(), _path(directory).resolve()
     received = f"Received: directory={directory!r}, output={str(output)!r}"
     if inner.is_relative_to(outer):
         raise UsageError(
@@ -123,22 +129,35 @@ def _part(value):
     return None if value == "none" else value
 
 
-def _write_all(plain, result, output, name):
-    """Writes all that a run leaves; returns what is where."""
+def _path(text):
+    """Returns a path; shells leave the `~` in `--flag=~/folder` as it is."""
+    return pathlib.Path(text).expanduser()
+
+
+def _write_found(plain, result, output, name):
+    """Writes the model and what was found; returns what is where."""
     from keras_dha import export
     from keras_dha import run_directory
 
     files = {
         "Keras model": output / f"{name}.keras",
-        "SavedModel": output / name / "1",
-        "LiteRT": output / f"{name}.tflite",
         "Result": output / run_directory.RESULT,
     }
-    # What was found before what may go wrong.
     with export.written_beside(files["Result"]) as path:
         path.write_text(result.to_json() + "\n", encoding="utf-8")
     with export.written_beside(files["Keras model"]) as path:
         plain.save(path)
+    return files
+
+
+def _write_served(plain, output, name):
+    """Writes the model as it is served; returns what is where."""
+    from keras_dha import export
+
+    files = {
+        "SavedModel": output / name / "1",
+        "LiteRT": output / f"{name}.tflite",
+    }
     with muffled():
         export.export_model(plain, files["SavedModel"], overwrite=True)
         export.export_model(plain, files["LiteRT"], "litert", overwrite=True)
@@ -191,7 +210,7 @@ def _class_names(path):
     from keras_dha import run_directory
     from keras_dha import saving
 
-    beside = pathlib.Path(path).parent / run_directory.RESULT
+    beside = _path(path).parent / run_directory.RESULT
     if not beside.is_file():
         return None
     try:
@@ -214,6 +233,10 @@ def export(values, out):
         raise UsageError("export: --quantize=int8 needs --dataset")
     if values.quantize != "none" and values.format != "litert":
         raise UsageError("export: --quantize is for --format=litert only")
+    if values.quantize != "int8" and (values.dataset or values.image_size):
+        raise UsageError(
+            "export: --dataset and --image_size are for --quantize=int8 only"
+        )
     model = _loaded(values.model)
     representative = None
     if values.quantize == "int8":
@@ -228,7 +251,7 @@ def export(values, out):
     with muffled():
         path = export.export_model(
             model,
-            values.output,
+            _path(values.output),
             format=values.format,
             quantize=_part(values.quantize),
             representative_data=representative,
@@ -243,13 +266,13 @@ def report(values, out):
     from keras_dha import saving
 
     report.require_packages()
-    result = saving.read_result(values.run)
-    out.write(f"{report.write(result, values.output)}\n")
+    result = saving.read_result(_path(values.run))
+    out.write(f"{report.write(result, _path(values.output))}\n")
 
 
 def _loaded(path):
     """Returns the plain model in a `.keras` file, of a run as well."""
-    path = pathlib.Path(path)
+    path = _path(path)
     if path.suffix != ".keras" or not path.is_file():
         raise FileNotFoundError(
             "--model must be a file that ends in .keras. "
@@ -286,8 +309,8 @@ def _data_for(model, values):
     return data
 
 
-def _accuracy(model, x, y):
-    predicted = model.predict(x, batch_size=256, verbose=0)
+def _accuracy(model, x, y, batch_size=_MEASURED):
+    predicted = model.predict(x, batch_size=batch_size, verbose=0)
     return float((predicted.argmax(-1) == y).mean())
 
 

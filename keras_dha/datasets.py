@@ -28,6 +28,8 @@ FASHION_MNIST_CLASSES = (
 # Where the Debian package dataset-fashion-mnist puts its files.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 TEST_SHARE = 0.2
+# So many images are resized at a time.
+_AT_ONCE = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,13 +104,15 @@ def load(name_or_path, seed=0, image_size=None, limit=None):
             'Expected "digits", "fashion_mnist", "tfds:<name>" or the path '
             f"of a folder that exists. Received: name_or_path={name!r}"
         )
+    if limit is not None:
+        data = _limited(data, limit, seed)
     if size is not None and data.x_train.shape[1:3] != size:
         data = dataclasses.replace(
             data,
             x_train=_resized(data.x_train, size),
             x_test=_resized(data.x_test, size),
         )
-    return data if limit is None else _limited(data, limit, seed)
+    return data
 
 
 def short_name(name_or_path):
@@ -307,7 +311,12 @@ def _folder(path, seed, size):
 
 
 def _resized(images, size):
-    """Resizes a batch of images; integer types are rounded."""
+    """Resizes images; integer types are rounded."""
+    if len(images) > _AT_ONCE:
+        # In floats all of them would take several times their memory.
+        starts = range(0, len(images), _AT_ONCE)
+        slices = [_resized(images[k : k + _AT_ONCE], size) for k in starts]
+        return np.concatenate(slices)
     import keras
 
     resized = keras.ops.image.resize(

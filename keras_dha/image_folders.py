@@ -4,9 +4,17 @@ Hidden files and folders are no part of them. Of images of any mode the colours
 are read, and all are resized to one size.
 """
 
+import warnings
+
 import numpy as np
 
-_IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+_IMAGE_SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png"),
+    *(".tif", ".tiff", ".webp"),
+)
+# What a part is called, in capitals or not; the first that is there counts.
+_TRAINING = ("train", "training")
+_TESTING = ("test", "testing", "val", "valid", "validation")
 
 
 def parts(path):
@@ -20,13 +28,18 @@ def parts(path):
         ValueError: There is a part to test on and none to train on, which
             would be taken for classes.
     """
-    train = path / "train"
-    others = [path / n for n in ("test", "val") if (path / n).is_dir()]
+    train, others = _named(path, _TRAINING), _named(path, _TESTING)
     # Trains are a class like any other.
-    if train.is_dir() and (others or _subfolders(train)):
-        return train, next(iter(others), None)
-    for part in others:
-        if _subfolders(part):
+    if train and (others or _subfolders(train[0])):
+        return train[0], next(iter(others), None)
+    of_parts = [
+        path / name for name in _subfolders(path) if _subfolders(path / name)
+    ]
+    for part in of_parts:
+        words = ("test", "val")
+        if any(word in part.name.lower() for word in words) and (
+            part in others or any("train" in p.name.lower() for p in of_parts)
+        ):
             raise ValueError(
                 "A part `test` or `val` of a folder needs a part `train` "
                 "beside it; to read the images of one part give its own path. "
@@ -35,19 +48,28 @@ def parts(path):
     return path, None
 
 
+def _named(path, names):
+    """Returns the subfolders of some names, in the order of these."""
+    found = [entry for entry in path.iterdir() if entry.is_dir()]
+    return [e for name in names for e in found if e.name.lower() == name]
+
+
 def _files(folder):
     """Returns the images in a folder, but for hidden ones.
 
     Notebooks leave copies in folders named .ipynb_checkpoints.
     """
-    return sorted(
-        file
+    found = {
+        file.relative_to(folder).parts: file
         for file in folder.rglob("*")
         if file.suffix.lower() in _IMAGE_SUFFIXES
-        and not any(
-            part.startswith(".") for part in file.relative_to(folder).parts
-        )
-    )
+    }
+    # By text: paths compare otherwise from system to system.
+    return [
+        found[parts]
+        for parts in sorted(found)
+        if not any(part.startswith(".") for part in parts)
+    ]
 
 
 def _subfolders(folder):
@@ -73,6 +95,20 @@ def class_names(folder, least):
             f"({', '.join(_IMAGE_SUFFIXES)}), one for each class. "
             f"Received: {len(names)} in {str(folder)!r}"
         )
+    empty = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir()
+        and not entry.name.startswith(".")
+        and entry.name not in names
+    )
+    if empty:
+        warnings.warn(
+            "Subfolders without images are left out "
+            f"({', '.join(_IMAGE_SUFFIXES)} are read). Received: {empty[:5]} "
+            f"in {str(folder)!r}",
+            stacklevel=2,
+        )
     return names
 
 
@@ -91,13 +127,16 @@ def read(folder, names, size):
         ValueError: An image cannot be read.
     """
     import PIL.Image
+    import PIL.ImageOps
 
     images, labels = [], []
     for label, name in enumerate(names):
         for file in _files(folder / name):
             try:
                 with PIL.Image.open(file) as image:
-                    resized = _in_colour(image).resize(size[::-1])
+                    # Cameras say which side is up.
+                    upright = PIL.ImageOps.exif_transpose(image)
+                    resized = _in_colour(upright).resize(size[::-1])
             except Exception as error:
                 # Pillow raises a `SyntaxError` for some broken files.
                 raise ValueError(
@@ -113,6 +152,8 @@ def _in_colour(image):
     """Returns a Pillow image as RGB, of 16 bits the upper eight."""
     import PIL.Image
 
+    if image.mode == "F":
+        raise ValueError("its values are floats, of a range that none knows")
     if image.mode.startswith("I"):
         # Converted by Pillow, values would be cut off at 255.
         image = PIL.Image.fromarray((np.asarray(image) >> 8).astype("uint8"))

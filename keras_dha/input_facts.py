@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_FEW_LEVELS = 16
+
 
 class InputFacts:
     """Running facts about examples, refused as soon as one is wrong."""
@@ -41,7 +43,9 @@ class InputFacts:
     @property
     def value_range(self):
         """The usual range that the values fit in, else the measured one."""
-        if self.is_uint8:
+        # Dark ones as well; but not what has a few levels, as drawings of 0
+        # and 1.
+        if self.is_uint8 and self.high > _FEW_LEVELS:
             return (0.0, 255.0)
         for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0)):
             if usual[0] <= self.low and usual[1] / 2 < self.high <= usual[1]:

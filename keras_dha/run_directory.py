@@ -12,6 +12,7 @@ A directory is that of one `fit`, which must be asked for alike. It holds
 Files appear whole or not at all, and loading them runs no code.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -33,7 +34,7 @@ from keras_dha.data_spec import DataSpec
 
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
 RESULT = "result.json"
-_CHECKPOINTS = "checkpoint-[0-9]*.keras"
+_CHECKPOINT = "checkpoint-"
 _KEPT = 2
 # Of the time at most this share is spent on checkpoints.
 _SHARE = 0.05
@@ -52,7 +53,7 @@ class RunDirectory:
     """
 
     def __init__(self, path, overwrite=False):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
         self.overwrite = overwrite
         # What the run there was asked for, and what this one is.
         self._there = self._begins = None
@@ -140,14 +141,13 @@ class RunDirectory:
             return
         try:
             self._begin()
-            write(self.path / f"checkpoint-{epochs:04d}.keras")
+            write(self.path / f"{_CHECKPOINT}{epochs:04d}.keras")
             self._write(RESULT, result().to_json())
         except OSError as error:
             # A full disk is no reason to lose the run.
             warnings.warn(f"No checkpoint was written: {error}", stacklevel=2)
             return
-        for old in self._checkpoints()[_KEPT:]:
-            old.unlink()
+        self._drop(self._checkpoints()[_KEPT:])
         now = time.monotonic()
         self._next_time = now + (now - begun) / _SHARE
 
@@ -162,8 +162,9 @@ class RunDirectory:
         """
         try:
             self._begin()
-            write(self.path / FINISHED)
+            # The model last: where it is, the run has ended.
             self._write(RESULT, result.to_json())
+            write(self.path / FINISHED)
         except OSError as error:
             # The trained model is there yet, in the process.
             warnings.warn(
@@ -173,8 +174,13 @@ class RunDirectory:
                 stacklevel=2,
             )
             return
-        for old in self._checkpoints():
-            old.unlink()
+        self._drop(self._checkpoints())
+
+    def _drop(self, checkpoints):
+        """Deletes what is not needed any more, if the system lets it."""
+        for path in checkpoints:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _configuration(self):
         path = self.path / CONFIGURATION
@@ -239,9 +245,11 @@ class RunDirectory:
     def _checkpoints(self):
         """Returns their paths, the newest first."""
         # By number: as text, epoch 10000 would come before 9999.
+        # Copies that other programs make have other names.
         found = {
-            int(path.stem.split("-")[1]): path
-            for path in self.path.glob(_CHECKPOINTS)
+            int(path.stem.removeprefix(_CHECKPOINT)): path
+            for path in self.path.glob(f"{_CHECKPOINT}*.keras")
+            if path.stem.removeprefix(_CHECKPOINT).isdecimal()
         }
         return [found[epochs] for epochs in sorted(found, reverse=True)]
 

@@ -131,6 +131,32 @@ def test_fit_hands_its_flags_on(quick, tmp_path, monkeypatch):
     assert (tmp_path / "digits" / "digits.keras").exists()
 
 
+def test_what_was_found_is_there_before_it_is_measured(
+    quick, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_dha.commands._accuracy", interrupted)
+    code, out = run("fit", "--dataset=digits", f"--output={tmp_path}")
+    assert code != 0 and "Architecture" in out
+    assert (tmp_path / "digits.keras").exists()
+    assert (tmp_path / "result.json").exists()
+
+
+def test_the_home_folder_in_flags(fitted, monkeypatch):
+    monkeypatch.setenv("HOME", str(fitted[0]))
+    monkeypatch.setenv("USERPROFILE", str(fitted[0]))
+    code, out = run(
+        "export",
+        "--model=~/digits.keras",
+        "--output=~/again.tflite",
+        "--format=litert",
+    )
+    assert (code, out.strip()) == (0, str(fitted[0] / "again.tflite"))
+    assert (fitted[0] / "again.tflite").exists()
+
+
 def test_flags_are_those_that_the_model_takes():
     # The stand-in takes anything; the real one must know what is passed.
     keras_dha.auto_model.AutoModel(
@@ -260,6 +286,11 @@ def test_a_model_that_does_not_fit_the_data_is_refused(tmp_path, capsys):
             ["export", "--model=a", "--output=b", "--quantize=float16"],
             2,
             "litert only",
+        ),
+        (
+            ["export", "--model=a", "--output=b", "--dataset=digits"],
+            2,
+            "int8 only",
         ),
     ],
 )

@@ -102,8 +102,15 @@ def test_value_range(form, low, high, expected):
 
 @every_form
 def test_uint8_ranges_over_a_byte_whatever_the_pixels(form):
-    x = images(high=9.0).astype("uint8")
+    x = images(high=17.0).astype("uint8")
     assert data.inspect(*form(x, labels())).value_range == (0.0, 255.0)
+
+
+@pytest.mark.parametrize("high", [1, 16])
+def test_bytes_of_a_few_levels_have_their_own_range(high):
+    """As drawings of 0 and 1, which fills of 128 would be far from."""
+    x = images(high=high).astype("uint8")
+    assert data.inspect(x, labels()).value_range == (0.0, high)
 
 
 def test_facts_come_from_all_the_data():

@@ -180,6 +180,75 @@ def test_parts_without_one_to_train_on_are_no_classes(tmp_path):
     assert both.class_names == ("test", "train set")
 
 
+@pytest.mark.parametrize(
+    "train, test", [("Train", "Test"), ("training", "validation")]
+)
+def test_parts_by_other_names(tmp_path, train, test):
+    for part in (train, test):
+        for name in ("a", "b"):
+            paint(tmp_path / part / name, "red", 1 + 2 * (part == train))
+    data = datasets.load(tmp_path, image_size=4)
+    assert data.class_names == ("a", "b")
+    assert (len(data.y_train), len(data.y_test)) == (6, 2)
+
+
+def test_parts_by_names_of_nobody_are_refused(tmp_path):
+    for part in ("training_set", "test_set"):
+        for name in ("a", "b"):
+            paint(tmp_path / part / name, "red", 2)
+    with pytest.raises(ValueError, match="needs a part `train`.*'test_set'"):
+        datasets.load(tmp_path, image_size=4)
+
+
+def test_subfolders_without_images_are_said(tmp_path):
+    for name in ("a", "b"):
+        paint(tmp_path / name, "red", 3)
+    (tmp_path / "papers").mkdir()
+    with pytest.warns(UserWarning, match=r"left out.*\['papers'\]"):
+        data = datasets.load(tmp_path, image_size=4)
+    assert data.class_names == ("a", "b")
+
+
+def test_photographs_are_upright(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (4, 6, 3), "uint8")
+    sideways = PIL_Image.fromarray(np.rot90(noise, 3))
+    exif = sideways.getexif()
+    exif[0x0112] = 8  # Orientation: the camera was turned.
+    for name in ("a", "b"):
+        for part in ("train", "test"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            sideways.save(folder / "0.tiff", exif=exif)
+    data = datasets.load(tmp_path, image_size=(4, 6))
+    for image in [*data.x_train, *data.x_test]:
+        np.testing.assert_array_equal(image, noise)
+
+
+def test_floats_in_files_are_refused(tmp_path):
+    for name in ("a", "b"):
+        paint(tmp_path / name, "red", 2)
+    floats = PIL_Image.fromarray(np.ones((4, 4), "float32"))
+    floats.save(tmp_path / "a" / "f.tif")
+    with pytest.raises(ValueError, match="f.tif.*floats"):
+        datasets.load(tmp_path, image_size=4)
+
+
+def test_what_is_not_kept_is_not_resized(monkeypatch):
+    whole = datasets.load("digits", image_size=12)
+    resized = []
+
+    def noting(images, size, resize=datasets._resized):
+        resized.append(len(images))
+        return resize(images, size)
+
+    monkeypatch.setattr(datasets, "_resized", noting)
+    monkeypatch.setattr(datasets, "_AT_ONCE", 100)
+    data = datasets.load("digits", image_size=12, limit=50)
+    # The test part in slices, which makes no difference.
+    assert resized == [50, 359, 100, 100, 100, 59]
+    np.testing.assert_array_equal(data.x_test, whole.x_test)
+
+
 def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="exists. Received: name_or_path="):
         datasets.load(tmp_path / "nowhere", image_size=4)

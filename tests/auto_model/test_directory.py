@@ -232,6 +232,9 @@ def test_a_directory_is_that_of_one_fit(tmp_path):
 def test_of_many_epochs_the_last_checkpoints_are_kept(tmp_path):
     for epochs in (9998, 9999, 10_000):
         (tmp_path / f"checkpoint-{epochs:04d}.keras").touch()
+    # As programs that synchronise folders leave them.
+    for name in ("checkpoint-0007 (1).keras", "checkpoint-old.keras"):
+        (tmp_path / name).touch()
     found = run_directory.RunDirectory(tmp_path, False)._checkpoints()
     assert [int(p.stem[11:]) for p in found] == [10_000, 9999, 9998]
 
@@ -315,3 +318,9 @@ def test_what_is_left_of_a_time_limit_goes_on(tmp_path, monkeypatch):
     # Each look at the clock is a second, and a step has two or three.
     assert 200 / 5 < done < 200
     assert 0 < len(steps) <= done - 3 * 6
+
+
+def test_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run_directory.RunDirectory("~/runs").path == tmp_path / "runs"
