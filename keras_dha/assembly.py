@@ -9,6 +9,7 @@ import warnings
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_dha import compile_arguments
 from keras_dha import optimizers
@@ -142,6 +143,8 @@ def _flip(batches, spec, verbose):
 def _joint_model(settings, parts, spec, found, replicas):
     optimizer = settings.optimizer
     network = settings.builder(spec, **(found.arguments if found else {}))
+    if replicas > 1:
+        _check_scope(network)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         network = derive_first(network)
@@ -179,6 +182,23 @@ def _joint_model(settings, parts, spec, found, replicas):
     )
     hyperparameters.check_groups(joint.paths)
     return joint
+
+
+def _check_scope(network):
+    """Refuses variables that each of several devices would move by itself."""
+    extended = tf.distribute.get_strategy().extended
+    outside = [
+        variable.path
+        for variable in network.variables
+        if not extended.variable_created_in_scope(variable.value)
+    ]
+    if outside:
+        raise ValueError(
+            "For several devices a network must be made in the scope of the "
+            "strategy, as the `AutoModel`: build it in "
+            "`with strategy.scope():`, or give the function that builds it. "
+            f"Received: variables of elsewhere {outside[:5]}"
+        )
 
 
 def _check_open(decisions, strategy):

@@ -179,7 +179,7 @@ def _ends_in_softmax(last):
     if isinstance(last, keras.Model) and last.layers:
         return _ends_in_softmax(last.layers[-1])
     if isinstance(last, Choice):
-        return _ends_in_softmax(last.candidates[0])
+        return _ends_alike(last)
     activation = getattr(last, "activation", None)
     if (
         isinstance(last, keras.layers.Softmax)
@@ -201,6 +201,19 @@ def _ends_in_softmax(last):
     if any(activation is each for each in keras_own) and not hands_on:
         return False
     return None
+
+
+def _ends_alike(choice):
+    """Returns whether all candidates end in a softmax; `None` if they may."""
+    found = {_ends_in_softmax(candidate) for candidate in choice.candidates}
+    if {True, False} <= found:
+        raise ValueError(
+            "The candidates of an output must all end in a softmax, or none: "
+            "put it behind the choice, or give a loss to `compile`. "
+            f"Received: {choice.name!r} with candidates "
+            f"{[candidate.name for candidate in choice.candidates]}"
+        )
+    return found.pop() if len(found) == 1 else None
 
 
 def _outputs(network, spec):

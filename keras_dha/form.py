@@ -39,7 +39,10 @@ class Ports(NamedTuple):
         Raises:
             ValueError: There are other names, or another number of parts.
         """
-        if isinstance(given, dict):
+        if isinstance(given, dict) and len(given) == len(self.names) == 1:
+            # An output that is a choice is called as what was chosen, later.
+            found = list(given.values())
+        elif isinstance(given, dict):
             self._check(set(given) == set(self.names), sorted(given))
             found = [given[name] for name in self.names]
         elif isinstance(given, several):

@@ -76,6 +76,21 @@ def called_layers(model):
     ]
 
 
+def has_own_call(model):
+    """Whether the class of a graph does something else when it is called.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+    """
+    kinds = ("Sequential", "Functional")
+    kept = next(
+        kind
+        for kind in type(model).__mro__
+        if kind.__module__.startswith("keras.") and kind.__name__ in kinds
+    )
+    return type(model).call is not kept.call
+
+
 def inputs_of(model):
     """Returns a model's inputs: a tensor, or a structure of them."""
     # A sequential model that was never called does not know `input`.
@@ -102,7 +117,10 @@ def rebuilt(model, replace, call=None, inputs=None):
             inputs = keras.Input(
                 batch_shape=given.shape, dtype=given.dtype, name=given.name
             )
-        layers = [replace(layer) for layer in model.layers]
+        # One layer may stand in several places.
+        made = {id(layer): layer for layer in model.layers}
+        made = {key: replace(layer) for key, layer in made.items()}
+        layers = [made[id(layer)] for layer in model.layers]
         return keras.Sequential([inputs, *layers], name=model.name)
     return cloned(
         model,

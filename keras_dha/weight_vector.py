@@ -49,6 +49,13 @@ class WeightVector:
                 f"Received: {len(self.variables)} weights of {sorted(dtypes)}"
             )
         self.dtype = dtypes.pop()
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(
+                "Weights must be float32, or float64: in fewer digits neither "
+                "steps nor averages add up. Use the dtype policy "
+                '"mixed_bfloat16", whose layers compute in bfloat16. '
+                f"Received: weights of {self.dtype}"
+            )
         self._owners = _owners(network, self.variables, self.sizes)
         # An eager tensor, which a step captures; in graphs it would be one of
         # the nodes, as large as the weights.

@@ -175,3 +175,23 @@ def test_metrics_are_those_of_each_output():
     for wrong in (["accuracy"], {"x": "accuracy"}, "accuracy"):
         with pytest.raises(ValueError, match="metrics"):
             compile_arguments.metrics(wrong, network())
+
+
+@pytest.mark.parametrize("ends", [("softmax", None), (None, "softmax")])
+def test_candidates_of_an_output_end_alike(ends):
+    def model(*activations):
+        inputs = keras.Input((4,))
+        heads = [
+            layers.Dense(3, activation=activation, name=f"head{k}")
+            for k, activation in enumerate(activations)
+        ]
+        return keras.Model(inputs, Choice(heads, name="heads")(inputs))
+
+    spec = DataSpec((4,), 3, False, (0.0, 16.0), 10)
+    with pytest.raises(ValueError, match="all end in a softmax.*'heads'"):
+        compile_arguments.losses(None, None, model(*ends), spec)
+    for activation, from_logits in (("softmax", False), (None, True)):
+        (loss,) = compile_arguments.losses(
+            None, None, model(activation, activation), spec
+        ).losses
+        assert loss.get_config()["from_logits"] == from_logits

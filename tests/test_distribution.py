@@ -346,3 +346,12 @@ def test_two_replicas_drop_what_one_device_does(rate):
         )
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_a_network_of_outside_the_scope_is_refused():
+    """Each device would move its logits and statistics by itself."""
+    network = space((8, 8, 1), CLASSES)
+    with two_replicas().scope():
+        model = AutoModel(network, augmentation=None)
+    with pytest.raises(ValueError, match="made in the scope.*conv2d"):
+        model.fit(X, Y, epochs=1, batch_size=BATCH, verbose=0)

@@ -308,3 +308,10 @@ def test_biases_and_scales_do_not_decay_whatever_their_rank():
     for path, values in decayed.items():
         is_kernel = path.endswith("kernel")
         np.testing.assert_array_equal(values, float(is_kernel), err_msg=path)
+
+
+def test_weights_of_few_digits_are_refused():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, dtype="bfloat16")(inputs))
+    with pytest.raises(ValueError, match="mixed_bfloat16.*bfloat16"):
+        WeightVector(model)

@@ -15,6 +15,7 @@ from keras_dha.architecture.health import options_that
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import has_own_call
 from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import output_layers
 from keras_dha.nested_layers import rebuilt
@@ -75,12 +76,19 @@ def check_places(layer):
 
     Raises:
         ValueError: A `Choice` sits inside a subclassed model or a custom
-            layer.
+            layer, or in a model with a `call` of its own.
     """
     if isinstance(layer, SearchableLayer):
         parts = layer.options
     elif is_graph(layer):
         parts = layer.layers
+        if has_own_call(layer) and find_layers(layer, SearchableLayer):
+            raise ValueError(
+                "A model that holds choices is derived from its graph, and "
+                "what its class does in a `call` of its own is lost: do that "
+                "in layers of the graph. "
+                f"Received: {layer.name}, of class {type(layer).__name__}"
+            )
     else:
         parts = []
         hidden = find_layers(layer, SearchableLayer)
@@ -99,14 +107,15 @@ def derive_first(model):
     """Returns the plain model in which each choice took its first candidate.
 
     Args:
-        model: As for `derive`; its decisions are frozen by `freeze_first`.
+        model: As for `derive`; its free decisions are frozen by
+            `freeze_first`.
     """
-    freeze_first(model)
+    freeze_first(model, [d for d in find_decisions(model) if not d.is_frozen])
     return derive(model)
 
 
-def freeze_first(model):
-    """Freezes each decision for the first of its options.
+def freeze_first(model, decisions=None):
+    """Freezes decisions for the first of their options.
 
     On each edge that is the first operation that may be kept and does not
     give zeros, if there is one: of zeros alone no network is made. Of several
@@ -114,9 +123,12 @@ def freeze_first(model):
 
     Args:
         model: As for `derive`.
+        decisions: List of decisions of the model, by default all.
     """
     found = options_that(gives_zeros, model)
-    for decision in find_decisions(model):
+    if decisions is None:
+        decisions = find_decisions(model)
+    for decision in decisions:
         zeros = found.get(id(decision), ())
         first = []
         for edge in range(decision.keep):

@@ -145,10 +145,11 @@ def _search(scores, costs, room):
     need = np.cumsum([costs[g].min(axis=0) for g in reversed(order)], axis=0)
     need = [*need[::-1], np.zeros_like(room)]
     number = itertools.count()
-    start = (-(gain[0] + price @ room), next(number), (), room)
+    # Among equal bounds the deepest first: where all are equal, a dive.
+    start = (-(gain[0] + price @ room), 0, next(number), (), room)
     queue, visits = [start], 0
     while queue and visits < _MOST_VISITS:
-        bound, _, rows, left = heapq.heappop(queue)
+        bound, _, _, rows, left = heapq.heappop(queue)
         depth, visits = len(rows), visits + 1
         if depth == len(order):
             return [row for _, row in sorted(zip(order, rows, strict=True))]
@@ -161,14 +162,15 @@ def _search(scores, costs, room):
             if depth + 1 == len(order):
                 # Nothing is open any more: the score itself.
                 after += price @ rest
-            heapq.heappush(queue, (after, next(number), (*rows, row), rest))
+            entry = (after, -depth - 1, next(number), (*rows, row), rest)
+            heapq.heappush(queue, entry)
     return _dive(queue, order, scores, costs, need)
 
 
 def _dive(queue, order, scores, costs, need):
     """Completes the partial architectures of best bound, greedily."""
     while queue:
-        _, _, rows, left = heapq.heappop(queue)
+        *_, rows, left = heapq.heappop(queue)
         for depth in range(len(rows), len(order)):
             g = order[depth]
             rest = left - costs[g]

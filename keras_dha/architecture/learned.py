@@ -40,6 +40,7 @@ class LearnedArchitecture(keras.layers.Layer):
             decision.strategy = self.strategy
             if strategy is not None:
                 strategy.prepare(decision, (seed, k))
+                _check_operations(decision)
         self.sizes = [int(d.parameter.shape[0]) for d in decisions]
         self.rate = self._zeros("rate")
         self.first = self._zeros("first", (sum(self.sizes),))
@@ -221,3 +222,19 @@ class LearnedArchitecture(keras.layers.Layer):
         for decision in self.decisions:
             if not decision.is_frozen:
                 decision.freeze()
+
+
+def _check_operations(decision):
+    """Refuses a choice among inputs alone, by strategies that see none.
+
+    Probabilities are of the operations on an edge, and of one operation 1.
+    """
+    is_of_inputs = decision.operations == 1 and decision.keep < decision.edges
+    if is_of_inputs and decision.code is None:
+        raise ValueError(
+            "Which inputs a `NodeChoice` keeps is learned by the operations on "
+            "each: give each a second one, as one of zeros with `none=`, or "
+            "search by `keras_dha.strategies.ISTA`. "
+            f"Received: {decision.name!r} with one operation on each of "
+            f"{decision.edges} inputs"
+        )

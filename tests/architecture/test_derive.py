@@ -410,3 +410,37 @@ def test_a_choice_inside_a_subclassed_model():
     model(images())
     with pytest.raises(ValueError, match="Sequential and functional.*mine"):
         derive(model)
+
+
+def test_a_model_with_a_call_of_its_own():
+    class Cooled(keras.Model):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training) / 2.0
+
+    inputs = keras.Input(SHAPE)
+    model = Cooled(inputs, Choice(kernels("hidden"), name="c")(inputs))
+    outer = keras.Sequential([keras.Input(SHAPE), model])
+    for each in (model, outer):
+        with pytest.raises(ValueError, match="its own is lost.*Cooled"):
+            derive(each)
+    # One that only makes its graph is as good as any.
+    kept = type("Kept", (keras.Model,), {})
+    assert_derived(kept(inputs, Choice(kernels("k"))(inputs)), images())
+
+
+def test_a_nested_model_that_is_called_twice_in_a_row():
+    block = keras.Sequential(
+        [keras.Input(SHAPE), Choice(kernels("twice"), name="c")], name="block"
+    )
+    model = keras.Sequential([keras.Input(SHAPE), block, block])
+    assert_derived(model, images())
+    assert len({id(layer) for layer in derive(model).layers}) == 1
+
+
+def test_what_is_frozen_by_hand_stays_where_nothing_is_searched():
+    inputs = keras.Input(SHAPE)
+    by_hand, free = (Choice(kernels(n), name=n) for n in "ab")
+    model = keras.Model(inputs, free(by_hand(inputs)))
+    by_hand.decision.freeze(2)
+    found = {layer.name for layer in derive_first(model).layers}
+    assert {"a_five", "b_three"} <= found

@@ -100,3 +100,15 @@ def test_too_many_joint_choices(monkeypatch):
     terms = {"a": [(1.0, frozenset({(0, 0), (1, 0)}))]}
     with pytest.raises(ValueError, match="depend on each other.*Received: 9"):
         knapsack.Groups(terms, [3, 3], ["a"])
+
+
+def test_where_all_are_equal_it_dives(monkeypatch):
+    """What is asked before a search: is there any within the limits?"""
+    monkeypatch.setattr(knapsack, "_MOST_VISITS", 22)
+    monkeypatch.setattr(knapsack, "_dive", pytest.fail)
+    sizes = [7] * 21
+    terms, logs = problem(3, sizes, ["a"])
+    groups = knapsack.Groups(terms, sizes, ["a"])
+    limits = [cost_of(terms, [0] * 21)[0]]
+    found = knapsack.best(groups, [np.zeros_like(p) for p in logs], limits)
+    assert cost_of(terms, found)[0] <= limits[0]

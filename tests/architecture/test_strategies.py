@@ -182,3 +182,23 @@ def test_a_single_path_strategy_must_implement_credit():
 
     with pytest.raises(NotImplementedError, match="`Half`.*`credit"):
         Half(0.1, None, 0.0, 1.0).credit(None, None, None)
+
+
+def test_one_that_mixes_needs_no_sample():
+    class Even(Strategy):
+        mixes = True
+
+        def coefficients(self, logits):
+            return keras.ops.ones_like(logits) / logits.shape[-1]
+
+    decision = Decision(3, name="d")
+    learned = LearnedArchitecture([decision], Even(0.1, None, 0.0, 1.0))
+    learned.sample(lambda k, size: np.full(size, 0.5, "float32"))
+    assert learned.strategy.reward == "accuracy"
+
+
+def test_which_inputs_are_kept_needs_operations_to_learn_it_by():
+    inputs_alone = Decision(3, edges=3, keep=1, name="d")
+    with pytest.raises(ValueError, match="a second one.*ISTA.*3 inputs"):
+        LearnedArchitecture([inputs_alone], strategies.DSNAS())
+    LearnedArchitecture([inputs_alone], strategies.ISTA())

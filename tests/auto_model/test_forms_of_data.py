@@ -2,17 +2,23 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_dha import data
 from keras_dha import preparation
 from keras_dha.architecture import spaces
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.batches import StreamBatches
 from keras_dha.methods import space_builder
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import CLASSES
+from tests.auto_model.small_runs import X_NEW
+from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import as_dataset
@@ -127,3 +133,23 @@ def test_named_space_takes_shape_classes_and_range_of_the_data(name, shape):
     assert network.output_shape == (None, 4)
     lowest_highest = network.get_layer("scale")(np.array([0.0, 16.0]))
     np.testing.assert_allclose(lowest_highest, [-1.0, 1.0], atol=1e-6)
+
+
+def test_an_output_that_is_a_choice_is_called_by_its_name():
+    """Its layer is that of the candidate, once the search has ended."""
+
+    def chosen_head(shape, num_classes):
+        inputs = keras.Input(shape)
+        heads = [
+            layers.Dense(num_classes, activation="softmax", name=name)
+            for name in "pq"
+        ]
+        x = layers.Flatten()(inputs)
+        return keras.Model(inputs, Choice(heads, name="kind")(x))
+
+    model = quick_auto_model(chosen_head, strategy=DSNAS(until=0.5))
+    y = {"kind": Y}
+    fit(model, y=y, epochs=2, validation_data=(X_NEW, {"kind": Y_NEW}))
+    assert model.evaluate(X_NEW, {"kind": Y_NEW}) == model.evaluate(
+        X_NEW, Y_NEW
+    )

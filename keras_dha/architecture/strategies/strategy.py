@@ -36,6 +36,7 @@ class Strategy:
             follow there.
         is_rewarded: Whether decisions follow the reward of temporary weights
             rather than a gradient; then it implements `score`.
+        reward: The kind of that reward, `"accuracy"` or `"loss"`.
         is_penalized: Whether something is added to the loss that decisions
             follow; then it implements `penalty_gradient`.
         progress: Share of the search that is done, in [0, 1].
@@ -45,6 +46,7 @@ class Strategy:
     is_bilevel = False
     order = 1
     is_rewarded = False
+    reward = "accuracy"
     is_penalized = False
     progress = 0.0
 
@@ -110,6 +112,9 @@ class Strategy:
             uniform: float32 tensor of independent draws from (0, 1), one
                 for each option.
         """
+        if self.mixes:
+            # All run in training; where one does, it is what leads.
+            return decision.indices(training=False)
         raise NotImplementedError(
             f"`{type(self).__name__}` must implement `sample()`."
         )
