@@ -76,8 +76,11 @@ def called_layers(model):
     ]
 
 
-def has_own_call(model):
-    """Whether the class of a graph does something else when it is called.
+def loses_its_call(model):
+    """Whether a model that is rebuilt does without a `call` of its class.
+
+    Keras rebuilds a functional one as its class if that is made from inputs
+    and outputs, and otherwise without it, as it is with a Sequential one.
 
     Args:
         model: A functional or Sequential `keras.Model`.
@@ -88,7 +91,9 @@ def has_own_call(model):
         for kind in type(model).__mro__
         if kind.__module__.startswith("keras.") and kind.__name__ in kinds
     )
-    return type(model).call is not kept.call
+    is_made_otherwise = type(model).__init__ is not kept.__init__
+    is_lost = is_made_otherwise or isinstance(model, keras.Sequential)
+    return type(model).call is not kept.call and is_lost
 
 
 def inputs_of(model):

@@ -15,8 +15,8 @@ from keras_dha.architecture.health import options_that
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
-from keras_dha.nested_layers import has_own_call
 from keras_dha.nested_layers import is_graph
+from keras_dha.nested_layers import loses_its_call
 from keras_dha.nested_layers import output_layers
 from keras_dha.nested_layers import rebuilt
 
@@ -82,7 +82,7 @@ def check_places(layer):
         parts = layer.options
     elif is_graph(layer):
         parts = layer.layers
-        if has_own_call(layer) and find_layers(layer, SearchableLayer):
+        if loses_its_call(layer) and find_layers(layer, SearchableLayer):
             raise ValueError(
                 "A model that holds choices is derived from its graph, and "
                 "what its class does in a `call` of its own is lost: do that "

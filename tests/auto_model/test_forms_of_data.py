@@ -141,7 +141,7 @@ def test_an_output_that_is_a_choice_is_called_by_its_name():
     def chosen_head(shape, num_classes):
         inputs = keras.Input(shape)
         heads = [
-            layers.Dense(num_classes, activation="softmax", name=name)
+            layers.Dense(num_classes["kind"], activation="softmax", name=name)
             for name in "pq"
         ]
         x = layers.Flatten()(inputs)
