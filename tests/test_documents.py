@@ -93,9 +93,13 @@ def test_what_is_said_of_digits_is_in_the_record(name):
 
 
 COST = {
-    "README.md": ("| {fit} |", "| {search_step} |", "| {same} and "),
+    "README.md": (
+        *("| {fit} |", "| {sixty} |", "| {long} |", "| {search_step} |"),
+        *("| {same} and ", "({digits_search}).", "| {alone} |"),
+    ),
     "benchmarks/README.md": (
-        *("| {fit} |", "| {digits} |", "| {search_step}; ", "| {train_step}; "),
+        *("| {fit} |", "| {sixty} |", "| {long} |", "| {digits} |"),
+        *("| {search_step}; ", "| {train_step}; ", "| {alone} |"),
         *("| {same} and ", "| {sampled} and "),
     ),
 }
@@ -112,6 +116,12 @@ def test_what_is_said_of_cost_is_in_the_records(name):
         for quantity in ("fit", "search_step", "train_step")
     }
     said["digits"] = ratios("joint_run_digits", "fit")
+    found = ratios("joint_run_digits", "search_step").rsplit(", ", 1)
+    said["digits_search"] = " and ".join(found)
+    said["sixty"] = ratios("joint_run_cost_60000", "fit")
+    said["long"] = ratios("joint_run_cost_60000_30", "fit")
+    found = ratios("joint_run_architecture_cost", "fit")
+    said["alone"] = found.replace(", ", " and ")
     record = json.loads((tables.RESULTS / "step_cost.json").read_text())
     inner = "supernet inner"
     said["same"] = f"{record['over_plain'][f'{inner}, same path']:.2f}"
