@@ -89,11 +89,14 @@ def test_augmentation_fades_out_at_the_end_of_a_run(tmp_path):
 def test_what_faded_out_leaves_statistics_of_clean_images(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        calibration, "recalibrate", lambda _, images: seen.append(next(images))
+        calibration,
+        "recalibrate",
+        lambda _, images, count: seen.append((next(images), count)),
     )
     fit(AutoModel(space, strategy=None, seed=1), epochs=2)
     # Once: there are none of augmented images to compare them with.
-    (images,) = seen
+    ((images, count),) = seen
+    assert count == calibration.BATCHES
     assert {image.numpy().tobytes() for image in images} <= {
         image.tobytes() for image in X
     }

@@ -183,7 +183,7 @@ def test_statistics_are_those_of_whole_images(begins_small, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "keras_dha.calibration.recalibrate",
-        lambda network, images: seen.append(small_images.is_shrunk(network)),
+        lambda network, *_: seen.append(small_images.is_shrunk(network)),
     )
     model = model_of_seconds()
     assert run(model, callbacks=[Watch(last=0)]) == ["small images"]
