@@ -9,10 +9,10 @@ labels make the strata; of several inputs all are hashed.
 import functools
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_dha import data
+from keras_dha import datasets
 from keras_dha import form as forms
 
 _HASH_BUCKETS = 10_000
@@ -167,27 +167,13 @@ def split_arrays(x, y, spec, share, seed):
     """Returns ((x, y) for the weights, (x, y) for the search split).
 
     Drawn at random within each class. Every class that has two examples or
-    more is in both parts, unless it is so small, and there are so many, that
-    more than twice the share would be held out: then some of these.
+    more is in both parts, if that is no more than twice the share.
     """
     labels = _first(y)
     if forms.facts(spec.one_hot)[0]:
         labels = labels.argmax(axis=1)
     labels = labels.reshape(-1)
-    generator = np.random.default_rng(seed)
-    search, small = [], []
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        size = min(round(share * len(members)), len(members) - 1)
-        search.extend(members[:size])
-        if not size and len(members) > 1:
-            small.append(members[0])
-    room = max(1, round(2 * share * len(labels))) - len(search)
-    if len(small) > room:
-        small = generator.permutation(small)[: max(0, room)]
-    search.extend(small)
-    held_out = np.zeros(len(labels), bool)
-    held_out[search] = True
+    held_out = datasets.held_out(labels, share, seed, most=2 * share)
 
     def rows(chosen):
         return keras.tree.map_structure(lambda part: part[chosen], (x, y))

@@ -110,8 +110,9 @@ def fit_statistics(joint, batches, count=BATCHES):
             seed = tf.constant([joint.seed, number])
             yield joint.augment(images, (seed, seed))[1]
 
-    images = augmented_images()
-    if not joint.policy.augments:
+    if joint.policy.augments:
+        images = augmented_images()
+    else:
         images = (x for x, _ in batches.dataset())
     with _as_in_training(joint):
         recalibrate(joint.network, images, count)

@@ -12,9 +12,6 @@ import sys
 
 from keras_dha.cli_flags import UsageError
 
-# So many images are measured at a time.
-_MEASURED = 256
-
 
 def fit(values, out):
     """Trains a model and writes all that a run leaves."""
@@ -47,8 +44,7 @@ def fit(values, out):
     # Before what may go wrong, or be interrupted.
     files = _write_found(plain, result, output, name)
     out.write(f"\n{result.summary()}\n\n")
-    size = min(values.batch_size or _MEASURED, _MEASURED)
-    accuracy = _accuracy(plain, data.x_test, data.y_test, size)
+    accuracy = _accuracy(plain, data.x_test, data.y_test, values.batch_size)
     out.write(_test_line(accuracy, data))
     files |= _write_served(plain, output, name)
     for meaning, path in files.items():
@@ -309,8 +305,11 @@ def _data_for(model, values):
     return data
 
 
-def _accuracy(model, x, y, batch_size=_MEASURED):
-    predicted = model.predict(x, batch_size=batch_size, verbose=0)
+def _accuracy(model, x, y, batch_size=None):
+    from keras_dha.data import BATCH_SIZE
+
+    size = min(batch_size or BATCH_SIZE, BATCH_SIZE)
+    predicted = model.predict(x, batch_size=size, verbose=0)
     return float((predicted.argmax(-1) == y).mean())
 
 

@@ -323,15 +323,15 @@ def _checked_array(x):
             "`x` must hold examples with an axis of their own, such as (n, d); "
             f"give numbers as x[:, None]. Received: x of shape {x.shape}"
         )
-    # Larger integers, as those that stand for words, float32 would round.
-    is_exact = (
-        x.dtype.kind not in "iu"
-        or not x.size
-        or (abs(int(x.min())) <= 2**24 and abs(int(x.max())) <= 2**24)
-    )
-    if x.dtype != np.uint8 and is_exact:
+    if x.dtype != np.uint8 and not _is_rounded(x):
         x = x.astype("float32")
     return x
+
+
+def _is_rounded(x):
+    """Whether float32 would round it, as integers that stand for words."""
+    is_integer = x.dtype.kind in "iu" and x.size
+    return is_integer and max(-int(x.min()), int(x.max())) > 2**24
 
 
 def checked_element(dataset):

@@ -139,24 +139,33 @@ def as_folder(name_or_path):
     return pathlib.Path(name).expanduser()
 
 
-def held_out(labels, share, seed):
+def held_out(labels, share, seed, most=1.0):
     """Chooses examples to hold out, the same share of every class.
 
     Args:
         labels: Integer array `(n,)`.
         share: Float in (0, 1).
         seed: Integer.
+        most: Float, the share of all that may be held out. Where classes are
+            so small, and so many, that one of each would be more, it is one
+            of some of them.
 
     Returns:
         Boolean array `(n,)`. Every class of two or more examples has some on
-        both sides.
+        both sides, but for `most`.
     """
     generator = np.random.default_rng(seed)
-    chosen = np.zeros(len(labels), bool)
+    chosen, small = np.zeros(len(labels), bool), []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        count = max(1, round(share * len(members)))
-        chosen[members[: min(count, len(members) - 1)]] = True
+        size = min(round(share * len(members)), len(members) - 1)
+        chosen[members[:size]] = True
+        if not size and len(members) > 1:
+            small.append(members[0])
+    room = max(1, round(most * len(labels))) - np.sum(chosen)
+    if len(small) > room:
+        small = generator.permutation(small)[: max(0, room)]
+    chosen[np.asarray(small, int)] = True
     return chosen
 
 

@@ -32,25 +32,31 @@ def parts(path):
     # Trains are a class like any other.
     if train and (others or _subfolders(train[0])):
         return train[0], next(iter(others), None)
-    of_parts = [
-        path / name for name in _subfolders(path) if _subfolders(path / name)
-    ]
-    for part in of_parts:
-        words = ("test", "val")
-        if any(word in part.name.lower() for word in words) and (
-            part in others or any("train" in p.name.lower() for p in of_parts)
-        ):
-            raise ValueError(
-                "A part `test` or `val` of a folder needs a part `train` "
-                "beside it; to read the images of one part give its own path. "
-                f"Received: {part.name!r} without 'train' in {str(path)!r}"
-            )
+    folders = _folders(path)
+    for part in folders:
+        is_named = any(word in part.name.lower() for word in ("test", "val"))
+        # To look into folders takes long, so not into those of classes.
+        if is_named and _subfolders(part):
+            trained_on = [f for f in folders if "train" in f.name.lower()]
+            if part in others or any(map(_subfolders, trained_on)):
+                raise ValueError(
+                    "A part `test` or `val` of a folder needs a part `train` "
+                    "beside it; to read the images of one part give its own "
+                    f"path. Received: {part.name!r} without 'train' in "
+                    f"{str(path)!r}"
+                )
     return path, None
+
+
+def _folders(path):
+    """Returns the subfolders that are not hidden, by name."""
+    found = [e for e in path.iterdir() if e.is_dir() and e.name[0] != "."]
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def _named(path, names):
     """Returns the subfolders of some names, in the order of these."""
-    found = [entry for entry in path.iterdir() if entry.is_dir()]
+    found = _folders(path)
     return [e for name in names for e in found if e.name.lower() == name]
 
 
@@ -74,11 +80,7 @@ def _files(folder):
 
 def _subfolders(folder):
     """Returns the names of the subfolders with images, in order."""
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and _files(entry)
-    )
+    return [entry.name for entry in _folders(folder) if _files(entry)]
 
 
 def class_names(folder, least):
@@ -95,13 +97,7 @@ def class_names(folder, least):
             f"({', '.join(_IMAGE_SUFFIXES)}), one for each class. "
             f"Received: {len(names)} in {str(folder)!r}"
         )
-    empty = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir()
-        and not entry.name.startswith(".")
-        and entry.name not in names
-    )
+    empty = [e.name for e in _folders(folder) if e.name not in names]
     if empty:
         warnings.warn(
             "Subfolders without images are left out "

@@ -123,8 +123,8 @@ def rebuilt(model, replace, call=None, inputs=None):
                 batch_shape=given.shape, dtype=given.dtype, name=given.name
             )
         # One layer may stand in several places.
-        made = {id(layer): layer for layer in model.layers}
-        made = {key: replace(layer) for key, layer in made.items()}
+        distinct = {id(layer): layer for layer in model.layers}
+        made = {key: replace(layer) for key, layer in distinct.items()}
         layers = [made[id(layer)] for layer in model.layers]
         return keras.Sequential([inputs, *layers], name=model.name)
     return cloned(

@@ -237,12 +237,14 @@ def _undoing(network, variables, sizes):
 
     Of pairs (decision, booleans `(P,)`).
     """
-    found = []
+    found, layers = [], find_layers(network, SearchableLayer)
     for decision in find_decisions(network):
+        if decision.code is None:
+            continue
         held = {
             id(variable)
-            for layer in find_layers(network, SearchableLayer)
-            if layer.decision is decision and decision.code is not None
+            for layer in layers
+            if layer.decision is decision
             for candidate in layer.options
             for variable in undoing(candidate)
         }

@@ -93,11 +93,6 @@ class DARTS(Strategy):
         if self.order == 2:
             bilevel.check_second_derivatives(network, "order=2", "order=1")
 
-    def sample(self, decision, uniform):
-        # Nothing is drawn; where one path must be named, it is the leading.
-        del uniform
-        return decision.indices(training=False)
-
     def coefficients(self, logits):
         return ops.softmax(logits)
 
