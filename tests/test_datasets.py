@@ -209,7 +209,8 @@ def test_subfolders_without_images_are_said(tmp_path):
     assert data.class_names == ("a", "b")
 
 
-def test_photographs_are_upright(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_photographs_are_upright(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (4, 6, 3), "uint8")
     sideways = PIL_Image.fromarray(np.rot90(noise, 3))
     exif = sideways.getexif()
@@ -218,7 +219,7 @@ def test_photographs_are_upright(tmp_path):
         for part in ("train", "test"):
             folder = tmp_path / part / name
             folder.mkdir(parents=True)
-            sideways.save(folder / "0.tiff", exif=exif)
+            sideways.save(folder / f"0.{suffix}", exif=exif)
     data = datasets.load(tmp_path, image_size=(4, 6))
     for image in [*data.x_train, *data.x_test]:
         np.testing.assert_array_equal(image, noise)
