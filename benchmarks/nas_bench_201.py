@@ -12,9 +12,9 @@ is looked up in the benchmark's table: test accuracy of the full network after
                   on the proxy for a k-th of the search's epochs; the one that
                   does best on images that the proxy did not train on
 
-    python -m benchmarks.nas_bench_201 --data ../shared/data --arguments \
+    python -m benchmarks.nas_bench_201 --data FOLDER --arguments \
         '{"warmup": 0.4, "until": 0.97, "margin": 0.95, "learning_rate": 0.01}'
-    python -m benchmarks.nas_bench_201 --data ../shared/data --strategy random
+    python -m benchmarks.nas_bench_201 --data FOLDER --strategy random
 
 The folder holds `nasbench201_cifar10.csv.gz` and `cifar10_jpeg.npz`: CIFAR-10
 as JPEG of quality 75, which are not quite its own pixels.
@@ -180,7 +180,6 @@ def parser():
     made.add_argument(
         "--arguments",
         type=json.loads,
-        default={},
         help="the strategy's arguments, as JSON",
     )
     made.add_argument("--seeds", type=int, default=5)
@@ -191,17 +190,33 @@ def parser():
     made.add_argument("--cells", type=int, default=1)
     made.add_argument("--epochs", type=int, default=10)
     made.add_argument("--batch_size", type=int, default=64)
-    made.add_argument("--search_split", type=float, default=0.5)
-    made.add_argument("--outer_every", type=int, default=2)
+    made.add_argument("--search_split", type=float, help="default 0.5")
+    made.add_argument("--outer_every", type=int, help="default 2")
     made.add_argument("--affine", type=int, choices=(0, 1), default=0)
     made.add_argument("--operations", nargs="+", default=list(OPERATIONS))
     made.add_argument("--output", type=pathlib.Path)
     return made
 
 
+# What a search has, and random cells do not.
+OF_SEARCHES = {"arguments": {}, "search_split": 0.5, "outer_every": 2}
+
+
+def parsed(arguments=None):
+    """Returns the command line's options; refuses what has no effect."""
+    made = parser()
+    options = made.parse_args(arguments)
+    for name, default in OF_SEARCHES.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+        elif options.strategy == "random":
+            made.error(f"--{name} is of searches: leave it out")
+    return options
+
+
 def main():
     """Searches for all seeds and writes the record."""
-    options = parser().parse_args()
+    options = parsed()
     table = published(options.data)
     images, labels = training_images(options.data, options.images, options.size)
     is_random = options.strategy == "random"
@@ -245,6 +260,7 @@ def main():
                 "affine",
                 "operations",
             )
+            if not (is_random and name in OF_SEARCHES)
         },
         "optimum_test200": OPTIMUM,
         "random_mean_test200": float(np.mean(every)),

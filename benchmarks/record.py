@@ -46,6 +46,8 @@ class Record:
                 f"--output. Received: settings={settings}, while the file "
                 f"has {found.get('settings')}"
             )
+        # Of what began it; to look at a record elsewhere changes nothing.
+        self.content["machine"] = found["machine"]
         self.content["runs"] = {
             arm: runs
             for arm, runs in found["runs"].items()
@@ -67,7 +69,7 @@ class Record:
         With what it ran on, as a record may grow on several machines.
         """
         runs = self.content["runs"].setdefault(arm, {})
-        runs[str(seed)] = {**values, "processor": machine.processor()}
+        runs[str(seed)] = {**values, "machine": machine.describe()}
         self.write()
 
     def means(self):

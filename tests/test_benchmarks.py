@@ -73,6 +73,26 @@ def test_a_record_goes_on_where_it_was(tmp_path):
     assert json.loads(path.read_text())["summary"] == {"best": 0.5}
 
 
+def test_runs_say_what_they_ran_on(tmp_path, monkeypatch):
+    from benchmarks import machine
+
+    path = tmp_path / "record.json"
+    monkeypatch.setattr(machine, "describe", lambda: {"cpus": 1})
+    Record(path, "some", {}).add("one", 0, {"accuracy": 0.5})
+    before = path.read_text()
+    monkeypatch.setattr(machine, "describe", lambda: {"cpus": 2})
+    again = Record(path, "some", {})
+    again.write()
+    assert path.read_text() == before
+    again.add("one", 1, {"accuracy": 0.5})
+    found = json.loads(path.read_text())
+    assert found["machine"] == {"cpus": 1}
+    assert [r["machine"]["cpus"] for r in found["runs"]["one"].values()] == [
+        1,
+        2,
+    ]
+
+
 def test_an_arm_is_measured_anew(tmp_path):
     path = tmp_path / "record.json"
     record = Record(path, "some", {})
@@ -168,6 +188,17 @@ def test_no_trial_waits_for_an_autotuner(monkeypatch):
     assert [s.options().autotune.enabled for s in seen] == [False, False]
 
 
+def test_random_cells_refuse_what_is_of_searches(capsys):
+    from benchmarks import nas_bench_201
+
+    options = nas_bench_201.parsed(["--data", "x", "--outer_every", "4"])
+    assert (options.search_split, options.outer_every) == (0.5, 4)
+    command = ["--data", "x", "--strategy", "random", "--outer_every", "4"]
+    with pytest.raises(SystemExit):
+        nas_bench_201.parsed(command)
+    assert "--outer_every is of searches" in capsys.readouterr().err
+
+
 def test_searches_learn_from_most_of_their_trials():
     from benchmarks.peers import contestants
 
@@ -187,6 +218,16 @@ def test_an_iteration_of_hyperband_fits_into_the_search():
     assert hyperband_epochs(243.0) == 27
     # Fewer than the factor make no rounds.
     assert hyperband_epochs(1.0) == 3
+
+
+def test_an_epoch_of_the_hand_made_network_is_timed():
+    from benchmarks.peers import contestants
+    from benchmarks.peers import family
+
+    x = np.zeros((32, 8, 8, 1), "uint8")
+    data = family.Data(x, np.arange(32) % 2, (0.0, 255.0))
+    seconds = contestants.epoch_seconds(data, seed=0, batch_size=8)
+    assert 0 < seconds < 600
 
 
 def test_networks_of_our_space_are_trained_as_the_hand_made_one():

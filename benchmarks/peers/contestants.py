@@ -25,6 +25,8 @@ SEARCH_SHARE = 0.6
 # How many trials the search time would hold if none was stopped early: ten,
 # or as many as have a minute each if there is time for more.
 TRIALS, TRIAL_SECONDS = 10, 60.0
+# Seconds, longer than it takes to time a few steps.
+_ENOUGH = 600.0
 
 
 def auto_model(data, seconds, seed, batch_size):
@@ -38,6 +40,24 @@ def auto_model(data, seconds, seed, batch_size):
         "cost": found.cost,
         "epochs": len(found.history["loss"]),
     }
+
+
+def nothing_learned(data, seconds, seed, batch_size):
+    """Keras_dha without a search: TrivialAugment, and the hand-made rates."""
+    del batch_size
+    model = keras_dha.AutoModel(
+        strategy=None,
+        augmentation=keras_dha.DifferentiableAugmentation.trivial_augment(
+            value_range=data.value_range, flip=0.5, shift=0.5
+        ),
+        hyperparameters={
+            name: family.BY_HAND[name]
+            for name in ("learning_rate", "weight_decay")
+        },
+        seed=seed,
+    )
+    model.fit(data.x, data.y, time_limit=seconds, verbose=0)
+    return model.export_model(), {"epochs": len(model.result.history["loss"])}
 
 
 def by_hand(augmentation):
@@ -124,8 +144,10 @@ def epoch_seconds(data, seed, batch_size):
     """Times an epoch of the hand-made network by some of its steps."""
     watch = _StepTimes(20)
     family.train(
-        family.BY_HAND, data, math.inf, seed, batch_size, callbacks=[watch]
+        family.BY_HAND, data, _ENOUGH, seed, batch_size, callbacks=[watch]
     )
+    if not watch.times:
+        raise RuntimeError(f"no step was timed within {_ENOUGH} s")
     return float(np.median(watch.times)) * (len(data.x) // batch_size)
 
 
@@ -370,7 +392,9 @@ def _plainly(network, data, seconds, begun, seed, batch_size):
 
 CONTESTANTS = {
     "keras_dha": auto_model,
+    "nothing_learned": nothing_learned,
     "resnet_flip_crop": by_hand("flip_crop"),
+    "resnet_crop": by_hand("crop"),
     "resnet_rand_augment": by_hand("rand_augment"),
     "keras_tuner_random": keras_tuner("random"),
     "keras_tuner_hyperband": keras_tuner("hyperband"),

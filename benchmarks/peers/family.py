@@ -114,14 +114,13 @@ def with_decay(layer, decay):
 
 def batches(x, y, kind, value_range, batch_size, seed):
     """Returns endless shuffled, augmented training batches."""
+    shifts = layers.RandomTranslation(
+        0.125, 0.125, fill_mode="constant", fill_value=value_range[0]
+    )
     augmentation = {
         "none": [],
-        "flip_crop": [
-            layers.RandomFlip("horizontal"),
-            layers.RandomTranslation(
-                0.125, 0.125, fill_mode="constant", fill_value=value_range[0]
-            ),
-        ],
+        "crop": [shifts],
+        "flip_crop": [layers.RandomFlip("horizontal"), shifts],
         "rand_augment": [layers.RandAugment(value_range)],
     }[kind]
 
