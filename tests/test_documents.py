@@ -138,11 +138,16 @@ def test_readme_example_runs(tmp_path):
     short = example.replace("epochs=30", "epochs=2")
     short = short.replace('load("digits")', 'load("digits", limit=200)')
     assert short.count("epochs=2") == short.count("limit=200") == 1
+    # As the set-up command leaves the folder, and a run before.
+    for name in ("digits/1", "models/digits/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "models/digits.tflite").write_bytes(b"")
     done = run(short, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Architecture" in done.stdout
-    assert (tmp_path / "digits/1/saved_model.pb").exists()
-    assert (tmp_path / "digits.tflite").exists()
+    assert (tmp_path / "models/digits/1/saved_model.pb").stat().st_size
+    assert (tmp_path / "models/digits.tflite").stat().st_size
 
 
 @pytest.mark.slow
