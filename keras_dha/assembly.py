@@ -20,6 +20,7 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.strategies import ISTA
+from keras_dha.data_spec import image_among
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.hyperparameters.autohas import AutoHAS
@@ -64,6 +65,7 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
         timed = time.monotonic() - begun
         if not found.is_searched:
             parts = parts._replace(strategy=None)
+    _say_what_is_fixed(settings, verbose)
     if isinstance(parts.augmentation, (str, dict)):
         _say_what_is_an_image(spec, verbose)
     if parts.augmentation == "auto" and spec.is_image:
@@ -110,6 +112,23 @@ def keeping_generators():
         np.random.set_state(arrays)
 
 
+def _say_what_is_fixed(settings, verbose):
+    """Says what rate is fixed where other values are given without one."""
+    given, optimizer = settings.parts.values, settings.optimizer
+    is_default = not optimizer.is_given and isinstance(
+        settings.base_schedule, str
+    )
+    is_some = isinstance(given, dict) and given
+    if is_default and is_some and "learning_rate" not in given:
+        rate = optimizer.values["learning_rate"]
+        progress.message(
+            f"The learning rate is fixed at {rate:g}, as `hyperparameters` "
+            "has none; for one that is learned add "
+            '"learning_rate": keras_dha.Range(1e-3, 1.0) to it',
+            verbose,
+        )
+
+
 def _say_what_is_an_image(spec, verbose):
     """Says that what may be sequences, unlike squares, is taken for images."""
     shape = facts(spec.shape)[spec.image] if spec.is_image else ()
@@ -144,7 +163,7 @@ def _joint_model(settings, parts, spec, found, replicas):
     optimizer = settings.optimizer
     network = settings.builder(spec, **(found.arguments if found else {}))
     if replicas > 1:
-        _check_scope(network)
+        _check_scope("a network", network.variables)
     decisions, strategy = find_decisions(network), parts.strategy
     if decisions and strategy is None:
         network = derive_first(network)
@@ -163,6 +182,7 @@ def _joint_model(settings, parts, spec, found, replicas):
     )
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
+    _check_augmentation(augmentation, network, replicas)
     if MIXUP in hyperparameters.quantities:
         _check_mixup(network, augmentation, spec)
     joint = JointModel(
@@ -184,20 +204,37 @@ def _joint_model(settings, parts, spec, found, replicas):
     return joint
 
 
-def _check_scope(network):
+def _check_augmentation(augmentation, network, replicas):
+    """Refuses what each device would move, and what has no derivatives."""
+    if augmentation is None:
+        return
+    if replicas > 1:
+        _check_scope("an augmentation", augmentation.trainable_variables)
+    shapes = [tensor.shape[1:] for tensor in network.inputs]
+    dtype = network.inputs[image_among(shapes)].dtype
+    if augmentation.estimator.follows_path and "float" not in dtype:
+        raise ValueError(
+            "This estimator takes derivatives by augmented images, and a "
+            "network of integer inputs has none: give it float inputs, or "
+            f"another estimator. Received: an input of dtype {dtype!r}, "
+            f"estimator={augmentation.estimator!r}"
+        )
+
+
+def _check_scope(what, variables):
     """Refuses variables that each of several devices would move by itself."""
     extended = tf.distribute.get_strategy().extended
     outside = [
         variable.path
-        for variable in network.variables
+        for variable in variables
         if not extended.variable_created_in_scope(variable.value)
     ]
     if outside:
         raise ValueError(
-            "For several devices a network must be made in the scope of the "
+            f"For several devices {what} must be made in the scope of the "
             "strategy, as the `AutoModel`: build it in "
-            "`with strategy.scope():`, or give the function that builds it. "
-            f"Received: variables of elsewhere {outside[:5]}"
+            "`with strategy.scope():`, or give the function that builds a "
+            f"network. Received: variables of elsewhere {outside[:5]}"
         )
 
 
@@ -311,12 +348,14 @@ def _warn_of_range(augmentation, measured):
 
     Dark images fill a part of theirs, and what is measured is up to twice as
     wide as what is there (`InputFacts.value_range`): so it takes less than an
-    eighth of the range, or more than all of it beyond.
+    eighth of the range, or more than all of it above. Below it there is to be
+    nothing, and no range about 0 where nothing is negative.
     """
     (low, high), (bottom, top) = measured, augmentation.value_range
     span = top - bottom
-    is_beyond = low < bottom - span or high > top + span
-    if is_beyond or high - low < span / 8:
+    is_beyond = high > top + span or low < bottom - span / 8
+    is_signed = bottom < 0.0 <= low and top > 0.0
+    if is_beyond or is_signed or high - low < span / 8:
         warnings.warn(
             "The augmentation is for pixels of another range than the images "
             "have, and makes something else of them: give the layer "

@@ -92,6 +92,7 @@ def run(
     choices, inputs, share = _augment(model, images, seed)
     if MIXUP in values:
         inputs, share = _mix_up(values[MIXUP], inputs, seed)
+        inputs = model.fitted(inputs)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     parameters = model.architecture.parameters()
     pieces = model.weight_vector.pieces(weights)

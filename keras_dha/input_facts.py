@@ -3,6 +3,9 @@
 import numpy as np
 
 _FEW_LEVELS = 16
+# How far below and above a usual range rounding and resampling may lead, as
+# shares of it.
+_BELOW, _ABOVE = 0.05, 1e-3
 
 
 class InputFacts:
@@ -48,7 +51,9 @@ class InputFacts:
         if self.is_uint8 and self.high > _FEW_LEVELS:
             return (0.0, 255.0)
         for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0)):
-            if usual[0] <= self.low and usual[1] / 2 < self.high <= usual[1]:
+            low, high = usual
+            is_low = low - _BELOW * high <= self.low
+            if is_low and high / 2 < self.high <= (1.0 + _ABOVE) * high:
                 return usual
         return (self.low, self.high)
 

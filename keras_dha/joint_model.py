@@ -224,7 +224,27 @@ class JointModel(keras.Model):
         choices, parts[number], share = self.policy.augment(
             parts[number], seeds, replica, replicas
         )
-        return choices, keras.tree.pack_sequence_as(inputs, parts), share
+        inputs = keras.tree.pack_sequence_as(inputs, parts)
+        return choices, self.fitted(inputs), share
+
+    def fitted(self, inputs):
+        """Returns inputs of the network, rounded where it takes integers.
+
+        Keras casts what a network is called on, which would cut off what is
+        between two integers.
+
+        Args:
+            inputs: Tensor, or a structure of one for each input.
+        """
+        parts = [
+            keras.ops.round(part)
+            if part.dtype.is_floating and "float" not in wanted.dtype
+            else part
+            for part, wanted in zip(
+                keras.tree.flatten(inputs), self.network.inputs, strict=True
+            )
+        ]
+        return keras.tree.pack_sequence_as(inputs, parts)
 
     def build_metrics(self, labels):
         """Lets metrics create their variables; they are to be reset."""

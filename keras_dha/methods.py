@@ -50,9 +50,12 @@ before they move, anything is tried, and later nothing beside what is kept; in
 the code of DHA that is so from the start. A policy over the ordered pairs of 14
 operations, at random magnitudes, moves by its loss; the sign is
 `keras_dha.augmentation.estimators.DHA(adversarial=...)`. Hyperparameters
-follow the one-step hypergradient at every step. Left out: the fixed Cutout
-behind the policy, magnitudes that are weaker in the search, the auxiliary
-head, and clipping, which an optimizer with `global_clipnorm` brings.
+follow the one-step hypergradient at every step. Sub-policies are drawn from
+the policy itself, where the code draws them from a relaxed sample of it at a
+temperature of 2. Left out: the fixed Cutout behind the policy, magnitudes that
+are weaker in the search, the auxiliary head, and what an optimizer of Keras
+brings, clipping by `global_clipnorm` and decay of all weights by
+`weight_decay`.
 
 `"gdas"`: Dong & Yang, "GDAS", CVPR 2019. Outer steps and search split as for
 `"darts"`, where the paper has every step and a half.
@@ -85,6 +88,7 @@ from keras_dha.hyperparameters.hypergradient import HORIZONS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.quantities import validated
+from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import is_graph
 
 
@@ -353,6 +357,17 @@ def _with_inputs(network):
             "A run takes steps of its own, in which what a model does in "
             f"{own} is not done: give a plain `keras.Model`, and a loss by "
             f"`compile`. Received: {type(network).__name__}"
+        )
+    learned = [
+        layer.name
+        for layer in find_layers(network, keras.layers.Layer)
+        if hasattr(type(layer), "score_gradient") and layer.trainable
+    ]
+    if learned:
+        raise ValueError(
+            "A policy in a network is not learned, and would be trained as "
+            "weights are: give the layer as `augmentation=`, or make it with "
+            f"trainable=False. Received: layers {learned} in the search space"
         )
     return network
 

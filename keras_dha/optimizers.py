@@ -88,8 +88,8 @@ def read(optimizer):
     config = optimizer.get_config()
     _refuse(optimizer, config)
     rate, schedule = config["learning_rate"], None
-    if isinstance(rate, dict):
-        schedule = keras.optimizers.schedules.deserialize(rate)
+    if not isinstance(rate, (int, float)):
+        schedule = _schedule(optimizer, rate)
         rate = 1.0
     rule, momentum = kinds[type(optimizer)](config)
     values = {
@@ -99,6 +99,20 @@ def read(optimizer):
         "momentum": float(momentum),
     }
     return Optimizer(rule, values, {}, True, schedule)
+
+
+def _schedule(optimizer, config):
+    """Returns the schedule of an optimizer; refuses other functions."""
+    schedules = keras.optimizers.schedules
+    found = schedules.deserialize(config) if isinstance(config, dict) else None
+    if not isinstance(found, schedules.LearningRateSchedule):
+        raise ValueError(
+            "An optimizer's learning rate must be a number or a "
+            "`keras.optimizers.schedules.LearningRateSchedule`; what other "
+            "functions do is not known beforehand. Received: "
+            f"{type(optimizer).__name__} with learning_rate={config!r}"
+        )
+    return found
 
 
 def resolved(optimizer, hyperparameters, is_factor=False):

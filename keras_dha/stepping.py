@@ -59,6 +59,8 @@ class Stepper:
         self._outer_steps = outer_steps.OuterSteps(
             outer_every, plan.refine_from
         )
+        # Steps of the fits before.
+        self._before = 0
         # How many batches were drawn of either kind; `None` before the first.
         self._drawn = None
         self._stream = self._search_stream = None
@@ -103,6 +105,7 @@ class Stepper:
         """Returns what steps go on from beside the joint model, plain data."""
         return {
             "drawn": self._drawn,
+            "before": self._before,
             "peak": self._peak,
             "outer_steps": self._outer_steps.state(),
             "prices": self._known_prices(),
@@ -115,7 +118,7 @@ class Stepper:
             state: Dict, as `state` returned it.
             phase: Name of the phase that the run is in.
         """
-        self._drawn = state["drawn"]
+        self._drawn, self._before = state["drawn"], state["before"]
         self._peak = state["peak"]
         self._outer_steps.resume(state["outer_steps"])
         self._prices = state["prices"]
@@ -125,7 +128,7 @@ class Stepper:
 
     def begin(self):
         """Draws batches on from those that the joint model has seen."""
-        done = int(self._joint.step.numpy())
+        self._before = done = int(self._joint.step.numpy())
         self._drawn = [done, done // self._outer_steps.every]
         # All of an endless dataset would be read again up to there.
         for k, each in enumerate((self._batches, self._search_batches)):
@@ -222,7 +225,8 @@ class Stepper:
             step: Integer, the number of the step that comes.
             position: Integer, where in the run it is.
         """
-        passes = self._pace.expected_steps(step) / self._batches.steps
+        steps = self._before + self._pace.expected_steps(step)
+        passes = steps / self._batches.steps
         self._joint.policy.refine(self._plan.refinement(position), passes)
 
     def _scheduled(self, step, position):

@@ -355,3 +355,15 @@ def test_a_network_of_outside_the_scope_is_refused():
         model = AutoModel(network, augmentation=None)
     with pytest.raises(ValueError, match="made in the scope.*conv2d"):
         model.fit(X, Y, epochs=1, batch_size=BATCH, verbose=0)
+
+
+def test_a_policy_of_outside_the_scope_is_refused():
+    """Each device would move its logits by itself."""
+    layer = DifferentiableAugmentation(
+        ["Identity", "Invert"], value_range=(0, 1)
+    )
+    layer(X[:4])
+    with two_replicas().scope():
+        model = AutoModel(space, augmentation=layer)
+    with pytest.raises(ValueError, match="an augmentation must be made.*logi"):
+        model.fit(X, Y, epochs=1, batch_size=BATCH, verbose=0)

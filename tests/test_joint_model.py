@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import inner_pass
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.strategies import DSNAS
@@ -441,3 +442,32 @@ def test_choices_of_one_name_in_nested_models(shared):
     network = keras.Sequential([keras.Input((3,)), *parts])
     with pytest.raises(ValueError, match="distinct names.*Received.*'same"):
         joint_model({}, network)
+
+
+@pytest.mark.parametrize("how", ["mixup", "augmentation"])
+def test_networks_of_integers_are_given_rounded_images(how):
+    """Keras casts, and thin strokes that were turned would vanish."""
+    from keras_dha.augmentation.layer import DifferentiableAugmentation
+
+    inputs = keras.Input((8, 8, 1), dtype="uint8")
+    x = layers.Flatten()(layers.Rescaling(1.0)(inputs))
+    layer = DifferentiableAugmentation(
+        ["Rotate"], levels=(0.9,), flip=None, shift=None, value_range=(0, 1)
+    )
+    layer.build((None, 8, 8, 1))
+    joint = joint_model(
+        {"mixup": 1.0} if how == "mixup" else {},
+        keras.Model(inputs, layers.Dense(CLASSES)(x)),
+        augmentation=layer if how == "augmentation" else None,
+    )
+    images = np.random.default_rng(0).integers(0, 2, (64, 8, 8, 1))
+    data = tf.constant(images, tf.uint8), tf.zeros(64, "int32")
+    passed = inner_pass.run(
+        *(joint, joint.weight_vector.read(), data, tf.constant([1, 2])),
+        {"mixup": tf.constant(1.0)} if how == "mixup" else {},
+    )
+    seen = passed.inputs.numpy()
+    assert not np.array_equal(seen, images)
+    np.testing.assert_array_equal(seen, np.round(seen))
+    # Cut off, a quarter of the ones would be lost.
+    assert seen.mean() == pytest.approx(images.mean(), rel=0.1)

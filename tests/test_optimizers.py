@@ -165,3 +165,11 @@ def excluding():
 def test_what_is_refused(optimizer, message):
     with pytest.raises(ValueError, match=message):
         optimizers.read(optimizer())
+
+
+def test_functions_of_the_step_are_refused():
+    def rate(step):
+        return 0.1 / (1 + step)
+
+    with pytest.raises(ValueError, match="must be a number or a `keras.*SGD"):
+        optimizers.read(keras.optimizers.SGD(rate))

@@ -171,7 +171,7 @@ class LearnedPolicy(keras.layers.Layer):
 
         Args:
             progress: Float in [0, 1]: 0 for what the layer says, 1 for nothing.
-            passes: Float, those of the run over the images.
+            passes: Float, those of the network over the images, in the end.
         """
         if self.augmentation is not None:
             least = self.augmentation.clean
@@ -201,7 +201,7 @@ class LearnedPolicy(keras.layers.Layer):
         """Returns the variables of the update rule."""
         return [
             *(self.start, self.first, self.second, self.count),
-            *(self.direction, self.averaged),
+            *(self.direction, self.averaged, self.clean),
             *(self.credit, self.seen),
             *self._estimator_state.values(),
         ]

@@ -23,7 +23,9 @@ def hyperparameter(name, default=None):
             `predict`, in an exported model, and in the search loss.
 
     Returns:
-        A scalar tensor while the training loss is computed, else `default`.
+        A scalar tensor, float32, while the training loss is computed, else
+        `default`. A layer that computes in another dtype casts it:
+        `keras.ops.cast(value, self.compute_dtype)`.
 
     Raises:
         ValueError: In training, the run has no such hyperparameter; or

@@ -96,7 +96,8 @@ class Stop(keras.callbacks.Callback):
 
 def begin(x, **arguments):
     """What is said and warned of before the first step."""
-    model = joint_auto_model(strategy=None, hyperparameters=None, **arguments)
+    arguments = {"strategy": None, "hyperparameters": None, **arguments}
+    model = joint_auto_model(**arguments)
     with pytest.raises(KeyboardInterrupt):
         fit(model, x, verbose=2, callbacks=[Stop()])
 
@@ -135,13 +136,17 @@ def test_a_layer_for_other_pixels_is_warned_of():
         (0, 255, (0, 1), True),
         (-2.1, 2.6, (0, 1), True),
         (-2.1, 2.6, (-2, 2), False),
-        (-2.1, 2.6, (-1, 1), False),
+        (-2.1, 2.6, (-1, 1), True),
         # Dark images.
         (0, 40, (0, 255), False),
         (0, 0.3, (0, 1), False),
-        # What is measured is wider: (0, 16), and (-1, 1).
+        # What is measured is wider: (0, 16).
         (0, 10, (0, 10), False),
         (-0.01, 0.99, (0, 1), False),
+        # Black is clipped to grey, or there is no black.
+        (-1, 1, (0, 1), True),
+        (0, 1, (-1, 1), True),
+        (-1, 1, (-1, 1), False),
     ],
 )
 def test_which_ranges_are_grossly_unlike(low, high, given, is_warned, recwarn):
@@ -150,3 +155,49 @@ def test_which_ranges_are_grossly_unlike(low, high, given, is_warned, recwarn):
     layer = DifferentiableAugmentation(["Invert"], value_range=given)
     assembly._augmentation(layer, spec)
     assert len(recwarn) == is_warned
+
+
+@pytest.mark.parametrize(
+    "values, is_said",
+    [
+        ({"label_smoothing": 0.1}, True),
+        ({"learning_rate": 0.05}, False),
+        ("auto", False),
+        (None, False),
+    ],
+)
+def test_a_rate_that_others_beside_it_fix_is_said(values, is_said, capsys):
+    begin(X, hyperparameters=values)
+    said = "learning rate is fixed at 0.1" in capsys.readouterr().out
+    assert said == is_said
+
+
+def test_a_policy_in_the_network_is_refused():
+    def network(**arguments):
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                DifferentiableAugmentation(**arguments),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    with pytest.raises(ValueError, match="give the layer as `augmentation=`"):
+        begin(X, search_space=network())
+    # One that is fixed is a layer as others are.
+    begin(X, search_space=network(trainable=False))
+
+
+def test_derivatives_by_images_of_integers_are_refused():
+    def network(dtype):
+        inputs = keras.Input((8, 8, 1), dtype=dtype)
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+    arguments = {"operations": ["Rotate"], "estimator": "relaxed"}
+    layer = DifferentiableAugmentation(**arguments)
+    with pytest.raises(ValueError, match="give it float inputs.*'uint8'"):
+        begin(X, search_space=network("uint8"), augmentation=layer)
+    layer = DifferentiableAugmentation(**arguments)
+    begin(X, search_space=network("float32"), augmentation=layer)

@@ -14,7 +14,8 @@ Magnitudes, flips and shifts are not learned.
 Reference:
     Zhou et al., DHA: End-to-End Joint Optimization of Data Augmentation
     Policy, Hyper-parameter and Architecture, 2021, and its code. There SGD
-    moves the logits, here the optimizer of all estimators, Adam.
+    moves the logits, here the optimizer of all estimators, Adam, whose steps
+    hardly show how small the p(a_i) are.
 """
 
 import keras
