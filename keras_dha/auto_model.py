@@ -75,7 +75,8 @@ class AutoModel(Trained):
             does not name is fixed. The fixed defaults are 0.1, 5e-4 and 0.9,
             of AdamW 1e-3, 0.01 and 0.9. `"auto"` learns the first in
             [1e-4, 3] and the second in [1e-4, 1e-2], of AdamW in [1e-6, 0.1]
-            and [1e-4, 1]; nothing where `compile` was given an optimizer object.
+            and [1e-4, 1]; nothing where `compile` was given an optimizer
+            object.
         horizon: How far hypergradients look: `"auto"` for the method's,
             `"discounted"`, `"one_step"`, or, for networks without choices,
             `"forward"` and `"implicit"`; or a
