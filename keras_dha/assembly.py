@@ -28,6 +28,7 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
+from keras_dha.settings import check_decides
 
 # Flips that are as rare at first are worth a word.
 _SAID = 0.4
@@ -165,6 +166,8 @@ def _joint_model(settings, parts, spec, found, replicas):
     if replicas > 1:
         _check_scope("a network", network.variables)
     decisions, strategy = find_decisions(network), parts.strategy
+    if not decisions:
+        check_decides(settings.asked["strategy"], network)
     if decisions and strategy is None:
         network = derive_first(network)
     elif decisions:

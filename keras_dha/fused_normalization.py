@@ -58,7 +58,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return (
             mask is None
             and not self.synchronized
-            and not self.renorm
+            # Keras has renormalisation from 3.14 on.
+            and not getattr(self, "renorm", False)
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and self.compute_dtype in ("float32", "float16", "bfloat16")

@@ -7,11 +7,11 @@ saved, and how the derived plain network takes its place.
 import keras
 import numpy as np
 
+from keras_dha import second_derivatives
 from keras_dha import sharing
 from keras_dha import small_images
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture.absorb import absorb
-from keras_dha.architecture.bilevel import check_second_derivatives
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import check_places
 from keras_dha.architecture.derive import derive
@@ -115,7 +115,7 @@ class JointModel(keras.Model):
                 f"Received: horizon={horizon}"
             )
         if self.hyperparameters.by_gradient and horizon.needs_hessian:
-            check_second_derivatives(
+            second_derivatives.check(
                 *(network, f"horizon={horizon}", "horizon='discounted'")
             )
         self.rule = rule or SGD()

@@ -13,7 +13,7 @@ batch and S a batch of the search split:
     7  p           moved along mean_i r_i grad_p log p(choice_i)
        h_loss      moved along <v, d(grad_w L)/dh> exact mixed derivative
     8  a           moved along d/da L_S(w'(a), a), for two-level strategies,
-                   which do not use g_a     `keras_dha.architecture.bilevel`
+                   which do not use g_a     `strategies.DARTS`
 
 What is learned by reward, an architecture or hyperparameters, moves before
 all of this, by a step that is not taken (`keras_dha.temporary_step`).

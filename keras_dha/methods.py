@@ -208,13 +208,7 @@ def parts(
         )
     )
     if horizon != "auto":
-        if isinstance(row.hyperparameters, AutoHAS):
-            raise ValueError(
-                "AutoHAS learns by reward and has no horizon: leave "
-                "horizon='auto', or give `hyperparameters` as a dict to a "
-                f"method with hypergradients. Received: horizon={horizon!r}"
-            )
-        row = row._replace(horizon=_checked_horizon(horizon))
+        row = row._replace(horizon=_checked_horizon(row, horizon))
     if outer_every != "auto":
         row = row._replace(outer_every=outer_every)
     elif _needs_many_outer_steps(row) and row.outer_every == "auto":
@@ -245,7 +239,19 @@ def _checked_hyperparameters(of_method, given):
     return values or None
 
 
-def _checked_horizon(horizon):
+def _checked_horizon(row, horizon):
+    if isinstance(row.hyperparameters, AutoHAS):
+        raise ValueError(
+            "AutoHAS learns by reward and has no horizon: leave "
+            "horizon='auto', or give `hyperparameters` as a dict to a "
+            f"method with hypergradients. Received: horizon={horizon!r}"
+        )
+    if row.hyperparameters is None:
+        raise ValueError(
+            "A horizon is of hyperparameters that are learned: leave "
+            "horizon='auto', or give `hyperparameters`. "
+            f"Received: horizon={horizon!r}, hyperparameters=None"
+        )
     if isinstance(horizon, Horizon):
         return horizon
     if horizon not in HORIZONS:

@@ -13,7 +13,6 @@ import contextlib
 import tensorflow as tf
 
 from keras_dha import second_derivatives
-from keras_dha.architecture import bilevel
 
 # In brackets: names of hyperparameters are sources as well.
 FACTORS, PATH, ARCHITECTURE, WEIGHTS = (
@@ -67,7 +66,7 @@ class OuterTape:
             return
         statistics = contextlib.nullcontext()
         if self._sources.keys() & {ARCHITECTURE, WEIGHTS}:
-            statistics = bilevel.exact_statistics(self._network)
+            statistics = second_derivatives.exact_statistics(self._network)
         with (
             tf.GradientTape(
                 persistent=self._times > 1, watch_accessed_variables=False

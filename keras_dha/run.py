@@ -81,7 +81,8 @@ class Run:
         searched = architecture.strategy if architecture.is_searched else None
         self.plan = phases.plan(pace.total, searched, refinement)
         self._next_step = 0
-        self._next_check = 0
+        # What has come to rest shows after a while of moving.
+        self._next_check = self.plan.warmup_end + self.plan.check_every
         self._guard = None
         self._frozen = 0
         self.epochs_done = 0

@@ -17,14 +17,21 @@ linear: with n the normalised images, s the scale and d the deviation,
 and P is symmetric. So the derivative along (u, u_s, u_o) is P u + n u_s + u_o,
 two fused kernels: the backward pass of u, and normalising x to scale u_s and
 offset u_o.
+
+Of Keras' batch normalisation, which stops a gradient in its variance, they are
+wrong by the weights and the architecture; where these are asked for, it takes
+statistics that have all of it.
 """
 
 import contextlib
+import functools
 
+import keras
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from keras_dha.architecture.custom_gradient import custom_gradient
+from keras_dha.nested_layers import find_layers
 
 _RESIZING, _NORMALISATION = "ResizeBilinear", "FusedBatchNormGradV3"
 _TENSORFLOWS = {
@@ -53,6 +60,63 @@ def by_what_comes_from_above():
     """
     with _replaced(_NORMALISATION, _normalisation):
         yield
+
+
+@contextlib.contextmanager
+def exact_statistics(network):
+    """Lets batch normalisation be differentiated twice, while it is traced.
+
+    Keras takes the variance by `tf.nn.moments`, which stops the gradient of
+    the mean in it: right once, wrong twice. What it does for synchronised
+    statistics, or with a mask, has no such stop. There is no public way to
+    statistics of one's own: the private hook, `_moments`, is here.
+
+    Args:
+        network: A `keras.Model`.
+    """
+    layers = [
+        layer
+        for layer in find_layers(network, keras.layers.BatchNormalization)
+        if not layer.synchronized
+    ]
+    for layer in layers:
+        layer._moments = functools.partial(_moments, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("_moments", None)
+
+
+def _moments(layer, inputs, mask):
+    """Returns mean and variance as Keras does, with all of the gradient."""
+    if mask is not None:
+        return type(layer)._moments(layer, inputs, mask)
+    axes = layer._reduction_axes
+    mean = tf.reduce_mean(inputs, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(inputs - mean), axes)
+    return tf.squeeze(mean, axes), variance
+
+
+def check(network, asked, instead):
+    """Refuses layers whose second derivative TensorFlow gets wrong.
+
+    Args:
+        network: A `keras.Model`.
+        asked: String, the argument that asks for second derivatives.
+        instead: String, the one that does without.
+    """
+    wrong = find_layers(
+        network,
+        (keras.layers.LayerNormalization, keras.layers.GroupNormalization),
+    )
+    if wrong:
+        raise ValueError(
+            f"{asked} needs second derivatives, which TensorFlow does not "
+            "give for LayerNormalization and GroupNormalization: use "
+            f"{instead}, or BatchNormalization. "
+            f"Received: {asked} and {sorted(layer.name for layer in wrong)}"
+        )
 
 
 @contextlib.contextmanager

@@ -123,7 +123,8 @@ def checked(
     if isinstance(search_space, keras.Model) and not find_decisions(
         search_space
     ):
-        # There is nothing for a strategy to decide, nor to hold out for it.
+        check_decides(strategy, search_space)
+        # There is nothing to decide, nor to hold out for it.
         parts = parts._replace(strategy=None)
     return Settings(
         builder=methods.space_builder(search_space),
@@ -139,3 +140,19 @@ def checked(
         optimizer=optimizers.read("sgd"),
         asked=asked,
     )
+
+
+def check_decides(strategy, network):
+    """Refuses a strategy that was given for a network without choices.
+
+    Args:
+        strategy: As `keras_dha.AutoModel` takes it.
+        network: `keras.Model` without free or frozen decisions.
+    """
+    if strategy is not None and strategy != "auto":
+        raise ValueError(
+            "A strategy needs choices to make, and the search space has none: "
+            "put a `keras_dha.Choice` into it, or leave out `strategy`. "
+            f"Received: strategy={type(strategy).__name__} for the model "
+            f"{network.name!r} without choices"
+        )

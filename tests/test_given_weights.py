@@ -10,6 +10,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.joint_model import JointModel
 from keras_dha.weight_vector import WeightVector
@@ -271,9 +272,13 @@ class Adding(layers.Layer):
         return inputs
 
 
+@pytest.mark.parametrize("strategy", [DSNAS, DARTS])
 @pytest.mark.parametrize("is_nested", [False, True])
-def test_losses_that_candidates_add_are_refused(is_nested):
-    """They are made in a branch, and TensorFlow finds them out of scope."""
+def test_losses_that_candidates_add_are_refused(is_nested, strategy):
+    """They are made in a branch, and TensorFlow finds them out of scope.
+
+    In a mixture they would count in full, whatever the candidate's weight.
+    """
     adding = Adding(name="adding")
     if is_nested:
         adding = keras.Sequential([adding], name="around")
@@ -282,7 +287,7 @@ def test_losses_that_candidates_add_are_refused(is_nested):
     joint = JointModel(
         keras.Model(inputs, layers.Dense(2)(x)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        strategy=DSNAS(),
+        strategy=strategy(),
     )
     batch = tf.ones((2, 3)), tf.constant([0, 1])
     step = tf.function(joint.train_step, autograph=False)

@@ -342,3 +342,18 @@ def test_a_search_that_was_interrupted_warms_up_again():
     assert np.any(before)
     np.testing.assert_array_equal(after[:2], [before, before])
     assert np.any(np.not_equal(after[2], before))
+
+
+def test_choices_are_looked_at_after_a_while_of_moving(monkeypatch):
+    """A code that took one small step has not come to rest."""
+    steps = []
+
+    class Noted(DSNAS):
+        def harden(self, decisions):
+            steps.append(model.joint.step.numpy())
+            return []
+
+    model = quick_auto_model(strategy=Noted(warmup=0.1, until=0.5))
+    fit(model, epochs=50)
+    # Of 300 steps a hundredth are 3.
+    assert steps[:3] == [33, 36, 39]

@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 
 import keras_dha
@@ -66,3 +67,26 @@ def test_images_with_their_channels_first_are_refused():
             keras_dha.AutoModel()
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+def test_a_strategy_without_choices_is_refused():
+    def network(shape=(8, 8, 1), classes=3):
+        return keras.Sequential(
+            [
+                keras.Input(shape),
+                keras.layers.Flatten(),
+                keras.layers.Dense(classes),
+            ]
+        )
+
+    strategy = keras_dha.strategies.GDAS()
+    with pytest.raises(ValueError, match="strategy=GDAS for the model 'seq"):
+        keras_dha.AutoModel(network(), strategy=strategy)
+    model = keras_dha.AutoModel(network, strategy=strategy)
+    with pytest.raises(ValueError, match="needs choices to make"):
+        model.fit(np.ones((20, 8, 8, 1)), np.arange(20) % 3, verbose=0)
+
+
+def test_a_horizon_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="A horizon is of hyperparameters"):
+        keras_dha.AutoModel(hyperparameters=None, horizon="one_step")

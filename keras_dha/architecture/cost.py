@@ -26,7 +26,6 @@ from keras import ops
 
 from keras_dha.architecture import graph
 from keras_dha.architecture.decision import find_decisions
-from keras_dha.architecture.searchable import check_names
 
 PARAMS, FLOPS = "params", "flops"
 # More ways to reach one layer than this are not told apart.
@@ -83,42 +82,6 @@ def count(model):
             f"Received: model={model.name}"
         )
     return {k: int(v) for k, v in NetworkCost(model).of([]).items()}
-
-
-def candidate_costs(model):
-    """Returns what each candidate of each choice costs.
-
-    Args:
-        model: A `keras.Model` with `keras_dha.Choice` layers.
-
-    Returns:
-        Dict from a choice's name to a dict from a candidate's name to its
-        `{"params": int, "flops": int}`. A choice inside a candidate is not
-        part of it.
-
-    Raises:
-        ValueError: Several choices have one name.
-    """
-    check_names(model)
-    found = {}
-    for call in graph.model_calls(model):
-        if not call.path:
-            continue
-        for choice, _ in call.path:
-            found.setdefault(
-                choice.name,
-                {c.name: {PARAMS: {}, FLOPS: 0} for c in choice.candidates},
-            )
-        choice, k = call.path[-1]
-        cost = found[choice.name][choice.candidates[k].name]
-        cost[PARAMS] |= {
-            id(w): math.prod(w.shape) for w in _weights(call.layer)
-        }
-        cost[FLOPS] += flops(call)
-    for candidates in found.values():
-        for cost in candidates.values():
-            cost[PARAMS] = sum(cost[PARAMS].values())
-    return found
 
 
 class NetworkCost:

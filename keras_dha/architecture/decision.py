@@ -155,10 +155,6 @@ class Decision(keras.layers.Layer):
         taken = ops.where(self.is_free(), operations, self._chosen_indices())
         self.sampled.assign(ops.reshape(taken, self.sampled.shape))
 
-    def index(self, training):
-        """Returns the operation that runs on the first edge, a scalar."""
-        return self.indices(training)[0]
-
     def factors(self, training):
         """Returns the factor of what runs on each edge, float32 `(edges,)`.
 

@@ -44,6 +44,17 @@ def derive(model):
     >>> plain = derive(supernet)
     >>> plain.save("plain.keras")
     """
+    return _derive(model, {})
+
+
+def _derive(model, derived):
+    """Returns the plain model of one, and remembers it.
+
+    Args:
+        model: As for `derive`.
+        derived: Dict from the id of a nested model to its plain one: what
+            stands in two places is one model in both.
+    """
     if not find_layers(model, SearchableLayer):
         return model
     if not is_graph(model):
@@ -55,9 +66,12 @@ def derive(model):
     check_places(model)
     # What a graph calls beside layers, as `keras.ops.relu`, has names as well.
     names = _Names(
-        part
-        for part in getattr(model, "operations", model.layers)
-        if not isinstance(part, SearchableLayer)
+        derived,
+        (
+            part
+            for part in getattr(model, "operations", model.layers)
+            if not isinstance(part, SearchableLayer)
+        ),
     )
     if isinstance(model, keras.Sequential):
         # Its input, which is none of its `layers`, keeps its name.
@@ -195,7 +209,9 @@ def _plain(layer, names, name=None):
         name: The name that it is to have, by default its own.
     """
     if isinstance(layer, keras.Model):
-        return derive(layer)
+        if id(layer) not in names.derived:
+            names.derived[id(layer)] = _derive(layer, names.derived)
+        return names.derived[id(layer)]
     if not isinstance(layer, Choice):
         return layer
     ((_, chosen, scale),) = layer.kept()
@@ -204,7 +220,7 @@ def _plain(layer, names, name=None):
 
 def _scaled(chosen, scale, names, name=None):
     """Returns a chosen candidate, and its factor behind it, if it has one."""
-    chosen = _plain(chosen, _Names())
+    chosen = _plain(chosen, _Names(names.derived))
     parts = [chosen]
     if scale != 1.0:
         parts.append(keras.layers.Rescaling(scale))
@@ -222,10 +238,12 @@ class _Names:
     """The names of what a model calls, which must be distinct.
 
     Args:
+        derived: As `_derive` takes it.
         parts: Iterable of layers, and of other Keras operations.
     """
 
-    def __init__(self, parts=()):
+    def __init__(self, derived, parts=()):
+        self.derived = derived
         self._taken = {part.name: part for part in parts}
 
     def is_of(self, layer):

@@ -81,11 +81,22 @@ class NodeChoice(SearchableLayer):
         return self.candidates
 
     def build(self, input_shape):
-        if len(input_shape) != len(self.candidates):
+        is_list = isinstance(input_shape, (list, tuple)) and all(
+            isinstance(shape, (list, tuple)) for shape in input_shape
+        )
+        if not is_list or len(input_shape) != len(self.candidates):
             raise ValueError(
                 "A `NodeChoice` must be called on a list of as many tensors "
                 f"as it has edges, {len(self.candidates)}. "
-                f"Received: shapes {input_shape}"
+                f"Received: shapes {input_shape}, layer={self.name}"
+            )
+        is_open = any(None in shape[1:] for shape in input_shape)
+        if is_open and self.keep < len(self.candidates):
+            raise ValueError(
+                "A `NodeChoice` that leaves out edges must know the size of "
+                "its inputs, to put zeros there: give the `Input` its whole "
+                "shape, or keep all edges. "
+                f"Received: shapes {input_shape}, layer={self.name}"
             )
         shapes = {
             self._build_edge(edge, shape)

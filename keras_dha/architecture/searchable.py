@@ -123,7 +123,7 @@ class SearchableLayer(keras.layers.Layer):
         outputs = [
             y * ops.cast(weight, y.dtype)
             for weight, y in zip(
-                weights, (c(inputs) for c in candidates), strict=True
+                weights, (run(inputs) for run in _runs(candidates)), strict=True
             )
         ]
         return sum(outputs[1:], start=outputs[0])
@@ -135,9 +135,8 @@ class SearchableLayer(keras.layers.Layer):
             if shared is not None:
                 return shared
         given = given_weights.active()
-        branches, weights = candidates, None
+        branches, weights = _runs(candidates), None
         if given is not None:
-            branches = [_at(given, candidate) for candidate in candidates]
             # A choice within a candidate may have derivatives of its own.
             is_plain = not any(
                 find_layers(c, SearchableLayer) for c in candidates
@@ -295,6 +294,14 @@ def _named(candidates, found):
     return ", ".join(
         f"{c.name}: {x}" for c, x in zip(candidates, found, strict=True)
     )
+
+
+def _runs(candidates):
+    """Returns functions that run candidates, at given weights if there are."""
+    given = given_weights.active()
+    if given is None:
+        return candidates
+    return [_at(given, candidate) for candidate in candidates]
 
 
 def _at(given, candidate):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_dha.architecture import bilevel
+from keras_dha import second_derivatives
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
@@ -261,7 +261,7 @@ def test_without_the_context_the_second_derivative_is_wrong(float64):
 
     truth = central_difference(slope, 0.0, 1e-5)
     assert np.max(np.abs(twice() - truth)) > 1e-3
-    with bilevel.exact_statistics(model):
+    with second_derivatives.exact_statistics(model):
         np.testing.assert_allclose(twice(), truth, atol=1e-6)
 
 
@@ -286,7 +286,7 @@ def test_statistics_that_are_exact_are_those_of_one_replica(dtype):
     values = distribution.experimental_distribute_values_from_function(
         lambda context: tf.constant(parts[context.replica_id_in_sync_group])
     )
-    with bilevel.exact_statistics(layer):
+    with second_derivatives.exact_statistics(layer):
         found = distribution.experimental_local_results(step(values))
     for each in found:
         np.testing.assert_allclose(

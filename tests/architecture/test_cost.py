@@ -15,12 +15,10 @@ from keras_dha.architecture import graph
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import NetworkCost
-from keras_dha.architecture.cost import candidate_costs
 from keras_dha.architecture.cost import count
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
-from keras_dha.nested_layers import find_layers
 from tests.references import central_difference
 
 # What the profiler counts of the operations that we count.
@@ -305,19 +303,6 @@ def test_a_choice_within_a_candidate_that_shares_its_decision():
         np.testing.assert_allclose(cost.expected(p)[name], mean)
 
 
-def test_costs_of_candidates():
-    model = spaces.resnet((8, 8, 3), 3, width=4, stages=2)
-    found = candidate_costs(model)
-    choices = {c.name: c for c in find_layers(model, Choice)}
-    assert set(found) == set(choices)
-    for name, candidates in found.items():
-        for candidate in choices[name].candidates:
-            cost = candidates[candidate.name]
-            assert cost["params"] == candidate.count_params()
-            shape = choices[name].candidates[0].input_shape[1:]
-            assert cost["flops"] == profiled(one_layer(candidate, shape))
-
-
 @pytest.mark.slow
 def test_published_multiply_adds_of_the_mobile_papers_networks():
     """Hu et al., table 3: 324 M found in a space; Cai et al.: 320 M."""
@@ -395,21 +380,6 @@ def test_a_size_that_does_not_matter_may_be_open():
     x = layers.GlobalAveragePooling2D()(image)
     model = keras.Model(image, layers.Dense(4, use_bias=False)(x))
     assert count(model)["flops"] == 2 * 3 * 4
-
-
-def test_costs_of_choices_of_one_name():
-    parts = [
-        keras.Sequential(
-            [
-                keras.Input((3,)),
-                Choice([layers.Dense(3), layers.Identity()], name="same"),
-            ]
-        )
-        for _ in range(2)
-    ]
-    model = keras.Sequential([keras.Input((3,)), *parts])
-    with pytest.raises(ValueError, match="distinct names.*'same'"):
-        candidate_costs(model)
 
 
 def test_count_of_a_model_with_choices():

@@ -37,8 +37,8 @@ def test_free_runs_the_sampled_in_training_and_the_best_in_inference():
     made = decision()
     for sampled in range(3):
         made.sampled.assign(sampled)
-        assert int(made.index(training=True)) == sampled
-        assert int(made.index(training=False)) == 2
+        assert int(made.indices(training=True)[0]) == sampled
+        assert int(made.indices(training=False)[0]) == 2
 
 
 @pytest.mark.parametrize("given, expected", [(0, 0), (1, 1), (None, 2)])
@@ -48,8 +48,8 @@ def test_frozen_runs_the_chosen_whatever_is_sampled_or_learned(given, expected):
     made.sampled.assign((expected + 1) % 3)
     made.logits.assign(np.roll(LOGITS, 1))
     assert made.is_frozen
-    assert int(made.index(training=True)) == expected
-    assert int(made.index(training=False)) == expected
+    assert int(made.indices(training=True)[0]) == expected
+    assert int(made.indices(training=False)[0]) == expected
     np.testing.assert_array_equal(made.probabilities(), np.eye(3)[expected])
 
 

@@ -449,3 +449,32 @@ def test_what_is_frozen_by_hand_stays_where_nothing_is_searched():
     by_hand.decision.freeze(2)
     found = {layer.name for layer in derive_first(model).layers}
     assert {"a_five", "b_three"} <= found
+
+
+@pytest.mark.parametrize("holder", ["model", "candidate"])
+def test_a_nested_model_in_two_places_stays_one(holder, tmp_path):
+    inputs = keras.Input((3,))
+    choice = Choice([layers.Dense(3, name=n) for n in "ab"], name="choice")
+    x = choice(inputs)
+    block = keras.Model(inputs, layers.Dense(3, name="behind")(x), name="block")
+    towers = [block, block]
+    if holder == "candidate":
+        towers = [
+            Choice([block, layers.Dense(3, name=f"other{k}")], name=f"tower{k}")
+            for k in range(2)
+        ]
+    towers = [keras.Sequential([keras.Input((3,)), t]) for t in towers]
+    x = keras.Input((3,))
+    model = keras.Model(x, layers.Add()([t(x) for t in towers]))
+    plain = derive(model)
+    held = find_layers(plain, keras.layers.Dense)
+    assert sorted(layer.name for layer in held) == ["a", "behind"]
+    assert len([m for m in find_layers(plain, keras.Model) if is_block(m)]) == 1
+    plain.save(tmp_path / "plain.keras")
+    loaded = keras.models.load_model(tmp_path / "plain.keras")
+    data = np.random.default_rng(0).normal(size=(5, 3))
+    np.testing.assert_allclose(loaded(data), plain(data), rtol=1e-6)
+
+
+def is_block(model):
+    return any(layer.name == "behind" for layer in model.layers)

@@ -339,3 +339,17 @@ def test_outputs_of_different_shapes():
 def test_freeze_wants_distinct_edges(options):
     with pytest.raises(ValueError, match="`index` must.*Received"):
         node().decision.freeze(options)
+
+
+@pytest.mark.parametrize("given", ["one tensor", "a dict"])
+def test_what_is_no_list_of_tensors(given):
+    x = {f"x{e}": keras.Input((1,)) for e in range(3)}
+    with pytest.raises(ValueError, match="list of as many tensors.*layer=node"):
+        node(name="node")(keras.Input((3,)) if given == "one tensor" else x)
+
+
+def test_zeros_of_an_open_size_are_refused():
+    x = [keras.Input((None, 1)) for _ in range(3)]
+    with pytest.raises(ValueError, match="must know the size of its inputs"):
+        node(keep=2)(x)
+    assert node(keep=3)(x).shape == (None, None, 1)

@@ -4,8 +4,14 @@
     w' = w - eta u,  u = momentum b + grad_w L_T(w, a) + decay w
     a  moved against  d/da L_S(w'(a), a)
 
-(Liu et al., ICLR 2019, eq. 2, 5 and 6.) The derivative is taken in
-`keras_dha.architecture.bilevel`; the step that asks for it is the joint one.
+(Liu et al., ICLR 2019, eq. 2, 5 and 6.) Only grad_w L_T depends on a in w', so
+
+    d/da L_S(w'(a), a) = grad_a L_S(w', a) - eta d/da <grad_w L_T(w, a), v>
+    v                  = grad_w L_S(w', a)
+
+exactly (eq. 7). The last term is one more derivative of the backward pass that
+gave grad_w L_T, in the direction v; finite differences are not needed. The step
+that takes it is the joint one.
 
 Mixed with others, an operation without weights trains the weights around it
 best, so the logits run after skip connections, and what is derived is nothing
@@ -20,7 +26,7 @@ what trails (Ye et al., CVPR 2022).
 import keras
 from keras import ops
 
-from keras_dha.architecture import bilevel
+from keras_dha import second_derivatives
 from keras_dha.architecture.strategies.strategy import Strategy
 
 
@@ -91,7 +97,7 @@ class DARTS(Strategy):
 
     def check(self, network):
         if self.order == 2:
-            bilevel.check_second_derivatives(network, "order=2", "order=1")
+            second_derivatives.check(network, "order=2", "order=1")
 
     def coefficients(self, logits):
         return ops.softmax(logits)
