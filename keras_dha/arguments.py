@@ -78,13 +78,19 @@ def check_integer(name, value):
         )
 
 
-def check_count(name, value):
-    """Refuses what is no integer of at least 1."""
+def checked_count(name, value):
+    """Returns an integer of at least 1, or `None`; refuses others.
+
+    Python's integer, as checkpoints are written down in JSON.
+    """
+    if value is None:
+        return None
     check_integer(name, value)
     if value < 1:
         raise ValueError(
             f"`{name}` must be at least 1. Received: {name}={value}"
         )
+    return int(value)
 
 
 def check_seed(seed):
@@ -100,17 +106,19 @@ def check_seed(seed):
         )
 
 
-def check_length(epochs, time_limit, steps_per_epoch):
-    """Refuses a length of a run that is none, or that is given twice."""
+def checked_length(epochs, time_limit, steps_per_epoch):
+    """Returns the length of a run; refuses what is none, or given twice.
+
+    Returns:
+        (epochs, time limit, steps of an epoch), `None` for what is open.
+    """
     if epochs is not None and time_limit is not None:
         raise ValueError(
             "Give `epochs` or `time_limit`, not both. "
             f"Received: epochs={epochs!r}, time_limit={time_limit!r}"
         )
-    if epochs is not None:
-        check_count("epochs", epochs)
-    if steps_per_epoch is not None:
-        check_count("steps_per_epoch", steps_per_epoch)
+    epochs = checked_count("epochs", epochs)
+    steps_per_epoch = checked_count("steps_per_epoch", steps_per_epoch)
     if time_limit is not None and (
         isinstance(time_limit, bool)
         or not isinstance(time_limit, numbers.Real)
@@ -120,6 +128,7 @@ def check_length(epochs, time_limit, steps_per_epoch):
             "`time_limit` must be a positive number of seconds. "
             f"Received: time_limit={time_limit!r}"
         )
+    return epochs, time_limit, steps_per_epoch
 
 
 def check_validation(validation_split, validation_data, x):
@@ -232,7 +241,8 @@ def checked_callbacks(callbacks, searches_architecture):
                 "The weights of an epoch of the search do not fit the network "
                 "that is derived from it. Use restore_best_weights=False, or "
                 "`keras.callbacks.ModelCheckpoint`; or strategy=None of "
-                "`AutoModel`, which searches nothing. "
+                "`AutoModel`, which searches no architecture, as for a network "
+                "without choices. "
                 f"Received: {type(callback).__name__}"
             )
     return list(callbacks or [])

@@ -66,6 +66,7 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
         timed = time.monotonic() - begun
         if not found.is_searched:
             parts = parts._replace(strategy=None)
+    _say_what_is_left(settings, verbose)
     _say_what_is_fixed(settings, verbose)
     if isinstance(parts.augmentation, (str, dict)):
         _say_what_is_an_image(spec, verbose)
@@ -111,6 +112,19 @@ def keeping_generators():
     finally:
         random.setstate(python)
         np.random.set_state(arrays)
+
+
+def _say_what_is_left(settings, verbose):
+    """Says that what a given model was compiled with is not taken over."""
+    network = settings.asked["search_space"]
+    is_compiled = isinstance(network, keras.Model) and network.compiled
+    said = settings.loss, settings.loss_weights, settings.metrics
+    if is_compiled and not settings.optimizer.is_given and not any(said):
+        progress.message(
+            "Loss, metrics and optimizer that the model was compiled with are "
+            "not taken over: give them to `AutoModel.compile`",
+            verbose,
+        )
 
 
 def _say_what_is_fixed(settings, verbose):

@@ -299,7 +299,9 @@ class AutoModel(Trained):
         """
         begun = time.monotonic()
         arguments.refuse_unknown(unknown, where="fit")
-        arguments.check_length(epochs, time_limit, steps_per_epoch)
+        epochs, time_limit, steps_per_epoch = arguments.checked_length(
+            epochs, time_limit, steps_per_epoch
+        )
         arguments.check_validation(validation_split, validation_data, x)
         callbacks = arguments.checked_callbacks(
             callbacks, self._searches_architecture()
@@ -384,7 +386,9 @@ class AutoModel(Trained):
         ```
         """
         arguments.refuse_unknown(unknown, where="estimate")
-        arguments.check_length(epochs, None, steps_per_epoch)
+        epochs, _, steps_per_epoch = arguments.checked_length(
+            epochs, None, steps_per_epoch
+        )
         if self.joint is not None:
             raise ValueError(
                 "`estimate` says what the first `fit` will take; ask a new "
@@ -416,10 +420,13 @@ class AutoModel(Trained):
             return None, 0.0
         form = preparation.known_form(self.settings, self.joint)
         given = arguments.pair(given)
-        x, y = data.evaluable(*given, self._spec, form)
-        counted = given[0] if y is None else x
+        counted = given[0]
+        size = None if data.is_batched_dataset(counted) else batch_size
+        x, y = data.evaluable(*given, self._spec, form, size)
+        if y is not None:
+            counted = x
         steps = preparation.batches_in(counted, batch_size)
-        return functools.partial(self._validation_logs, x, y), steps
+        return functools.partial(self._validation_logs, x, y, size), steps
 
     def _begin(
         self,
@@ -445,6 +452,7 @@ class AutoModel(Trained):
         if self._directory:
             # Before anything is learned that no checkpoint could hold.
             sharing.check(self.joint.network)
+            saving.check(self.joint.network)
         self.joint.loss_object.class_weight = class_weight
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)

@@ -7,6 +7,7 @@ labels make the strata; of several inputs all are hashed.
 """
 
 import functools
+import math
 
 import keras
 import tensorflow as tf
@@ -21,6 +22,8 @@ _FEWEST_STEPS = 40
 # A search batch has this share of a training batch's examples: its gradient
 # is averaged over many outer steps, and a whole batch would double their cost.
 _SEARCH_BATCH_SHARE = 0.5
+# As many bytes of a dataset's search split are kept in memory at the most.
+_KEPT_BYTES = 2**28
 # Of so many over the share examples none is held out with a probability of
 # exp(-20).
 _SEEN_OF_A_PART = 20
@@ -61,6 +64,9 @@ def prepare(
             _check_split(x, count, share)
             x, held_out = split_dataset(x, share)
             size = max(1, round(count * share))
+            if not is_endless and size * _bytes(held_out) <= _KEPT_BYTES:
+                # Else all of the dataset is read for each time they are.
+                held_out = held_out.cache()
             # Once, for both parts.
             held = functools.cache(functools.partial(_length, held_out))
             search = StreamBatches(
@@ -93,7 +99,7 @@ def fitting_batch_size(dataset, count):
     if isinstance(dataset, tf.data.Dataset):
         if data.is_batched(dataset.element_spec):
             size = _first(dataset.element_spec[0]).shape[0]
-            return int(size or len(_first(next(iter(dataset))[0])))
+            return int(size or len(_first(first_of(dataset)[0])))
     size = _LARGEST_BATCH
     while size > 16 and count // size < _FEWEST_STEPS:
         size //= 2
@@ -129,6 +135,18 @@ def _first(structure):
     return keras.tree.flatten(structure)[0]
 
 
+def first_of(dataset):
+    """Returns the first element of a dataset that was read before."""
+    found = next(iter(dataset), None)
+    if found is None:
+        raise ValueError(
+            "A dataset is read several times: let the function of "
+            "`from_generator` return a new generator each time. "
+            "Received: a dataset that is empty the second time"
+        )
+    return found
+
+
 def _check_split(dataset, count, share):
     """Refuses a dataset of which a part would have no examples.
 
@@ -136,6 +154,7 @@ def _check_split(dataset, count, share):
     that is held out, however long it is looked for.
     """
     looked_at = dataset.take(max(count, round(_SEEN_OF_A_PART / share)))
+    first_of(looked_at)
     for part in split_dataset(looked_at, share):
         if next(iter(part), None) is None:
             raise ValueError(
@@ -143,6 +162,17 @@ def _check_split(dataset, count, share):
                 "`search_split`, or `search_data`. "
                 f"Received: {count} examples, search_split={share}"
             )
+
+
+def _bytes(dataset):
+    """Returns the bytes of an example, infinity if that is not known."""
+    total = 0
+    for part in keras.tree.flatten(dataset.element_spec):
+        count = part.shape.num_elements()
+        if count is None:
+            return math.inf
+        total += count * part.dtype.size
+    return total
 
 
 def _length(dataset):

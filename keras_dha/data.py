@@ -15,8 +15,9 @@ from keras_dha import form as forms
 from keras_dha.data_summary import Summary
 from keras_dha.data_summary import summary_of_arrays
 
-# Of what is looked at, evaluated or predicted, if nobody gives another one.
-BATCH_SIZE = 256
+# Of what is looked at, evaluated or predicted, if nobody gives another one,
+# and as many bytes at the most.
+BATCH_SIZE, _BATCH_BYTES = 256, 2**28
 # Seconds after which it is worth a word that a generator has not ended.
 LONG = 30.0
 
@@ -70,7 +71,7 @@ def check_ends(x, name):
         )
 
 
-def inspect(x, y=None, steps=None, num_classes=None):
+def inspect(x, y=None, steps=None, num_classes=None, batch_size=None):
     """Looks through training data once and returns its `DataSpec`.
 
     Args:
@@ -80,6 +81,8 @@ def inspect(x, y=None, steps=None, num_classes=None):
         steps: Integer, how many batches of an endless dataset to look at.
         num_classes: Integer, or `None` to infer it from the labels; of
             several outputs as in a `DataSpec`.
+        batch_size: Integer, how many examples of a dataset that is not batched
+            to look at together; default 256, or fewer if they are large.
 
     Raises:
         ValueError: No examples, one class, labels out of range or of the
@@ -90,7 +93,8 @@ def inspect(x, y=None, steps=None, num_classes=None):
     else:
         element = checked_element(x)
         summary = Summary(*element)
-        batches = _in_batches(x, is_batched(element))
+        is_own = is_batched(element)
+        batches = _in_batches(x, is_own, None if is_own else batch_size)
         if _is_endless(x) and steps is None:
             raise ValueError(
                 "An endless dataset needs `steps_per_epoch`. "
@@ -366,13 +370,29 @@ def _in_batches(dataset, is_own, batch_size=None):
         batch_size: Integer, of one that is not; default `BATCH_SIZE`.
     """
     if not is_own:
-        return dataset.batch(batch_size or BATCH_SIZE)
+        return dataset.batch(batch_size or _size_of_batches(dataset))
     if batch_size is not None:
         raise ValueError(
             "A batched dataset has batches of its own: leave out `batch_size`. "
             f"Received: batch_size={batch_size}"
         )
     return dataset
+
+
+def _size_of_batches(dataset):
+    """Returns how many examples of an unbatched dataset make a batch."""
+    parts = keras.tree.flatten(dataset.element_spec)
+    values = [part.shape.num_elements() or 1 for part in parts]
+    example = sum(
+        count * part.dtype.size
+        for count, part in zip(values, parts, strict=True)
+    )
+    return max(1, min(BATCH_SIZE, _BATCH_BYTES // example))
+
+
+def is_batched_dataset(x):
+    """Whether data are a dataset that has batches of its own."""
+    return isinstance(x, tf.data.Dataset) and is_batched(checked_element(x))
 
 
 def untuned(dataset):

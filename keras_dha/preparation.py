@@ -40,12 +40,12 @@ def prepare(
     Raises:
         ValueError: The data cannot be used, or are others than before.
     """
-    if batch_size is not None:
-        arguments.check_count("batch_size", batch_size)
+    batch_size = arguments.checked_count("batch_size", batch_size)
     form = known_form(settings, joint)
     search_pair = _search_pair(search_data, form)
     x, y = data.arranged(x, y, form)
-    spec = data.inspect(x, y, steps, known and known.num_classes)
+    classes = known.num_classes if known else _classes(settings)
+    spec = data.inspect(x, y, steps, classes, batch_size)
     if known is not None and not spec.is_like(known):
         raise ValueError(
             "The data must look like those of the first `fit`. "
@@ -77,6 +77,19 @@ def prepare(
         is_endless,
     )
     return known or spec, *made
+
+
+def _classes(settings):
+    """Returns the number of classes that a given network tells apart.
+
+    `None` if it is no network yet, or of several outputs. A class may have no
+    example.
+    """
+    network = settings.asked["search_space"]
+    if not isinstance(network, keras.Model) or len(network.outputs) != 1:
+        return None
+    number = network.outputs[0].shape[-1]
+    return number if number and number > 1 else None
 
 
 def split(x, y, share, form):

@@ -200,13 +200,21 @@ class Run:
         if not last:
             self._finish()
             self._hand_over(owner)
-        listeners.on_train_end(logs)
+        self._end(listeners, logs)
         self.record.end(self.joint.hyperparameters, owner.history.history)
         if not owner.stop_training:
             self.pace.check(
                 self._next_step, self.steps_per_epoch, self._spent()
             )
         return owner.history
+
+    def _end(self, listeners, logs):
+        """Tells callbacks of the end, where they may restore weights."""
+        weights = self.joint.weight_vector.read()
+        listeners.on_train_end(logs)
+        if np.any(weights != self.joint.weight_vector.read()):
+            # Their epoch may have been one of small images.
+            calibration.fit_statistics(self.joint, self.batches)
 
     def _listeners(self, owner, callbacks):
         shown = progress.Progress(

@@ -274,8 +274,9 @@ class RunDirectory:
         if unread:
             raise ValueError(
                 "No checkpoint of the run can be read. Make known what it is "
-                "made of (`keras.saving.register_keras_serializable`), or "
-                "begin anew with overwrite=True. Received: "
+                "made of (`keras.saving.register_keras_serializable`, or "
+                "`keras.config.enable_unsafe_deserialization` for a `Lambda`), "
+                "or begin anew with overwrite=True. Received: "
                 f"directory={str(self.path)!r}, {unread}"
             )
         return None

@@ -6,6 +6,7 @@ weights and states. What `AutoModel` knows beside it goes along as plain data.
 
 import json
 import pathlib
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -14,6 +15,7 @@ from keras_dha import export
 from keras_dha import sharing
 from keras_dha.data_spec import DataSpec
 from keras_dha.joint_model import JointModel
+from keras_dha.nested_layers import find_layers
 from keras_dha.result import SearchResult
 
 # The constructor's arguments that a run goes on with.
@@ -116,6 +118,28 @@ def load(filepath):
     from keras_dha.augmentation import layer  # noqa: F401
 
     return keras.saving.load_model(filepath)
+
+
+def check(network):
+    """Refuses a network with lambdas, which would not be read from its file.
+
+    Args:
+        network: A `keras.Model`.
+    """
+    for layer in find_layers(network, keras.layers.Lambda):
+        with warnings.catch_warnings():
+            # Of what follows anyway.
+            warnings.simplefilter("ignore")
+            config = keras.saving.serialize_keras_object(layer)
+        try:
+            keras.saving.deserialize_keras_object(config)
+        except ValueError as error:
+            raise ValueError(
+                "A `Lambda` could not be read from a checkpoint: put a layer "
+                "of your own in its place, or call "
+                "`keras.config.enable_unsafe_deserialization()`, as you trust "
+                f"the files that you load. Received: layer={layer.name}"
+            ) from error
 
 
 def read(filepath):

@@ -1,9 +1,9 @@
 """Settings: what was asked of a model, checked before anything is built."""
 
 import dataclasses
+import random
 
 import keras
-import numpy as np
 
 from keras_dha import arguments
 from keras_dha import base_schedule as schedules
@@ -113,7 +113,8 @@ def checked(
         "seed": seed,
     }
     if seed is None:
-        seed = np.random.default_rng().integers(2**31)
+        # As Keras does, so that `keras.utils.set_random_seed` sets it.
+        seed = random.randrange(2**31)
     else:
         arguments.check_seed(seed)
     parts = methods.parts(

@@ -17,6 +17,7 @@ from keras_dha import phases
 from keras_dha import run_record
 from keras_dha import trust
 from keras_dha.architecture.step_price import StepPrice
+from keras_dha.batches import first_of
 
 
 class Stepper:
@@ -86,7 +87,7 @@ class Stepper:
 
         A `tf.function` that creates variables is traced twice.
         """
-        labels = next(iter(self._batches.dataset()))[1]
+        labels = first_of(self._batches.dataset())[1]
         self._distribution.run(self._joint.build_metrics, args=(labels,))
         compile_arguments.check_metrics(self._joint.network)
         self._joint.network.reset_metrics()

@@ -80,10 +80,10 @@ class Trained:
             _batches(given, batch_size), **options
         )
 
-    def _validation_logs(self, x, y, callbacks):
+    def _validation_logs(self, x, y, batch_size, callbacks):
         x, y = self.joint.form.arranged(x, y)
         logs = self._evaluated(
-            x, y, verbose=0, return_dict=True, callbacks=callbacks
+            x, y, batch_size, verbose=0, return_dict=True, callbacks=callbacks
         )
         return {f"val_{name}": float(logs[name]) for name in logs}
 
@@ -118,6 +118,13 @@ class Trained:
         """
         self._check_fitted("export_model")
         self._check_searched()
+        if self.joint.is_shrunk:
+            warnings.warn(
+                "The run has shown small images only so far, and this network "
+                "looks at whole ones, which it is less accurate on. Call `fit` "
+                "to go on",
+                stacklevel=2,
+            )
         learned = self.joint.hyperparameters
         rate = None
         if dropout.RATE in learned.quantities:

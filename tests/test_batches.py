@@ -404,3 +404,41 @@ def test_batches_are_brought_into_the_form_of_a_network():
         made.arrange(Form.of(network))
         (first, second), _ = next(iter(made.dataset()))
         np.testing.assert_array_equal(first, second + 0.5)
+
+
+def test_the_search_split_of_a_dataset_is_read_once():
+    """Else what is held out costs twenty times its size of reading."""
+    read = []
+
+    def count(image, label):
+        tf.py_function(lambda: read.append(1), [], [])
+        return image, label
+
+    x = np.random.default_rng(0).normal(size=(200, 4, 4, 1))
+    dataset = stream(x, np.arange(200) % 3).map(count)
+    spec = data.inspect(dataset)
+    _, search = batches.prepare(
+        *(dataset, None, spec, 20, 0.1, None, 0, True),
+    )
+    del read[:]
+    endless = iter(search.dataset())
+    for _ in range(100):
+        next(endless)
+    assert 200 <= len(read) < 2 * 200
+
+
+@pytest.mark.parametrize("size", [None, 10])
+def test_a_generator_that_can_be_read_once_is_refused(size):
+    once = iter([(np.ones((4, 4, 1)) * k, k % 2) for k in range(40)])
+    dataset = tf.data.Dataset.from_generator(
+        lambda: once,
+        output_signature=(
+            tf.TensorSpec((4, 4, 1), tf.float32),
+            tf.TensorSpec((), tf.int32),
+        ),
+    )
+    if size:
+        dataset = dataset.batch(size)
+    spec = data.inspect(dataset)
+    with pytest.raises(ValueError, match="return a new generator each time"):
+        batches.prepare(*(dataset, None, spec, 8, 0.1, None, 0, True))

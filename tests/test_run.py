@@ -353,7 +353,10 @@ def test_choices_are_looked_at_after_a_while_of_moving(monkeypatch):
             steps.append(model.joint.step.numpy())
             return []
 
-    model = quick_auto_model(strategy=Noted(warmup=0.1, until=0.5))
+    model = quick_auto_model(
+        strategy=Noted(warmup=0.1, until=0.5),
+        hyperparameters={"learning_rate": 0.005},
+    )
     fit(model, epochs=50)
     # Of 300 steps a hundredth are 3.
     assert steps[:3] == [33, 36, 39]

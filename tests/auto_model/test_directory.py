@@ -17,9 +17,14 @@ from tests.auto_model.directories import joint
 from tests.auto_model.directories import killed
 from tests.auto_model.directories import names
 from tests.auto_model.directories import quick
+from tests.auto_model.small_runs import BATCH
+from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
+from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
+from tests.auto_model.small_runs import quick_auto_model
 from tests.auto_model.small_runs import space
 from tests.test_pace import Clock
 from tests.test_pace import set_clock
@@ -324,3 +329,23 @@ def test_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert run_directory.RunDirectory("~/runs").path == tmp_path / "runs"
+
+
+def test_a_lambda_is_refused_before_anything_is_learned(tmp_path):
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda images: images / 255, name="scaled")(x)
+    x = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(x))
+    model = quick_auto_model(keras.Model(inputs, x), directory=tmp_path / "run")
+    with pytest.raises(ValueError, match="enable_unsafe.*Received: layer=sca"):
+        fit(model)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_numpy_are_kept(tmp_path):
+    dataset = as_dataset(X, Y, BATCH)[0].repeat()
+    model = quick_auto_model(strategy=None, directory=tmp_path)
+    counts = {"epochs": np.int64(2), "steps_per_epoch": np.int64(3)}
+    model.fit(dataset, verbose=0, **counts)
+    again = quick_auto_model(strategy=None, directory=tmp_path)
+    again.fit(dataset, verbose=0, epochs=2, steps_per_epoch=3)
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))

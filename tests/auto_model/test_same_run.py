@@ -196,3 +196,11 @@ def test_a_function_is_known_by_what_it_builds(tmp_path):
     fit(quick(tmp_path, builds(5)), epochs=EPOCHS)
     with pytest.raises(ValueError, match="search_space"):
         fit(quick(tmp_path, builds(6)), epochs=EPOCHS)
+
+
+def test_without_a_seed_keras_seed_makes_the_same_run():
+    seeds = []
+    for seed in (7, 7, 8):
+        keras.utils.set_random_seed(seed)
+        seeds.append(AutoModel().settings.seed)
+    assert seeds[0] == seeds[1] != seeds[2]

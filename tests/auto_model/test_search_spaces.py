@@ -240,3 +240,19 @@ def test_a_choice_that_cannot_be_replaced_is_refused_first(within_a_candidate):
     with pytest.raises(ValueError, match="custom layer.*'hidden'.*around"):
         fit(model, X.reshape(len(X), -1) / 255, epochs=1)
     assert model.joint is None
+
+
+def test_a_class_may_have_no_example(capsys):
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Flatten(),
+            layers.Dense(CLASSES + 1, activation="softmax"),
+        ]
+    )
+    network.compile("adam", "kl_divergence")
+    model = quick_auto_model(network)
+    fit(model, epochs=1, verbose=2)
+    assert model.predict(X).shape == (len(X), CLASSES + 1)
+    # Nor is what it was compiled with taken over in silence.
+    assert "compiled with are not taken over" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
@@ -50,3 +51,21 @@ def test_the_last_examples_are_split_off_for_validation(form):
     assert rest == 67
     last = {"image": X[rest:]} if form == "dict" else X[rest:]
     assert found == run(X[:rest], Y[:rest], validation_data=(last, Y[rest:]))
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_validation_has_batches_of_the_size_that_was_given(form):
+    """As large a batch as a device has memory for."""
+
+    class Count(keras.callbacks.Callback):
+        batches = 0
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.batches += 1
+
+    given, count = (X_NEW, Y_NEW), Count()
+    if form == "dataset":
+        given = as_dataset(X_NEW, Y_NEW, None)[0]
+    model = quick_auto_model(strategy=None)
+    fit(model, epochs=1, validation_data=given, callbacks=[count])
+    assert count.batches == -(-len(X_NEW) // BATCH)
