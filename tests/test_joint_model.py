@@ -13,6 +13,7 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
+from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 
@@ -21,6 +22,11 @@ LEARNED = {
     "learning_rate": Range(1e-3, 1.0, start=0.05),
     "weight_decay": Range(1e-4, 1.0, start=0.02),
     "momentum": Range(0.1, 0.99, "linear", start=0.8),
+}
+RULES = {
+    "sgd": SGD(),
+    "nesterov_clipped": SGD(nesterov=True, global_clipnorm=0.2),
+    "adamw": AdamW(),
 }
 
 
@@ -129,9 +135,9 @@ def test_hypergradient_through_a_network(float64, name, momentum):
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def influence_of_a_step(monkeypatch, values=LEARNED):
-    """A joint model after a step, the weights before, the images' influence."""
-    joint, seen = joint_model(values), {}
+def influence_of_a_step(monkeypatch, values=LEARNED, rule=None):
+    """A joint model after a step, it before, the images' influence."""
+    joint, seen = joint_model(values, rule=rule), {}
     monkeypatch.setattr(
         joint.policy, "augment", lambda x, *_: ("choices", x, None)
     )
@@ -146,9 +152,30 @@ def influence_of_a_step(monkeypatch, values=LEARNED):
     monkeypatch.setattr(
         type(joint), "shares_average", property(lambda self: True)
     )
-    weights = joint.weight_vector.read()
+    for k in range(2, 4):  # so that there are slots to speak of
+        joint.train_step(batch(k), 1.0)
+    before = snapshot(joint)
     joint.train_step(batch(0), 1.0, batch(1))
-    return joint, weights, seen["influence"]
+    return joint, before, seen["influence"]
+
+
+def slopes_by_image(joint, before, monkeypatch):
+    """dL_S(w')/dm_i, with factors m_i of 1 on the losses of a step's images."""
+
+    def loss(factors):
+        restore(joint, before)
+        monkeypatch.setattr(
+            inner_pass, "unit_factors", lambda *_: tf.constant(factors)
+        )
+        joint.train_step(batch(0), 1.0)
+        return search_loss(joint, batch(1))
+
+    return np.array(
+        [
+            central_difference(lambda e, u=unit: loss(1.0 + e * u), 0.0)
+            for unit in np.eye(BATCH)
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,39 +194,30 @@ def test_one_search_gradient_serves_where_averages_are_the_same(
     assert joint.shares_average == shares
 
 
-@pytest.mark.parametrize("by_groups", [False, True])
+@pytest.mark.parametrize(
+    "rule, by_groups",
+    [*((name, False) for name in RULES), ("nesterov_clipped", True)],
+)
 def test_influence_of_each_image_equals_central_differences(
-    float64, monkeypatch, by_groups
+    float64, monkeypatch, rule, by_groups
 ):
+    # A step goes a hundredth as far on all but the last layer.
     rates = {"dense*": Range(1e-3, 1.0, start=0.1), "*": 1e-3}
     values = {**LEARNED, "learning_rate": rates} if by_groups else LEARNED
-    joint, weights, influence = influence_of_a_step(monkeypatch, values)
-    images, labels = batch(0)
-    direction = search_gradient(joint, batch(1))
-    if by_groups:
-        # A step goes a hundredth as far on all but the last layer.
-        last = joint.weight_vector.positions_of(
-            joint.network.layers[-1].trainable_variables
-        )
-        share = np.full(direction.shape, 0.01)
-        share[last] = 1.0
-        direction = direction * share
-
-    def losses(distance):
-        joint.weight_vector.write(weights + distance * direction)
-        outputs = joint.network(images, training=True)
-        return joint.loss_object.call(labels, outputs) / BATCH
-
-    expected = central_difference(losses, 0.0)
-    assert np.std(expected) > 1e-3
+    joint, before, influence = influence_of_a_step(
+        monkeypatch, values, RULES[rule]
+    )
+    rate = 0.1 if by_groups else 0.05
+    expected = slopes_by_image(joint, before, monkeypatch) / -rate
+    assert np.std(expected) > 1e-4
     np.testing.assert_allclose(influence, expected, rtol=1e-4)
 
 
 def test_influence_equals_forward_mode(float64, monkeypatch):
-    joint, weights, influence = influence_of_a_step(monkeypatch)
+    joint, before, influence = influence_of_a_step(monkeypatch)
     images, labels = batch(0)
     direction = joint.weight_vector.split(search_gradient(joint, batch(1)))
-    joint.weight_vector.write(weights)
+    restore(joint, before)
     with tf.autodiff.ForwardAccumulator(
         joint.weight_vector.tensors(), direction
     ) as forward:

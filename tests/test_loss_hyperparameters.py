@@ -1,7 +1,8 @@
 """What acts through the training loss, in a whole joint step.
 
 The reference is always the search loss after the step, by central
-differences in float64 over the value of the hyperparameter.
+differences in float64 over the value of the hyperparameter. For mixup, whose
+shares are sampled, it is over factors on the losses.
 """
 
 import keras
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from scipy import stats
 
 import keras_dha
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.hyperparameters import hypergradient
+from keras_dha.hyperparameters import training_loss
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
@@ -20,21 +23,16 @@ from keras_dha.joint_step import search_gradient
 from keras_dha.reward import Reward
 from keras_dha.temporary_step import reward_at
 from keras_dha.update_rules import SGD
-from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 from tests.test_joint_model import BATCH
+from tests.test_joint_model import RULES
 from tests.test_joint_model import batch
 from tests.test_joint_model import float64  # noqa: F401
 from tests.test_joint_model import restore
 from tests.test_joint_model import search_loss
+from tests.test_joint_model import slopes_by_image
 from tests.test_joint_model import small_network
 from tests.test_joint_model import snapshot
-
-RULES = {
-    "sgd": SGD(),
-    "nesterov_clipped": SGD(nesterov=True, global_clipnorm=0.2),
-    "adamw": AdamW(),
-}
 
 
 class Entropy(keras.losses.Loss):
@@ -136,6 +134,39 @@ def test_mixed_derivative_of_a_step(float64, name, rule, monkeypatch):  # noqa: 
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_mixup_goes_by_what_its_images_do_to_the_search_loss(
+    float64,  # noqa: F811
+    rule,
+    monkeypatch,
+):
+    """The correlation of dL_S(w')/dm_i with d log p(lambda_i; a)/da.
+
+    With factors m_i on the losses, a more likely share weighs more: their
+    covariance is the slope of the expected search loss by the strength a.
+    """
+    shares = np.array([0.03, 0.45, 0.2, 0.6, 0.9, 0.35])
+    monkeypatch.setattr(
+        training_loss, "draw_shares", lambda *_: tf.constant(shares)
+    )
+    joint = joint_model("mixup", rule, CROSS_ENTROPY, small_network())
+    seen = {}
+    monkeypatch.setattr(
+        joint.hyperparameters,
+        "update",
+        lambda v, at, through_loss: seen.update(through_loss),
+    )
+    for k in range(2, 4):  # so that there are slots to speak of
+        joint.train_step(batch(k), 1.0)
+    before = snapshot(joint)
+    joint.train_step(batch(0), 1.0, batch(1))
+    slopes = slopes_by_image(joint, before, monkeypatch)
+    score = central_difference(lambda a: stats.beta(a, a).logpdf(shares), 0.2)
+    expected = np.corrcoef(slopes, score)[0, 1]
+    assert abs(expected) > 0.1
+    np.testing.assert_allclose(seen["mixup"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_of_groups_each_has_its_rate_in_the_derivative(
     float64,  # noqa: F811
     rule,
@@ -175,8 +206,6 @@ def test_the_search_loss_has_the_defaults(float64):  # noqa: F811
 @pytest.mark.parametrize("one_hot", [False, True])
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_label_smoothing_equals_keras(from_logits, one_hot):
-    from keras_dha.hyperparameters import training_loss
-
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(5, 4)).astype("float32")
     if not from_logits:

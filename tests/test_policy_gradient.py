@@ -141,6 +141,9 @@ class Given(estimators.Estimator):
             images, choices, draws, magnitude, differentiable=True
         )
 
+    def gradient(self, layer, choices, evidence, state):
+        return layer.distribution.fill(evidence.path), state
+
 
 def test_path_is_the_derivative_of_the_search_loss_after_the_step(
     float64, monkeypatch
@@ -176,13 +179,13 @@ def test_path_is_the_derivative_of_the_search_loss_after_the_step(
         tf.constant(rng.integers(0, 3, 16)),
     )
     seen = {}
-    monkeypatch.setattr(
-        joint.policy,
-        "update",
-        lambda choices, influence, labels, losses, path, *_: seen.update(
-            path=path
-        ),
-    )
+    update = joint.policy.update
+
+    def watched(choices, influence, labels, losses, path, *rest):
+        seen.update(path=path, influence=influence)
+        update(choices, influence, labels, losses, path, *rest)
+
+    monkeypatch.setattr(joint.policy, "update", watched)
     weights = joint.weight_vector.read()
     start = np.array([0.2, -0.4, 0.1], "float32")
     choices = layer.sample(8, tf.constant([1, 2]))
@@ -193,17 +196,21 @@ def test_path_is_the_derivative_of_the_search_loss_after_the_step(
         lambda size, seeds, *_: (choices, layer.draw(size, seeds[1])),
     )
 
-    def search_loss(logits):
+    def search_loss(logits, *searched):
         layer.distribution.variables.sub_policy.assign(logits)
         joint.weight_vector.write(weights)
         joint.step.assign(0)
         joint.policy.direction.assign(tf.zeros_like(joint.policy.direction))
-        joint.train_step(batch, 1.0, search)
+        joint.train_step(batch, 1.0, *searched)
         outputs = joint.network(search[0])
         return float(tf.reduce_mean(joint.loss_object.call(search[1], outputs)))
 
-    search_loss(start)
+    search_loss(start, search)
     ours = -rate * seen["path"][0].numpy()
+    # Adam descends along a tenth of what it is given in its first step, which
+    # is in the unit of the rewards.
+    unit = rate * 8 * np.std(seen["influence"])
+    descended = 10.0 * unit * joint.policy.first.numpy()
     for k in range(3):
         unit = np.eye(3, dtype="float32")[k]
         expected = central_difference(
@@ -213,8 +220,10 @@ def test_path_is_the_derivative_of_the_search_loss_after_the_step(
         )
         assert abs(expected) > 1e-7
         np.testing.assert_allclose(ours[k], expected, rtol=1e-3)
+        np.testing.assert_allclose(descended[k], expected, rtol=1e-3)
     # The other variables have no part in it.
     assert all(not np.any(p) for p in seen["path"][1:])
+    assert not np.any(descended[3:])
 
 
 def fitting(estimator, hyperparameters=None, normalised=True, **arguments):

@@ -296,45 +296,6 @@ def test_relaxed_values_are_those_of_the_choice():
     )
 
 
-def test_relaxed_magnitudes_have_the_slope_of_central_differences():
-    # An observable of the augmented images, by the logits of the levels.
-    layer = built("relaxed", operations=("Rotate", "Brightness"))
-    images = 60.0 + 0.5 * references.smooth_images(6, 8, 9).astype("float32")
-    choices = layer.sample(6, SEED)
-    draws = layer.draw(6, SEED)
-    fixed = np.random.default_rng(1).normal(size=images.shape) / 100
-    variable = layer.distribution.variables.magnitude
-    start = np.random.default_rng(2).normal(size=variable.shape)
-    variable.assign(start)
-    # The noise that made the choices at the start, held.
-    noise = gumbel.Noise(SEED)
-    log_p = tf.nn.log_softmax(tf.constant(start, tf.float32))
-    rows = tf.gather(log_p, choices.sub_policy)[:, None]
-    uniform = noise.uniform(1, [6, 1, 3])
-    held = (gumbel.conditional(rows, choices.level, uniform) - rows).numpy()
-
-    def value(logits):
-        log_p = tf.nn.log_softmax(tf.constant(logits, tf.float32))
-        z = tf.gather(log_p, choices.sub_policy)[:, None] + held
-        soft = tf.nn.softmax(z / layer.estimator.temperature)
-        magnitude = tf.linalg.matvec(soft, tf.constant(layer.magnitudes))
-        output = layer.transform(images, choices, draws, magnitude)
-        return float(np.sum(fixed * output.numpy().astype("float64")))
-
-    with tf.GradientTape() as tape:
-        output = layer.estimator.augment(layer, images, choices, draws, noise)
-        observed = tf.reduce_sum(tf.cast(fixed, tf.float32) * output)
-    ours = tape.gradient(observed, variable.value).numpy()
-    assert np.abs(ours).max() > 0.1
-    for index in np.ndindex(ours.shape):
-        unit = np.zeros_like(start)
-        unit[index] = 1.0
-        slope = central_difference(
-            lambda e, u=unit: value(start + e * u), 0.0, eps=1e-2
-        )
-        np.testing.assert_allclose(ours[index], slope, atol=0.02, rtol=0.02)
-
-
 def test_relaxed_has_no_path_for_flip_and_shift():
     layer = built(
         "relaxed", operations=("Identity", "Invert"), flip=0.9, shift=0.9

@@ -2,13 +2,17 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
+from keras_dha import inner_pass
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation import learned as module
 from keras_dha.augmentation.learned import LearnedPolicy
+from keras_dha.joint_model import JointModel
 from tests.augmentation.test_estimators import built
 
 
@@ -104,6 +108,40 @@ def test_without_a_layer_nothing_fades_out():
     learned.refine(0.5)
     images = tf.ones([3, 4, 4, 1])
     assert learned.augment(images, None)[1] is images
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_losses_of_mixed_images_are_those_of_mixed_labels(name):
+    layer = built(
+        "influence",
+        **{"operations": ("Identity",), "levels": (0.6,), name: 0.99},
+    )
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((10, 10, 1))
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    dense = layers.Dense(3, bias_initializer="normal")
+    joint = JointModel(
+        keras.Model(inputs, dense(x)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        augmentation=layer,
+    )
+    # Each image is of one grey, so that its mean tells what it was mixed of.
+    grey, labels = np.array([0.0, 250, 30, 140, 200, 90]), [0, 2, 1, 0, 2, 1]
+    partner = [1, 0, 3, 2, 5, 4]
+    images = np.ones([6, 10, 10, 1]) * grey[:, None, None, None]
+    batch = tf.constant(images, tf.float32), tf.constant(labels)
+    passed = inner_pass.run(
+        *(joint, joint.weight_vector.read(), batch, tf.constant([1, 2]), {})
+    )
+    seen = passed.inputs.numpy().reshape(6, 100)
+    share = (seen.mean(axis=1) - grey) / (grey[partner] - grey)
+    assert np.all((share > 0.2) & (share < 0.4))
+    truth = np.eye(3)[labels]
+    truth += share[:, None] * (truth[partner] - truth)
+    z = seen / 255 @ dense.kernel.numpy() + dense.bias.numpy()
+    logarithms = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    expected = -(truth * logarithms).sum(axis=1)
+    np.testing.assert_allclose(passed.losses, expected, rtol=1e-4)
 
 
 def test_search_gradients_are_averaged():

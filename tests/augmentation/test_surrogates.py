@@ -170,25 +170,38 @@ def test_jumping_operations_have_their_surrogates_slope(name):
     assert np.abs(ours).max() > 1.0
 
 
-def test_solarize_slope_is_right_on_average():
-    # Over all grey levels the jumps of the operation add up to a slope.
-    levels = np.arange(256.0).reshape(1, 16, 16, 1)
-    operation = next(op for op in OPERATIONS if op.name == "Solarize")
+@pytest.mark.parametrize(
+    "name, pixels, magnitude, eps, rtol",
+    [
+        ("Solarize", np.arange(256.0), 0.3, 1 / 32, 0.05),
+        # From one number of bits to the next steps are twice as large, so
+        # that differences are coarse: of 2^k by sinh(ln 2) / ln 2, or 8%.
+        ("Posterize", np.arange(256.0), 5 / 7, 1 / 7, 0.15),
+        # From two pixels a side to six.
+        ("Cutout", np.zeros(256), 0.5, 1 / 4, 0.05),
+    ],
+    ids=["Solarize", "Posterize", "Cutout"],
+)
+def test_slopes_of_jumps_are_right_on_average(
+    name, pixels, magnitude, eps, rtol
+):
+    # Over all grey levels, or all pixels, the jumps add up to a slope.
+    batch = tf.constant(pixels.reshape(1, 16, 16, 1))
+    operation = next(op for op in OPERATIONS if op.name == name)
+    position = tf.constant([[0.5, 0.5]], tf.float64)
 
-    def mean(magnitude):
-        output = operation(
-            tf.constant(levels), tf.constant([magnitude], tf.float64)
-        )
-        return float(tf.reduce_mean(output))
+    def mean(magnitude, **arguments):
+        output = operation(batch, magnitude, position=position, **arguments)
+        return tf.reduce_mean(output)
 
-    magnitude = tf.constant([0.3], tf.float64)
+    at = tf.constant([magnitude], tf.float64)
     with tf.GradientTape() as tape:
-        tape.watch(magnitude)
-        output = operation(tf.constant(levels), magnitude, differentiable=True)
-        value = tf.reduce_mean(output)
-    expected = central_difference(mean, 0.3, eps=1 / 32)
-    ours = float(tape.gradient(value, magnitude)[0])
-    np.testing.assert_allclose(ours, expected, rtol=0.05)
+        tape.watch(at)
+        value = mean(at, differentiable=True)
+    ours = float(tape.gradient(value, at)[0])
+    expected = central_difference(lambda m: float(mean(m)), at, eps=eps)
+    assert abs(expected) > 10.0
+    np.testing.assert_allclose(ours, expected, rtol=rtol)
 
 
 def test_images_pass_through_equalize_and_posterize():
