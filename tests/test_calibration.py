@@ -6,7 +6,10 @@ import pytest
 from keras import layers
 
 import keras_dha
+from keras_dha.batches import ArrayBatches
 from keras_dha.calibration import recalibrate
+from keras_dha.calibration import search_loss
+from keras_dha.joint_model import JointModel
 
 
 def batches(count, seed=0):
@@ -140,3 +143,22 @@ def test_all_is_as_it_was_if_the_batches_end_early():
     assert norm.momentum == 0.7
     np.testing.assert_array_equal(norm.moving_mean, [3.0, 4.0])
     np.testing.assert_array_equal(norm.moving_variance, [1.0, 1.0])
+
+
+def test_the_search_loss_is_that_of_the_network_as_it_predicts():
+    network, norm = normalising_network()
+    # Far from those of a batch.
+    norm.moving_mean.assign([3.0, -4.0])
+    norm.moving_variance.assign([2.0, 30.0])
+    joint = JointModel(
+        network, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    images, labels = batches(3).reshape(-1, 4, 4, 2), np.arange(24) % 2
+    before = [v.numpy() for v in joint.variables]
+    found = search_loss(joint, ArrayBatches(images, labels, 8, seed=0))
+    for variable, old in zip(joint.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+    logits = network.predict(images, verbose=0).astype("float64")
+    expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(24), labels]
+    # Of full batches the mean over batches is that over images.
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)

@@ -13,12 +13,14 @@ from keras_dha import scale
 from keras_dha import stepping
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import GDAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import X
+from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
@@ -140,6 +142,29 @@ def test_images_to_be_judged_by_may_be_unlike_clean_ones():
     fit(model, epochs=2, callbacks=[noted], search_data=(X_NEW, Y_NEW))
     np.testing.assert_allclose(noted.shares, 0.9, atol=1e-6)
     assert noted.outer_steps == [*range(1, 1 + len(noted.shares))]
+
+
+class Temperatures(keras.callbacks.Callback):
+    """Notes the strategy's temperature after each step of the search."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        architecture = self.model.joint.architecture
+        if architecture.is_searched:
+            self.seen.append(float(architecture.strategy.temperature()))
+
+
+def test_the_search_gets_on_with_the_steps_of_its_plan():
+    noted = Temperatures()
+    strategy = GDAS(warmup=0.2, until=0.6, levels=1)
+    model = quick_auto_model(strategy=strategy)
+    fit(model, X[:80], Y[:80], epochs=2, callbacks=[noted])
+    # Of 10 steps two are the warm-up, and the sixth is the last of the search.
+    expected = np.interp(range(1, 7), [2, 6], [10.0, 0.1])
+    np.testing.assert_allclose(noted.seen, expected, rtol=1e-5)
 
 
 class Poison(keras.callbacks.Callback):

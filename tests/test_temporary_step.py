@@ -20,6 +20,8 @@ from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.losses import OutputLosses
 from keras_dha.reward import Reward
+from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
 from tests.references import central_difference
 from tests.test_joint_model import float64  # noqa: F401
 from tests.test_joint_model import restore
@@ -42,7 +44,7 @@ def data(seed, size, dtype="float32"):
     return tf.constant(images.astype(dtype)), tf.constant(labels)
 
 
-def network(normalised=True, dropout=False, constraint=None):
+def network(normalised=True, dropout=False, constraint=None, chooses=True):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((6, 6, 1))
     x = layers.Conv2D(
@@ -56,15 +58,17 @@ def network(normalised=True, dropout=False, constraint=None):
         x = layers.BatchNormalization()(x)
     if dropout:
         x = keras_dha.Dropout(0.2, seed=1)(x)
-    branch = Choice(
-        [
-            layers.Conv2D(3, 3, padding="same", name="three"),
-            layers.Conv2D(3, 1, activation="tanh", name="one"),
-            layers.Rescaling(0.0, name="nothing"),
-        ],
-        name="choice",
-    )(x)
-    x = layers.Flatten()(layers.Add()([x, branch]))
+    if chooses:
+        branch = Choice(
+            [
+                layers.Conv2D(3, 3, padding="same", name="three"),
+                layers.Conv2D(3, 1, activation="tanh", name="one"),
+                layers.Rescaling(0.0, name="nothing"),
+            ],
+            name="choice",
+        )(x)
+        x = layers.Add()([x, branch])
+    x = layers.Flatten()(x)
     return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
@@ -82,8 +86,8 @@ def joint_model(values=VALUES, space=None, basis=3, reward="accuracy", **more):
     return joint
 
 
-def everything(augmented):
-    """A model with all that a step may draw or keep."""
+def everything(augmented, chooses=True, rule=None, steps=2):
+    """A model with all that a step may draw or keep, after some steps."""
     values = {
         **VALUES,
         "label_smoothing": Range(0.01, 0.3),
@@ -97,17 +101,29 @@ def everything(augmented):
         augmentation.build((None, 6, 6, 1))
     else:
         values["mixup"] = Range(0.1, 2.0)
-    space = network(dropout=True, constraint="unit_norm")
-    joint = joint_model(values, space, augmentation=augmentation)
+    space = network(dropout=True, constraint="unit_norm", chooses=chooses)
+    joint = joint_model(values, space, augmentation=augmentation, rule=rule)
     joint.hyperparameters.learning_rate = 0.0
-    for k in range(2):  # so that there is a velocity to speak of
+    for k in range(steps):  # so that there is a velocity to speak of
         joint.train_step(data(k, 12), 0.5)
     return joint
 
 
-@pytest.mark.parametrize("augmented", [False, True])
-def test_it_is_the_step_that_would_be_taken(augmented, monkeypatch):
-    joint = everything(augmented)
+@pytest.mark.parametrize(
+    "augmented, chooses, rule, steps",
+    [
+        (False, True, SGD(), 2),
+        (True, True, SGD(), 2),
+        # Without choices the number of a step is that of all its weights.
+        (False, False, AdamW(), 0),
+        (False, False, AdamW(), 2),
+        (False, True, AdamW(), 2),
+    ],
+)
+def test_it_is_the_step_that_would_be_taken(
+    augmented, chooses, rule, steps, monkeypatch
+):
+    joint = everything(augmented, chooses, rule, steps)
     seed = tf.stack([tf.constant(joint.seed), joint.step.value])
     inner_pass.sample(joint, seed, True)
     before = snapshot(joint)

@@ -8,11 +8,14 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha import trust
+from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.strategies import DSNAS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.range_test import RangeTest
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.joint_model import JointModel
 from keras_dha.update_rules import SGD
+from keras_dha.update_rules import AdamW
 
 RATE = {"learning_rate": Range(1e-3, 10.0, start=1.0)}
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -273,6 +276,40 @@ def test_giving_up_leaves_the_last_good_state():
     with pytest.raises(FloatingPointError, match="diverged 1 times"):
         feed(guard, [1.0, 90.0])
     np.testing.assert_array_equal(joint.weight_vector.read(), before)
+
+
+@pytest.mark.parametrize(
+    "rule, low, high", [(SGD(), 1e-3, 3.0), (AdamW(), 1e-5, 0.1)]
+)
+def test_a_range_test_tries_rates_on_one_path(rule, low, high):
+    inputs = keras.Input((4,))
+    choice = Choice([layers.Dense(3, name=name) for name in "abcd"])
+    joint = JointModel(
+        keras.Model(inputs, choice(inputs)),
+        CROSS_ENTROPY,
+        strategy=DSNAS(),
+        hyperparameters=LearnedHyperparameters(
+            {"learning_rate": Range(1e-3, 10.0, start=0.2)}
+        ),
+        rule=rule,
+    )
+    batch = (tf.ones([8, 4]), tf.zeros(8, "int32"))
+    train_step = tf.function(joint.train_step, autograph=False)
+    seen = []
+
+    def step(batch, schedule):
+        number = int(joint.step)
+        train_step(batch, schedule)
+        path = int(choice.decision.sampled)
+        seen.append((float(schedule) * rate(joint), number, path))
+        return tf.constant(1.0)  # at no rate it diverges
+
+    trust.test_range(joint, step, itertools.repeat(batch))
+    rates, numbers, paths = zip(*seen, strict=True)
+    expected = np.geomspace(low, high, trust.RANGE_TEST_STEPS)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    assert set(numbers) == {0}
+    assert len(set(paths)) == 1
 
 
 def test_a_range_test_that_fails_leaves_everything_as_it_was():

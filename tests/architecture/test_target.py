@@ -193,6 +193,7 @@ def test_a_run_ends_within_its_target(weight, tmp_path):
     costs = sorted(c["params"] for c in COSTS.values())
     limit = costs[3] if weight == 1 else costs[0]
     model = fitted({"params": limit, "flops": 1e9, "weight": weight})
+    assert model.joint.target.weight == weight
     network = model.export_model()
     assert network.count_params() <= limit
     found = model.result.cost["target"]

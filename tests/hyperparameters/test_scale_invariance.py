@@ -6,8 +6,11 @@ from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import scale_invariance
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.hypergradient import Tangents
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
+from keras_dha.inner_update import Step
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 
@@ -151,4 +154,23 @@ def test_decay_has_an_answer_where_weights_are_normalised():
     )
     turned = scale_invariance.turning(two.weights, w, where(), SIZES)
     # -eta (-c) g, with c = -0.1 after the first step
+    np.testing.assert_allclose(turned[:6], -0.01 * gradient(W)[:6])
+
+
+def test_updates_tell_the_tangents_what_part_is_along_the_weights():
+    """The same two steps, as a run takes them: with an update between."""
+    learned = LearnedHyperparameters(
+        {"weight_decay": Range(0.0, 1.0, "linear")}, Horizon(1.0, 0.0)
+    )
+    paths = [f"layer{k}/kernel" for k in range(len(SIZES))]
+    learned.allocate(SGD(), SIZES, paths, "float64")
+    w, zeros = tf.constant(W), tf.zeros([SIZE], "float64")
+    one = tf.constant(1.0, "float64")
+    at = Inputs(w, (zeros,), gradient(W), 0.1, 0.0, 0.0)
+    extent = Extent(one + zeros, None, SIZES, one)
+    learned.advance(at, extent, Step(w, (zeros,), zeros), one)
+    learned.update(gradient(W), at)
+    learned.advance(at, extent, Step(w, (zeros,), zeros), one)
+    two = learned.tangents["weight_decay"].weights
+    turned = scale_invariance.turning(two, w, where(), SIZES)
     np.testing.assert_allclose(turned[:6], -0.01 * gradient(W)[:6])
