@@ -42,7 +42,14 @@ def two_replicas():
 def space(shape, num_classes):
     inputs = x = keras.Input(shape)
     for k in range(2):
-        x = layers.Conv2D(4, 3, padding="same", activation="tanh")(x)
+        # A penalty is of the whole batch: each replica has a part of it.
+        x = layers.Conv2D(
+            4,
+            3,
+            padding="same",
+            activation="tanh",
+            kernel_regularizer=None if k else "l2",
+        )(x)
         branch = Choice(
             [
                 layers.Conv2D(
