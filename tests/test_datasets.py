@@ -155,11 +155,13 @@ def test_images_of_16_bits_keep_their_upper_eight(tmp_path):
     np.testing.assert_array_equal(data.x_test, np.repeat(expected, 2, axis=0))
 
 
-@pytest.mark.parametrize("part", ["test", "val"])
-def test_a_folder_with_parts_keeps_them(tmp_path, part):
+@pytest.mark.parametrize("parts", [["test"], ["val"], ["test", "val"]])
+def test_a_folder_with_parts_keeps_them(tmp_path, parts):
     paint(tmp_path / "train" / "a", "red", 3)
     paint(tmp_path / "train" / "b", "blue", 3)
-    paint(tmp_path / part / "b", "blue", 2)
+    # Where there are two, those of `val` belong to neither.
+    for count, part in zip((2, 1), parts, strict=False):
+        paint(tmp_path / part / "b", "blue", count)
     data = datasets.load(tmp_path, image_size=4)
     assert data.y_train.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.y_test.tolist() == [1, 1]
@@ -277,10 +279,11 @@ def test_a_class_may_be_of_trains(tmp_path):
         datasets.load(tmp_path, image_size=4)
 
 
-def test_hidden_folders_are_left_out(tmp_path):
-    """As notebooks leave them, with copies of images that were opened."""
+def test_what_is_hidden_is_left_out(tmp_path):
+    """As notebooks leave it, copies of images, and macOS, notes on them."""
     for name in ("a", "b", ".ipynb_checkpoints", "a/.ipynb_checkpoints"):
         paint(tmp_path / name, "red", 3)
+    (tmp_path / "a" / "._0.png").write_text("not an image")
     paint(tmp_path / "b" / "more" / "still", "red", 2)
     data = datasets.load(tmp_path, image_size=4)
     assert data.class_names == ("a", "b")

@@ -144,6 +144,7 @@ def run(replicas, augmentation):
     return model, history.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentation", [None, True], ids=["plain", "augmented"]
 )

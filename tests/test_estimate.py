@@ -103,6 +103,7 @@ def own_network():
     return space((8, 8, 1), 3)
 
 
+@pytest.mark.slow
 def test_an_estimate_leaves_no_trace():
     network = own_network()
     before = network.get_weights()

@@ -326,6 +326,20 @@ def test_what_onnx_cannot_say_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_onnx_files_that_say_otherwise_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Wrong(onnxruntime.InferenceSession):
+        def run(self, *args):
+            return [output + 0.1 for output in super().run(*args)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Wrong)
+    with pytest.raises(ValueError, match="does not predict what.* by 0.1$"):
+        export_model(small_model(), tmp_path / "m.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_numbers_that_are_looked_up_in_a_table(tmp_path):
     kind = keras.Input((2,), name="kind", dtype="int32")
     x = keras.layers.Flatten()(keras.layers.Embedding(5, 3)(kind))

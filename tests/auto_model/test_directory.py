@@ -28,6 +28,7 @@ from tests.auto_model.small_runs import quick_auto_model
 from tests.auto_model.small_runs import space
 from tests.test_pace import Clock
 from tests.test_pace import set_clock
+from tests.test_run import Poison
 
 pytestmark = pytest.mark.usefixtures("every_epoch")
 
@@ -39,6 +40,7 @@ def whole():
     return model, fit(model, epochs=EPOCHS).history
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`learning_rate` spent")
 def test_it_goes_on_to_the_same_losses_in_every_phase(whole, tmp_path):
     expected, history = whole
@@ -59,6 +61,17 @@ def test_it_goes_on_to_the_same_losses_in_every_phase(whole, tmp_path):
     assert model.result.hyperparameters == theirs.hyperparameters
     assert model.result.history == theirs.history
     assert model.history.epoch == list(range(EPOCHS))
+
+
+@pytest.mark.filterwarnings("ignore:`learning_rate` spent")
+def test_it_is_known_how_often_a_run_was_undone(tmp_path):
+    rate = {"learning_rate": SLOW["learning_rate"]}
+    model = quick(tmp_path, space, strategy=None, hyperparameters=rate)
+    with pytest.warns(UserWarning, match="diverged"), pytest.raises(Killed):
+        fit(model, callbacks=[Poison(2), Kill(1)])
+    model = quick(tmp_path, space, strategy=None, hyperparameters=rate)
+    fit(model)
+    assert model.result.cost["undone"] == 1
 
 
 def test_what_a_directory_holds(tmp_path):
