@@ -150,9 +150,8 @@ def test_code_in_a_file_is_not_run(tmp_path, within):
     x = layers.Flatten()(doubled(inputs))
     outputs = layers.Dense(CLASSES, activation="softmax")(x)
     # Nothing is decided before the first epoch has ended.
-    model = quick_auto_model(
-        keras.Model(inputs, outputs), strategy=DSNAS(warmup=0.6, until=0.8)
-    )
+    strategy = DSNAS(warmup=0.6, until=0.8) if within else "auto"
+    model = quick_auto_model(keras.Model(inputs, outputs), strategy=strategy)
     keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     fit(model, epochs=2, callbacks=[keep])
     with pytest.raises(ValueError, match="Lambda.*unsafe|safe.*Lambda"):
