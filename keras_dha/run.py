@@ -415,11 +415,14 @@ class Run:
         calibration.fit_statistics(
             self.joint, self.batches, calibration.BATCHES_BETWEEN
         )
+        # What it goes back to has these statistics.
+        self._guard.watch(self.joint)
 
     def _show_whole_images(self):
         progress.message("\nGoes on with whole images", self.verbose)
         # Statistics follow within some steps, and are fitted in the end.
         self._go_on_with(self.joint.on_whole_images)
+        self._guard.watch(self.joint)
 
     def _go_on_with(self, make):
         """Goes on with the joint model that `make` returns."""
@@ -427,7 +430,6 @@ class Run:
         with self.distribution.scope():
             self.joint = make()
             self._stepper.use(self.joint)
-        self._guard.watch(self.joint)
         # The epoch's metrics go on where they were.
         for variable, value in zip(
             self._metric_variables(), counted, strict=True
