@@ -32,7 +32,9 @@ PEERS = {
 }
 CONTESTANTS = {
     "keras_dha": "`AutoModel`, untouched",
+    "nothing_learned": "the same, TrivialAugment and fixed rates",
     "resnet_flip_crop": "ResNet-8, flips and shifts",
+    "resnet_crop": "ResNet-8, shifts",
     "resnet_rand_augment": "ResNet-8, `keras.layers.RandAugment`",
     "random_architecture": "random network of our space, flips and shifts",
     "darts_two_stages": "DARTS in our space, then trained anew",
@@ -52,9 +54,13 @@ LEARNED = {
     "DA+HPO": "policy and hyperparameters",
     "NAS+DA+HPO": "all three",
     "sequence": "in sequence",
+    "longer sequence": "longer sequence",
 }
 # What is at once, beside each part alone.
-SHORT = ("none", "NAS", "DA", "HPO", "NAS+DA+HPO", "sequence")
+SHORT = (
+    *("none", "NAS", "DA", "HPO", "NAS+DA+HPO"),
+    *("sequence", "longer sequence"),
+)
 
 
 def peers():

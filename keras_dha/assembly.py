@@ -136,10 +136,11 @@ def _say_what_is_fixed(settings, verbose):
     is_some = isinstance(given, dict) and given
     if is_default and is_some and "learning_rate" not in given:
         rate = optimizer.values["learning_rate"]
+        usual = optimizer.auto["learning_rate"]
         progress.message(
             f"The learning rate is fixed at {rate:g}, as `hyperparameters` "
             "has none; for one that is learned add "
-            '"learning_rate": keras_dha.Range(1e-3, 1.0) to it',
+            f'"learning_rate": keras_dha.{usual!r} to it',
             verbose,
         )
 
