@@ -7,7 +7,6 @@ labels make the strata; of several inputs all are hashed.
 """
 
 import functools
-import math
 
 import keras
 import tensorflow as tf
@@ -64,7 +63,8 @@ def prepare(
             _check_split(x, count, share)
             x, held_out = split_dataset(x, share)
             size = max(1, round(count * share))
-            if not is_endless and size * _bytes(held_out) <= _KEPT_BYTES:
+            example = data.bytes_of_example(held_out)
+            if not is_endless and example and size * example <= _KEPT_BYTES:
                 # Else all of the dataset is read for each time they are.
                 held_out = held_out.cache()
             # Once, for both parts.
@@ -96,10 +96,9 @@ def fitting_batch_size(dataset, count):
     For arrays: the largest power of two from 16 to 128 that still makes 40
     steps an epoch.
     """
-    if isinstance(dataset, tf.data.Dataset):
-        if data.is_batched(dataset.element_spec):
-            size = _first(dataset.element_spec[0]).shape[0]
-            return int(size or len(_first(first_of(dataset)[0])))
+    if data.is_batched_dataset(dataset):
+        size = _first(dataset.element_spec[0]).shape[0]
+        return int(size or len(_first(first_of(dataset)[0])))
     size = _LARGEST_BATCH
     while size > 16 and count // size < _FEWEST_STEPS:
         size //= 2
@@ -162,17 +161,6 @@ def _check_split(dataset, count, share):
                 "`search_split`, or `search_data`. "
                 f"Received: {count} examples, search_split={share}"
             )
-
-
-def _bytes(dataset):
-    """Returns the bytes of an example, infinity if that is not known."""
-    total = 0
-    for part in keras.tree.flatten(dataset.element_spec):
-        count = part.shape.num_elements()
-        if count is None:
-            return math.inf
-        total += count * part.dtype.size
-    return total
 
 
 def _length(dataset):

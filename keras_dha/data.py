@@ -71,7 +71,7 @@ def check_ends(x, name):
         )
 
 
-def inspect(x, y=None, steps=None, num_classes=None, batch_size=None):
+def inspect(x, y=None, steps=None, num_classes=None):
     """Looks through training data once and returns its `DataSpec`.
 
     Args:
@@ -81,8 +81,6 @@ def inspect(x, y=None, steps=None, num_classes=None, batch_size=None):
         steps: Integer, how many batches of an endless dataset to look at.
         num_classes: Integer, or `None` to infer it from the labels; of
             several outputs as in a `DataSpec`.
-        batch_size: Integer, how many examples of a dataset that is not batched
-            to look at together; default 256, or fewer if they are large.
 
     Raises:
         ValueError: No examples, one class, labels out of range or of the
@@ -93,8 +91,7 @@ def inspect(x, y=None, steps=None, num_classes=None, batch_size=None):
     else:
         element = checked_element(x)
         summary = Summary(*element)
-        is_own = is_batched(element)
-        batches = _in_batches(x, is_own, None if is_own else batch_size)
+        batches = _in_batches(x, is_batched(element))
         if _is_endless(x) and steps is None:
             raise ValueError(
                 "An endless dataset needs `steps_per_epoch`. "
@@ -381,13 +378,22 @@ def _in_batches(dataset, is_own, batch_size=None):
 
 def _size_of_batches(dataset):
     """Returns how many examples of an unbatched dataset make a batch."""
-    parts = keras.tree.flatten(dataset.element_spec)
-    values = [part.shape.num_elements() or 1 for part in parts]
-    example = sum(
-        count * part.dtype.size
-        for count, part in zip(values, parts, strict=True)
-    )
+    example = bytes_of_example(dataset)
+    if example is None:
+        return BATCH_SIZE
     return max(1, min(BATCH_SIZE, _BATCH_BYTES // example))
+
+
+def bytes_of_example(dataset):
+    """Returns the bytes of an unbatched example, `None` if not known."""
+    parts = keras.tree.flatten(dataset.element_spec)
+    counts = [part.shape.num_elements() for part in parts]
+    if None in counts:
+        return None
+    return sum(
+        count * part.dtype.size
+        for count, part in zip(counts, parts, strict=True)
+    )
 
 
 def is_batched_dataset(x):

@@ -45,7 +45,7 @@ def prepare(
     search_pair = _search_pair(search_data, form)
     x, y = data.arranged(x, y, form)
     classes = known.num_classes if known else _classes(settings)
-    spec = data.inspect(x, y, steps, classes, batch_size)
+    spec = data.inspect(x, y, steps, classes)
     if known is not None and not spec.is_like(known):
         raise ValueError(
             "The data must look like those of the first `fit`. "

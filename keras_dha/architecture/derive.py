@@ -48,7 +48,7 @@ def derive(model):
 
 
 def _derive(model, derived):
-    """Returns the plain model of one, and remembers it.
+    """Returns the plain model of one that may stand in another.
 
     Args:
         model: As for `derive`.
@@ -236,6 +236,8 @@ def _scaled(chosen, scale, names, name=None):
 
 class _Names:
     """The names of what a model calls, which must be distinct.
+
+    And what was derived already, which goes wherever names are given.
 
     Args:
         derived: As `_derive` takes it.

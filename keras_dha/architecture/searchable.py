@@ -120,10 +120,11 @@ class SearchableLayer(keras.layers.Layer):
             shared = run_edge(candidates, inputs, weights, True, True)
             if shared is not None:
                 return shared
+        runs = _runs(candidates, given_weights.active())
         outputs = [
             y * ops.cast(weight, y.dtype)
             for weight, y in zip(
-                weights, (run(inputs) for run in _runs(candidates)), strict=True
+                weights, (run(inputs) for run in runs), strict=True
             )
         ]
         return sum(outputs[1:], start=outputs[0])
@@ -135,7 +136,7 @@ class SearchableLayer(keras.layers.Layer):
             if shared is not None:
                 return shared
         given = given_weights.active()
-        branches, weights = _runs(candidates), None
+        branches, weights = _runs(candidates, given), None
         if given is not None:
             # A choice within a candidate may have derivatives of its own.
             is_plain = not any(
@@ -296,9 +297,8 @@ def _named(candidates, found):
     )
 
 
-def _runs(candidates):
-    """Returns functions that run candidates, at given weights if there are."""
-    given = given_weights.active()
+def _runs(candidates, given):
+    """Returns functions that run candidates, at given weights or `None`."""
     if given is None:
         return candidates
     return [_at(given, candidate) for candidate in candidates]
