@@ -1,6 +1,7 @@
 """The image sets of the benchmarks, by name.
 
-Two of them are packed by whoever runs the benchmarks, in `.npz` files of
+Two of them are packed by whoever runs the benchmarks (`benchmarks.pack`), in
+`.npz` files of
 
     train_jpeg, test_jpeg        uint8, the bytes of all images in a row
     train_offsets, test_offsets  where each begins, and where the last ends
