@@ -5,12 +5,11 @@ import functools
 import itertools
 import random
 import time
-import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_dha import combinations
 from keras_dha import compile_arguments
 from keras_dha import optimizers
 from keras_dha import progress
@@ -18,17 +17,12 @@ from keras_dha import scale
 from keras_dha import small_images
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive_first
-from keras_dha.architecture.searchable import SearchableLayer
-from keras_dha.architecture.strategies import ISTA
-from keras_dha.data_spec import image_among
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
-from keras_dha.nested_layers import find_layers
-from keras_dha.settings import check_decides
 
 # Flips that are as rare at first are worth a word.
 _SAID = 0.4
@@ -77,25 +71,8 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     with distribution.scope():
         replicas = distribution.num_replicas_in_sync
         joint = _joint_model(settings, parts, spec, found, replicas)
-    _check_pairs(joint, batches.batch_size, replicas)
+    combinations.check_pairs(joint, batches.batch_size, replicas)
     return joint, timed
-
-
-def _check_pairs(joint, batch_size, replicas):
-    """Refuses to mix where a device has an image without a partner.
-
-    With several devices their number would decide who it is.
-    """
-    layer = joint.policy.augmentation
-    mixes = MIXUP in joint.hyperparameters.quantities or (
-        layer is not None and layer.mixers
-    )
-    if mixes and replicas > 1 and batch_size // replicas % 2:
-        raise ValueError(
-            "Images are mixed in pairs: give a `batch_size` that is a "
-            "multiple of twice the number of devices. "
-            f"Received: batch_size={batch_size}, {replicas} devices"
-        )
 
 
 @contextlib.contextmanager
@@ -179,16 +156,16 @@ def _joint_model(settings, parts, spec, found, replicas):
     optimizer = settings.optimizer
     network = settings.builder(spec, **(found.arguments if found else {}))
     if replicas > 1:
-        _check_scope("a network", network.variables)
+        combinations.check_scope("a network", network.variables)
     decisions, strategy = find_decisions(network), parts.strategy
     if not decisions:
-        check_decides(settings.asked["strategy"], network)
+        combinations.check_decides(settings.asked["strategy"], network)
     if decisions and strategy is None:
         network = derive_first(network)
     elif decisions:
-        _check_open(decisions, strategy)
+        combinations.check_open(decisions, strategy)
         if replicas > 1 and not strategy.mixes:
-            _check_statistics(network)
+            combinations.check_statistics(network)
     if found and found.begins_small:
         network = small_images.shrunk(network)
     hyperparameters = _engine(
@@ -200,9 +177,9 @@ def _joint_model(settings, parts, spec, found, replicas):
     )
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
-    _check_augmentation(augmentation, network, replicas)
+    combinations.check_augmentation(augmentation, network, replicas)
     if MIXUP in hyperparameters.quantities:
-        _check_mixup(network, augmentation, spec)
+        combinations.check_mixup(network, augmentation, spec)
     joint = JointModel(
         network,
         compile_arguments.losses(
@@ -222,105 +199,10 @@ def _joint_model(settings, parts, spec, found, replicas):
     return joint
 
 
-def _check_augmentation(augmentation, network, replicas):
-    """Refuses what each device would move, and what has no derivatives."""
-    if augmentation is None:
-        return
-    if replicas > 1:
-        _check_scope("an augmentation", augmentation.trainable_variables)
-    shapes = [tensor.shape[1:] for tensor in network.inputs]
-    dtype = network.inputs[image_among(shapes)].dtype
-    if augmentation.estimator.follows_path and "float" not in dtype:
-        raise ValueError(
-            "This estimator takes derivatives by augmented images, and a "
-            "network of integer inputs has none: give it float inputs, or "
-            f"another estimator. Received: an input of dtype {dtype!r}, "
-            f"estimator={augmentation.estimator!r}"
-        )
-
-
-def _check_scope(what, variables):
-    """Refuses variables that each of several devices would move by itself."""
-    extended = tf.distribute.get_strategy().extended
-    outside = [
-        variable.path
-        for variable in variables
-        if not extended.variable_created_in_scope(variable.value)
-    ]
-    if outside:
-        raise ValueError(
-            f"For several devices {what} must be made in the scope of the "
-            "strategy, as the `AutoModel`: build it in "
-            "`with strategy.scope():`, or give the function that builds a "
-            f"network. Received: variables of elsewhere {outside[:5]}"
-        )
-
-
-def _check_open(decisions, strategy):
-    """Refuses a network in which a search has left its decisions.
-
-    A `keras.Model` that is given to a second run is the same object still.
-    """
-    again = (
-        "build the network anew, or give as `search_space` a function "
-        "(input_shape, num_classes) -> keras.Model that does"
-    )
-    if all(decision.is_frozen for decision in decisions):
-        raise ValueError(
-            "All choices of the search space are made, as a search leaves "
-            f"them, so there is nothing to search: {again}. "
-            f"Received: frozen decisions={[d.name for d in decisions[:5]]}"
-        )
-    coded = [d.name for d in decisions if d.code is not None]
-    if coded and not isinstance(strategy, ISTA):
-        raise ValueError(
-            "The search space has the codes of a search by ISTA, which "
-            f"another strategy does not move: {again}. "
-            f"Received: decisions with codes={coded[:5]}, "
-            f"strategy={type(strategy).__name__}"
-        )
-
-
-def _check_statistics(network):
-    """Refuses candidates that run alone and exchange statistics."""
-    found = [
-        layer.name
-        for choice in find_layers(network, SearchableLayer)
-        for layer in find_layers(choice, keras.layers.BatchNormalization)
-        if layer.synchronized
-    ]
-    if found:
-        raise ValueError(
-            "On several devices a candidate that runs alone can exchange "
-            "nothing with other devices: let its normalisation layers have "
-            "synchronized=False, or search by `keras_dha.strategies.DARTS`, "
-            f"which runs all candidates. Received: synchronized layers {found}"
-        )
-
-
 def _engine(parts, values):
     if isinstance(parts.hyperparameters, AutoHAS):
         return parts.hyperparameters.engine(values)
     return LearnedHyperparameters(values, parts.horizon)
-
-
-def _check_mixup(network, augmentation, spec):
-    """Refuses to mix twice, and what is a number for something, as words."""
-    if getattr(augmentation, "mixers", ()):
-        raise ValueError(
-            "Images are mixed once: give mixup's strength as a "
-            "hyperparameter, or mixers to the augmentation. Received: "
-            f"hyperparameters with {MIXUP!r} and an augmentation with mixers "
-            f"{tuple(augmentation.mixers)}"
-        )
-    dtypes = {tensor.name: tensor.dtype for tensor in network.inputs}
-    are_pixels = len(dtypes) == 1 and spec.is_image
-    if not are_pixels and not all("float" in d for d in dtypes.values()):
-        raise ValueError(
-            "Mixup blends all inputs, and integers have no blend: leave out "
-            "`mixup`, or give such inputs as floats. "
-            f"Received: inputs {dtypes}"
-        )
 
 
 def _augmentation(augmentation, spec):
@@ -353,45 +235,12 @@ def _augmentation(augmentation, spec):
             }
         )
     else:
-        _warn_of_range(augmentation, measured)
+        combinations.warn_of_range(augmentation, measured)
     if not augmentation.built:
         augmentation.build((None, *shape[:2], channels))
     if len(shapes) > 1:
-        _check_mixers(augmentation)
+        combinations.check_mixers(augmentation)
     return augmentation
-
-
-def _warn_of_range(augmentation, measured):
-    """Warns where a layer is for pixels of quite another range.
-
-    Dark images fill a part of theirs, and what is measured is up to twice as
-    wide as what is there (`InputFacts.value_range`): so it takes less than an
-    eighth of the range, or more than all of it above. Below it there is to be
-    nothing, and no range about 0 where nothing is negative.
-    """
-    (low, high), (bottom, top) = measured, augmentation.value_range
-    span = top - bottom
-    is_beyond = high > top + span or low < bottom - span / 8
-    is_signed = bottom < 0.0 <= low and top > 0.0
-    if is_beyond or is_signed or high - low < span / 8:
-        warnings.warn(
-            "The augmentation is for pixels of another range than the images "
-            "have, and makes something else of them: give the layer "
-            f"value_range={measured}. Received: "
-            f"value_range={augmentation.value_range} for images in {measured}",
-            stacklevel=2,
-        )
-
-
-def _check_mixers(augmentation):
-    """Refuses to mix one input, and the labels, where others stay apart."""
-    if augmentation.mixers:
-        raise ValueError(
-            "Mixers mix an image and all labels, but not the other inputs: "
-            "with several inputs use the hyperparameter `mixup`, which blends "
-            "them all. Received: an augmentation with mixers "
-            f"{tuple(augmentation.mixers)}"
-        )
 
 
 def _fitting(arguments, channels):

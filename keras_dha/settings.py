@@ -7,6 +7,7 @@ import keras
 
 from keras_dha import arguments
 from keras_dha import base_schedule as schedules
+from keras_dha import combinations
 from keras_dha import methods
 from keras_dha import optimizers
 from keras_dha.architecture.decision import find_decisions
@@ -124,7 +125,7 @@ def checked(
     if isinstance(search_space, keras.Model) and not find_decisions(
         search_space
     ):
-        check_decides(strategy, search_space)
+        combinations.check_decides(strategy, search_space)
         # There is nothing to decide, nor to hold out for it.
         parts = parts._replace(strategy=None)
     return Settings(
@@ -141,19 +142,3 @@ def checked(
         optimizer=optimizers.read("sgd"),
         asked=asked,
     )
-
-
-def check_decides(strategy, network):
-    """Refuses a strategy that was given for a network without choices.
-
-    Args:
-        strategy: As `keras_dha.AutoModel` takes it.
-        network: `keras.Model` without free or frozen decisions.
-    """
-    if strategy is not None and strategy != "auto":
-        raise ValueError(
-            "A strategy needs choices to make, and the search space has none: "
-            "put a `keras_dha.Choice` into it, or leave out `strategy`. "
-            f"Received: strategy={type(strategy).__name__} for the model "
-            f"{network.name!r} without choices"
-        )
