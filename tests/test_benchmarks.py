@@ -155,7 +155,7 @@ def test_a_command_goes_on_with_the_record_of_its_settings():
 
 
 def test_trials_of_so_many_epochs_have_a_cosine_over_their_steps():
-    from benchmarks.peers.contestants import _CosineOfSteps
+    from benchmarks.peers.searches import _CosineOfSteps
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -200,17 +200,17 @@ def test_random_cells_refuse_what_is_of_searches(capsys):
 
 
 def test_searches_learn_from_most_of_their_trials():
-    from benchmarks.peers import contestants
+    from benchmarks.peers import searches
 
     # 60 % of 240 s and of 2,400 s.
-    assert contestants.num_trials(144) == 10
-    assert contestants.num_trials(1440) == 24
-    assert contestants.num_random(144) == 3
-    assert contestants.num_random(1440) == 8
+    assert searches.num_trials(144) == 10
+    assert searches.num_trials(1440) == 24
+    assert searches.num_random(144) == 3
+    assert searches.num_random(1440) == 8
 
 
 def test_an_iteration_of_hyperband_fits_into_the_search():
-    from benchmarks.peers.contestants import hyperband_epochs
+    from benchmarks.peers.searches import hyperband_epochs
 
     # max_epochs * log3(max_epochs) ** 2: 9 * 4, 27 * 9.
     assert hyperband_epochs(36.0) == 9
@@ -221,12 +221,12 @@ def test_an_iteration_of_hyperband_fits_into_the_search():
 
 
 def test_an_epoch_of_the_hand_made_network_is_timed():
-    from benchmarks.peers import contestants
     from benchmarks.peers import family
+    from benchmarks.peers import searches
 
     x = np.zeros((32, 8, 8, 1), "uint8")
     data = family.Data(x, np.arange(32) % 2, (0.0, 255.0))
-    seconds = contestants.epoch_seconds(data, seed=0, batch_size=8)
+    seconds = searches.epoch_seconds(data, seed=0, batch_size=8)
     assert 0 < seconds < 600
 
 
