@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_dha import arguments
 from keras_dha import data
+from keras_dha import evaluable_data
 from keras_dha import optimizers
 from keras_dha import preparation
 from keras_dha import progress
@@ -422,7 +423,7 @@ class AutoModel(Trained):
         given = arguments.pair(given)
         counted = given[0]
         size = None if data.is_batched_dataset(counted) else batch_size
-        x, y = data.evaluable(*given, self._spec, form, size)
+        x, y = evaluable_data.evaluable(*given, self._spec, form, size)
         if y is not None:
             counted = x
         steps = preparation.batches_in(counted, batch_size)

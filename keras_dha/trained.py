@@ -5,6 +5,7 @@ import warnings
 import tensorflow as tf
 
 from keras_dha import data
+from keras_dha import evaluable_data
 from keras_dha import export as exporting
 from keras_dha import report
 from keras_dha import small_images
@@ -45,7 +46,9 @@ class Trained:
             return_dict: Whether to return a dict rather than a list.
         """
         self._check_fitted("evaluate")
-        x, y = data.evaluable(x, y, self._spec, self.joint.form, batch_size)
+        x, y = evaluable_data.evaluable(
+            x, y, self._spec, self.joint.form, batch_size
+        )
         return self._evaluated(
             x, y, batch_size, verbose=verbose, return_dict=return_dict
         )
@@ -66,7 +69,9 @@ class Trained:
             verbose: As in Keras, but for the default of 0.
         """
         self._check_fitted("predict")
-        x = data.predictable(x, self._spec, self.joint.form, batch_size)
+        x = evaluable_data.predictable(
+            x, self._spec, self.joint.form, batch_size
+        )
         if not isinstance(x, tf.data.Dataset):
             # A tuple of one: several inputs would be taken for labels, too.
             x = (x,)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_dha import data
+from keras_dha import evaluable_data
 from tests.test_data import dataset
 from tests.test_data import every_form
 from tests.test_data import images
@@ -16,12 +17,14 @@ def spec():
 
 
 def test_evaluation_data_pass_as_they_are(spec):
-    x, y = data.evaluable(images(5), labels(5) * 0, spec)  # one class is fine
+    x, y = evaluable_data.evaluable(
+        images(5), labels(5) * 0, spec
+    )  # one class is fine
     np.testing.assert_array_equal(x, images(5))
     np.testing.assert_array_equal(y, np.zeros(5))
     for batch_size in (None, 2):
         given = dataset(images(5), labels(5), batch_size)
-        batched, nothing = data.evaluable(given, None, spec)
+        batched, nothing = evaluable_data.evaluable(given, None, spec)
         assert nothing is None
         seen = [x for x, _ in batched.as_numpy_iterator()]
         np.testing.assert_array_equal(np.concatenate(seen), images(5))
@@ -39,7 +42,9 @@ def test_evaluation_data_pass_as_they_are(spec):
 def test_evaluation_data_of_another_kind(form, x, y, message, spec):
     given = form(x, y)
     with pytest.raises(ValueError, match=message):
-        data.evaluable(*(given if len(given) == 2 else (*given, None)), spec)
+        evaluable_data.evaluable(
+            *(given if len(given) == 2 else (*given, None)), spec
+        )
 
 
 @pytest.mark.parametrize(
@@ -55,14 +60,14 @@ def test_evaluation_data_of_another_kind(form, x, y, message, spec):
 )
 def test_evaluation_arrays_that_are_wrong(x, y, message, spec):
     with pytest.raises(ValueError, match=message):
-        data.evaluable(x, y, spec)
+        evaluable_data.evaluable(x, y, spec)
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_evaluation_data_without_an_end(batch_size, spec):
     given = dataset(images(5), labels(5), batch_size)
     with pytest.raises(ValueError, match=r"must end.*`dataset.take\(n\)`"):
-        data.evaluable(given.repeat(), None, spec)
-    data.evaluable(given.repeat().take(3), None, spec)
+        evaluable_data.evaluable(given.repeat(), None, spec)
+    evaluable_data.evaluable(given.repeat().take(3), None, spec)
     # What does not say whether it ends is taken to.
-    data.evaluable(given.filter(lambda *_: True), None, spec)
+    evaluable_data.evaluable(given.filter(lambda *_: True), None, spec)
