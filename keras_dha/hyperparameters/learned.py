@@ -4,6 +4,8 @@ Each outer step moves a position on its range's scale against the search loss
 (`keras_dha.hyperparameters.hypergradient`).
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -26,10 +28,12 @@ _MOST_SHRINKING = 0.02
 # to last until that is seen again. How many passes weights remember is what
 # carries over from one amount of data to another: Wang and Aitchison, "How to
 # set AdamW's weight decay as you scale model and dataset size", 2024.
-# And not more than this share of the run: decay that is weaker does nothing in
-# it. Early on, and where nothing is missed any more, evidence is for that; what
+# Nor less than this share of the run: a gradient at averages over a tenth of it
+# does not see what a longer memory would add up to.
+# And not more than this share: decay that is weaker does nothing in a run.
+# Early on, and where nothing is missed any more, evidence is for that; what
 # decay is good for shows when it has been there for long.
-_LONGEST_MEMORY = 0.25
+_SHORTEST_MEMORY, _LONGEST_MEMORY = 0.1, 0.25
 # Size of Adam's steps in parts of the range, times the step size.
 _ADAM = 0.1
 
@@ -101,6 +105,7 @@ class LearnedHyperparameters(Engine):
         # Keras, what is learned is a factor near 1.
         self.peak = self._vector("peak", 1.0)
         self.most_shrinking = self._vector("most_shrinking", _MOST_SHRINKING)
+        self.most_in_run = self._vector("most_in_run", 1.0)
         self.least_shrinking = self._vector("least_shrinking", 0.0)
         size = sum(self.sizes)
         self.tangents = {
@@ -288,6 +293,8 @@ class LearnedHyperparameters(Engine):
     def expect_run(self, step, steps):
         super().expect_run(step, steps)
         self.least_shrinking.assign(1.0 / (_LONGEST_MEMORY * steps))
+        if math.isfinite(steps):
+            self.most_in_run.assign(1.0 / (_SHORTEST_MEMORY * steps))
 
     def _within(self, at):
         """Returns the bounds of positions at a step, two tensors `(n,)`.
@@ -309,17 +316,18 @@ class LearnedHyperparameters(Engine):
             decay = ops.maximum(decay, 1e-30)
             return ops.where(self._is_log, ops.log(decay), decay)
 
-        most = shrinking_by(self.most_shrinking.value, fastest)
+        # Whatever the schedule makes of it at the moment.
+        in_run = self._shrinking(
+            at._replace(learning_rate=self.peak * self.value("learning_rate"))
+        )
+        most = ops.minimum(
+            shrinking_by(self.most_shrinking.value, fastest),
+            shrinking_by(self.most_in_run.value, in_run),
+        )
         high = ops.where(
             self._is_decay, ops.minimum(high, ops.maximum(low, most)), high
         )
-        # Whatever the schedule makes of it at the moment.
-        highest = at._replace(
-            learning_rate=self.peak * self.value("learning_rate")
-        )
-        least = shrinking_by(
-            self.least_shrinking.value, self._shrinking(highest)
-        )
+        least = shrinking_by(self.least_shrinking.value, in_run)
         least = ops.minimum(least, ops.minimum(self._start, high))
         return ops.where(self._is_decay, ops.maximum(low, least), low), high
 

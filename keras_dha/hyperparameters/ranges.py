@@ -24,8 +24,8 @@ class Range:
             which there is no test.
 
     Within its range weight decay rises only as far as weights still remember
-    a pass over the data, and falls below its start only as far as they
-    remember no more than a quarter of the run.
+    a pass over the data and a tenth of the run, and falls below its start only
+    as far as they remember no more than a quarter of the run.
 
     Example:
 

@@ -45,6 +45,18 @@ def test_decay_forgets_no_weight_within_a_pass(steps, shrinking):
     assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "steps, shrinking", [(100, 0.02), (4000, 1 / 400), (100_000, 1 / 10_000)]
+)
+def test_decay_forgets_no_weight_within_a_tenth_of_the_run(steps, shrinking):
+    layer = learned({"weight_decay": Range(1e-6, 0.5, start=0.4)})
+    layer.expect_pass(20)
+    layer.expect_run(0, steps)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    most = shrinking * (1 - 0.9) / 0.1
+    assert value(layer, "weight_decay") == pytest.approx(most, rel=1e-5)
+
+
 def test_decay_does_not_make_up_for_a_rate_that_falls():
     low, high = 1e-6, 0.5
     layer = learned({"weight_decay": Range(low, high, start=0.4)})
@@ -142,7 +154,7 @@ def test_memory_keeps_decay_from_falling_and_does_not_raise_it():
         assert value(layer, "weight_decay") == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_pass_counts_for_more_than_a_quarter_of_the_run():
+def test_a_pass_counts_for_more_than_shares_of_the_run():
     layer = learned({"weight_decay": Range(1e-6, 0.5, start=0.4)})
     layer.expect_pass(1000)
     layer.expect_run(0, 2000)
@@ -158,6 +170,12 @@ def test_how_long_a_run_is_may_be_unknown():
     layer.position.assign([np.log(1e-5)])
     layer.update(keras.ops.zeros(SIZE), AT)
     assert value(layer, "weight_decay") == pytest.approx(1e-5, rel=1e-5)
+    # Then a pass is all that is known.
+    layer.expect_pass(100)
+    layer.expect_run(0, float("inf"))
+    layer.position.assign(layer.high)
+    layer.update(keras.ops.zeros(SIZE), AT)
+    assert value(layer, "weight_decay") == pytest.approx(0.01, rel=1e-5)
 
 
 def test_bounds_by_memory_are_those_of_decay_alone():
@@ -191,7 +209,7 @@ def test_bounds_are_those_of_the_weights_that_a_decay_acts_on():
     layer.expect_run(0, 1000)
     layer.step_size = 0.0
     at = AT._replace(learning_rate=layer.value("learning_rate"))
-    for share, start in ((0.02, layer.high), (1 / 250, layer.low)):
+    for share, start in ((1 / 100, layer.high), (1 / 250, layer.low)):
         layer.position.assign(start)
         layer.update(keras.ops.zeros(SIZE), at)
         for name, rate in rates.items():
