@@ -199,8 +199,9 @@ class AutoModel(Trained):
             loss_weights: Of several outputs a number of at least 0 for each,
                 as a dict by output name or a list; by default 1. The loss of
                 an example is the weighted sum of those of its outputs.
-            metrics: List of Keras metrics. By default accuracy. Of several
-                outputs a dict of such lists by output name, or a list of them.
+            metrics: List of Keras metrics; none if empty. By default accuracy.
+                Of several outputs a dict of such lists by output name, or a
+                list of them.
         """
         if unknown:
             raise ValueError(

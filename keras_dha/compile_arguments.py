@@ -55,15 +55,17 @@ def metrics(asked, network):
     """Returns metrics as `keras.Model.compile` takes them for a network.
 
     Args:
-        asked: As given to `keras_dha.AutoModel.compile`.
+        asked: As given to `keras_dha.AutoModel.compile`; none are asked for
+            by an empty list, and accuracy by `None`.
         network: A functional or Sequential `keras.Model`.
     """
     outputs = Form.of(network).outputs
     names = outputs.names
+    usual = ["accuracy"] if asked is None else []
     if len(names) == 1:
-        return asked or ["accuracy"]
+        return asked or usual
     if not asked:
-        return outputs.packed([["accuracy"] for _ in names], list)
+        return outputs.packed([list(usual) for _ in names], list)
     if isinstance(asked, dict) and set(asked) <= set(names):
         given = [asked.get(name) for name in names]
         return outputs.packed([_as_list(part) for part in given], list)

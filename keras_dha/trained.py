@@ -32,6 +32,15 @@ class Trained:
         # During `fit`, a function that returns what is found so far.
         self._so_far = None
 
+    def __reduce__(self):
+        # What is asked of `pickle`, and of `copy`: inside are functions that
+        # TensorFlow has compiled.
+        raise TypeError(
+            "An `AutoModel` is neither copied nor pickled: write it with "
+            "`save` and read it with `AutoModel.load`, or build another one. "
+            f"Received: {type(self).__name__}"
+        )
+
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose=0, return_dict=False
     ):

@@ -1,5 +1,7 @@
 """Saving, loading, going on, and seeds."""
 
+import copy
+import pickle
 import random
 
 import keras
@@ -22,6 +24,7 @@ from tests.auto_model.small_runs import assert_plain
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import quick_auto_model
+from tests.auto_model.small_runs import space
 
 
 def test_load_gives_the_same_model(fitted, tmp_path):
@@ -82,6 +85,28 @@ def test_compiled_loss_and_metrics_are_used_and_saved(tmp_path):
         found = each.evaluate(X, one_hot, return_dict=True)
         assert found["loss"] == pytest.approx(focal, rel=1e-4)
         assert found["top2"] == pytest.approx(top2)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_no_metrics_are_none(outputs):
+    network = space((8, 8, 1), CLASSES)
+    heads = [network.outputs[0]]
+    heads += [keras.layers.Softmax(name="again")(heads[0])] * (outputs - 1)
+    model = quick_auto_model(
+        keras.Model(network.inputs, heads),
+        strategy=None,
+    )
+    model.compile(metrics=[])
+    y = Y if outputs == 1 else (Y, Y)
+    history = fit(model, y=y, epochs=1, validation_data=(X, y)).history
+    assert not [name for name in history if "accuracy" in name]
+    assert history["val_loss"]
+
+
+def test_copies_are_refused(fitted):
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="`save`.*`AutoModel.load`"):
+            copied(fitted)
 
 
 def test_saving_replaces_a_file_unless_told_not_to(fitted, tmp_path):
