@@ -28,6 +28,17 @@ def auto_model(data, seconds, seed, batch_size):
         "genotype": chosen(found),
         "cost": found.cost,
         "epochs": len(found.history["loss"]),
+        "hyperparameters": _course(found),
+    }
+
+
+def _course(result, times=10):
+    """Returns what a run learned of rate and decay, some times on its way."""
+    epochs = len(result.history["loss"])
+    at = np.unique(np.linspace(0, epochs - 1, times).astype(int))
+    return {
+        name: [float(f"{result.history[name][k]:.4g}") for k in at]
+        for name in ("learning_rate", "weight_decay")
     }
 
 
