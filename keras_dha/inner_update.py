@@ -296,6 +296,17 @@ class AdamState(NamedTuple):
     second: object
     count: object
 
+    @classmethod
+    def of(cls, layer):
+        """Returns what a layer holds in three variables of these names."""
+        held = (getattr(layer, name) for name in cls._fields)
+        return cls(*(ops.convert_to_tensor(variable) for variable in held))
+
+    def keep_in(self, layer):
+        """Assigns them to the three variables of a layer."""
+        for name, value in self._asdict().items():
+            getattr(layer, name).assign(value)
+
 
 def average(averaged, values, keep):
     """Returns the exponential average with one more vector in it.

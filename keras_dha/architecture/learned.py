@@ -168,16 +168,10 @@ class LearnedArchitecture(keras.layers.Layer):
         moved, state = adam(
             values,
             credit,
-            AdamState(
-                ops.convert_to_tensor(self.first),
-                ops.convert_to_tensor(self.second),
-                ops.convert_to_tensor(self.count),
-            ),
+            AdamState.of(self),
             free * ops.convert_to_tensor(self.rate),
         )
-        self.first.assign(state.first)
-        self.second.assign(state.second)
-        self.count.assign(state.count)
+        state.keep_in(self)
         begin = 0
         for decision, size in zip(self.decisions, self.sizes, strict=True):
             decision.parameter.assign(moved[begin : begin + size])

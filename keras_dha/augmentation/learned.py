@@ -343,22 +343,15 @@ class LearnedPolicy(keras.layers.Layer):
 
     def _ascend(self, gradient):
         logits = self._logits()
-        variables = (self.first, self.second, self.count)
         rate = self.rate / tf.sqrt(1.0 + self.count / STEADY)
         values = _flat(logits)
-        moved, state = adam(
-            values,
-            -gradient,
-            AdamState(*(v.value for v in variables)),
-            rate,
-        )
+        moved, state = adam(values, -gradient, AdamState.of(self), rate)
         pull = TO_START * self.count / (self.count + LONG_RUN)
         moved -= rate * pull * (values - self.start)
         # Where weights have diverged a run goes back to those before, but may
         # take steps until it looks. No image can be made by such logits.
         moved = tf.where(tf.math.is_finite(moved), moved, values)
-        for variable, value in zip(variables, state, strict=True):
-            variable.assign(value)
+        state.keep_in(self)
         parts = tf.split(moved, [int(np.prod(v.shape)) for v in logits])
         for variable, part in zip(logits, parts, strict=True):
             variable.assign(tf.reshape(part, variable.shape))

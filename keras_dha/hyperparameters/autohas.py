@@ -231,21 +231,15 @@ class SampledHyperparameters(Engine):
             return
         combination = ops.convert_to_tensor(self.combination)
         score = combination - self.probabilities()
-        count = ops.convert_to_tensor(self.count)
-        moved, state = adam(
+        state = AdamState.of(self)
+        moved, following = adam(
             ops.convert_to_tensor(self.logits),
             -advantage * score,
-            AdamState(
-                ops.convert_to_tensor(self.first),
-                ops.convert_to_tensor(self.second),
-                count,
-            ),
-            self.learning_rate / ops.sqrt(1.0 + count / _STEADY),
+            state,
+            self.learning_rate / ops.sqrt(1.0 + state.count / _STEADY),
         )
         self.logits.assign(moved)
-        self.first.assign(state.first)
-        self.second.assign(state.second)
-        self.count.assign(state.count)
+        following.keep_in(self)
         along = ops.sum(
             self.probabilities() * np.arange(self.basis, dtype="float32"),
             axis=-1,

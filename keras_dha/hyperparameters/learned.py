@@ -199,9 +199,7 @@ class LearnedHyperparameters(Engine):
         position = position - self.step_size * change
         position = ops.clip(position, *self._within(at))
         self.position.assign(position)
-        self.first.assign(state.first)
-        self.second.assign(state.second)
-        self.count.assign(state.count)
+        state.keep_in(self)
         self._count_bounds(position <= self.low, position >= self.high)
 
     def _judged_on(self, key):
@@ -242,8 +240,9 @@ class LearnedHyperparameters(Engine):
 
     def _change(self, gradient):
         """Returns how far down to go with a step size of 1, and the state."""
-        state = AdamState(self.first.value, self.second.value, self.count.value)
-        moved, following = adam(ops.zeros_like(gradient), gradient, state, 1.0)
+        moved, following = adam(
+            ops.zeros_like(gradient), gradient, AdamState.of(self), 1.0
+        )
         span = self._span.astype(self.vector_dtype)
         if self.update_kind == "adam":
             return -span * moved, following
