@@ -1,0 +1,127 @@
+"""What a `fit` is worth to a network of the user's own, without choices.
+
+The same small network, plain or with batch normalisation, from the same data in
+as many epochs:
+
+    adam             compiled with Keras' Adam
+    adam_augmented   the same with a cosine schedule, flips and shifts
+    sgd_augmented    SGD with momentum, a rate of 0.1 and a decay of 5e-4, a
+                     cosine schedule, flips and shifts
+    values           `AutoModel(network, augmentation=None)`
+    auto_model       `AutoModel(network)`
+    auto_model_adamw the same, compiled with AdamW
+
+    python -m benchmarks.own_network --dataset fashion_mnist --limit 10000
+
+The record is kept run by run and gone on with.
+"""
+
+import time
+
+import keras
+from keras import layers
+
+import keras_dha
+from benchmarks.arms import compare
+from benchmarks.images import value_range
+from benchmarks.peers import family
+from keras_dha.batches import fitting_batch_size
+
+NETWORKS = ("plain", "normalised")
+BY_KERAS = ("adam", "adam_augmented", "sgd_augmented")
+OURS = ("values", "auto_model", "auto_model_adamw")
+ARMS = [f"{network} {arm}" for network in NETWORKS for arm in BY_KERAS + OURS]
+
+
+def build(network, data, augments=False):
+    """Returns the small convolutional network, uncompiled.
+
+    Args:
+        network: One of `NETWORKS`.
+        data: `keras_dha.datasets.Dataset`.
+        augments: Whether it begins with flips and shifts.
+    """
+    x = inputs = keras.Input(data.x_train.shape[1:])
+    if augments:
+        x = layers.RandomFlip("horizontal")(x)
+        x = layers.RandomTranslation(0.1, 0.1, fill_mode="constant")(x)
+    low, high = value_range(data)
+    x = layers.Rescaling(1.0 / (high - low), offset=-low / (high - low))(x)
+    for filters in (32, 64, 128):
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        if network == "normalised":
+            x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.MaxPooling2D(2)(layers.ReLU()(x))
+    x = layers.Dropout(0.3)(layers.Flatten()(x))
+    outputs = layers.Dense(len(data.class_names), activation="softmax")(x)
+    return keras.Model(inputs, outputs)
+
+
+def by_keras(network, arm, data, epochs):
+    """Returns the network, trained as its user would without us."""
+    augments = arm != "adam"
+    model = build(network, data, augments)
+    batch_size = fitting_batch_size(data.x_train, len(data.x_train))
+    steps = -(-len(data.x_train) // batch_size) * epochs
+    rate = 0.1 if arm == "sgd_augmented" else 1e-3
+    if augments:
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    if arm == "sgd_augmented":
+        model = keras.models.clone_model(
+            model, clone_function=lambda each: family.with_decay(each, 5e-4)
+        )
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+    else:
+        optimizer = keras.optimizers.Adam(rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(
+        data.x_train,
+        data.y_train,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=0,
+    )
+    return model, {}
+
+
+def by_us(network, arm, data, epochs, seed):
+    """Returns the `AutoModel` of the network, trained."""
+    options = {"augmentation": None} if arm == "values" else {}
+    model = keras_dha.AutoModel(build(network, data), seed=seed, **options)
+    if arm == "auto_model_adamw":
+        model.compile(keras.optimizers.AdamW())
+    model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
+    found = model.result
+    return model, {
+        "hyperparameters": {
+            name: found.history[name]
+            for name in ("learning_rate", "weight_decay")
+        },
+        "undone": found.cost["undone"],
+    }
+
+
+def run(arm, data, epochs, seed):
+    """Trains once; returns what is kept of it, a dict."""
+    keras.utils.set_random_seed(seed)
+    network, arm = arm.split()
+    begun = time.monotonic()
+    if arm in BY_KERAS:
+        model, details = by_keras(network, arm, data, epochs)
+    else:
+        model, details = by_us(network, arm, data, epochs, seed)
+    return {
+        "accuracy": model.evaluate(data.x_test, data.y_test, verbose=0)[1],
+        "seconds": time.monotonic() - begun,
+        **details,
+    }
+
+
+def main():
+    """Runs what the record does not hold yet."""
+    record = compare("own_network", __doc__, ARMS, 30, run)
+    record.write(mean_accuracy=record.means())
+
+
+if __name__ == "__main__":
+    main()
