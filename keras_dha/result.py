@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import keras
 import numpy as np
@@ -67,12 +68,20 @@ class SearchResult:
     class_names: list | None = None
 
     def to_json(self):
-        """Returns the result as JSON text."""
+        """Returns the result as JSON text.
+
+        JSON has no NaN and no infinity: what a history has of them is null
+        there, and NaN when it is read.
+        """
         fields = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self)
         }
         if self.policy is not None:
             fields["policy"] = json.loads(self.policy.to_json())
+        fields["history"] = {
+            name: [None if _is_infinite(value) else value for value in values]
+            for name, values in self.history.items()
+        }
         return json.dumps(fields, indent=2)
 
     @classmethod
@@ -104,6 +113,10 @@ class SearchResult:
                     f"`{name}` must be an object. "
                     f"Received: {name}={fields[name]!r}"
                 )
+        for values in fields["history"].values():
+            # What a callback wrote may be `None` without having been a number.
+            if isinstance(values, list) and _has_gaps(values):
+                values[:] = [math.nan if v is None else v for v in values]
         result_format.check(fields)
         if fields["policy"] is not None:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
@@ -240,6 +253,17 @@ def mean_statistics(history):
             "mean influence": float(moved) / max(total, 1e-12),
         }
     return found or None
+
+
+def _has_gaps(values):
+    """Whether a list is of numbers, some of which are missing."""
+    kinds = {type(value) for value in values}
+    return type(None) in kinds and bool({int, float} & kinds)
+
+
+def _is_infinite(value):
+    """Whether a value is a number that is not finite, as NaN."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _check_operations(policy, history):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -149,6 +150,20 @@ def test_callbacks_may_write_anything_into_the_history():
     history = {"loss": [0.5], "note": ["good"], "extra": [None]}
     result = dataclasses.replace(RESULT, history=history)
     assert SearchResult.from_json(result.to_json()) == result
+
+
+def test_what_is_not_finite_is_null():
+    """Readers in other languages refuse a file with NaN in it."""
+    history = {"loss": [1.5, math.nan, -math.inf], "name": ["nan"]}
+    text = dataclasses.replace(RESULT, history=history).to_json()
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    plain = json.loads(text, parse_constant=refuse)
+    assert plain["history"] == {"loss": [1.5, None, None], "name": ["nan"]}
+    loss = SearchResult.from_json(text).history["loss"]
+    assert loss[0] == 1.5 and all(math.isnan(value) for value in loss[1:])
 
 
 def test_summary_says_what_was_found():
