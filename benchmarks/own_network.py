@@ -73,7 +73,9 @@ def by_keras(network, arm, data, epochs):
         optimizer = keras.optimizers.SGD(rate, momentum=0.9)
     else:
         optimizer = keras.optimizers.Adam(rate)
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     model.fit(
         data.x_train,
         data.y_train,
