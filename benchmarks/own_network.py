@@ -47,7 +47,7 @@ def build(network, data, augments=False):
         x = layers.RandomTranslation(0.1, 0.1, fill_mode="constant")(x)
     low, high = value_range(data)
     x = layers.Rescaling(1.0 / (high - low), offset=-low / (high - low))(x)
-    for filters in (32, 64, 128):
+    for filters in (16, 32, 64):
         x = layers.Conv2D(filters, 3, padding="same")(x)
         if network == "normalised":
             x = layers.BatchNormalization(momentum=0.9)(x)
