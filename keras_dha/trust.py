@@ -27,6 +27,9 @@ _CLEARLY_BETTER = 0.9
 _BEHIND_GUESSING = 1.03
 # The noise of those steps themselves, in standard errors of their mean.
 _NOISE = 2.0
+# A network whose units have died guesses, and no worse than that; so many looks
+# in a row say that it does, where it was clearly better.
+_GUESSING, _DEAD = 0.98, 3
 # What was too high for a range test may be right later, but this many times.
 _BEYOND = 2.0
 # Of so many updates a report can be made, and at a bound for so large a share.
@@ -78,8 +81,9 @@ class Guard:
 
     A training loss has diverged if it is not finite, or, for cross-entropy,
     1.5 times what it was at the start and 1.5 times that of guessing, or worse
-    than that of guessing, by more than noise, once it was clearly better. Looks
-    at the losses every few steps, so that devices are rarely waited for.
+    than that of guessing, by more than noise, once it was clearly better, or
+    as bad as that in three looks in a row. Looks at the losses every few steps,
+    so that devices are rarely waited for.
     In the beginning a run has only its start to lose: cross-entropy that is
     no better after some steps than at first, or than in the mean of the first
     ones, or worse than that of guessing once it was better, is enough to go
@@ -122,7 +126,7 @@ class Guard:
             if joint.hyperparameters.quantities[key].name == "learning_rate"
         ]
         self._losses = []
-        self._looks = self._since_kept = 0
+        self._looks = self._since_kept = self._guesses = 0
         self._at_first = self._lowest = math.inf
         self._copy = copy_of(joint) if self._rates else None
 
@@ -138,6 +142,7 @@ class Guard:
             "is_beginning": self._is_beginning,
             "looks": self._looks,
             "since_kept": self._since_kept,
+            "guesses": self._guesses,
             "lowest": self._lowest if self._looks else None,
             "at_first": self._at_first if self._looks else None,
             "may_test": self.test is not None,
@@ -155,6 +160,7 @@ class Guard:
             self._reference = max(self._start, _loss_of_guessing(self._joint))
         self._is_beginning = state["is_beginning"]
         self._looks, self._since_kept = state["looks"], state["since_kept"]
+        self._guesses = state["guesses"]
         if self._looks:
             self._lowest, self._at_first = state["lowest"], state["at_first"]
         if not state["may_test"]:
@@ -186,14 +192,19 @@ class Guard:
         self._looks += 1
         is_finite = math.isfinite(mean)
         error = float(np.std(losses)) / math.sqrt(seen) if is_finite else 0.0
-        if not mean < self._limit(error):  # as NaN is not
+        self._guesses = (
+            self._guesses + 1 if self._guesses_at(mean, error) else 0
+        )
+        # As NaN is not.
+        if not mean < self._limit(error) or self._guesses >= _DEAD:
             self._undo(mean)
             return seen
         self.loss = mean
         if self._looks == 1:
             self._at_first = min(self._start, mean)
         self._lowest = min(self._lowest, mean)
-        if self._since_kept >= self.keep_every and mean <= self._reference:
+        is_good = mean <= self._reference and not self._guesses
+        if self._since_kept >= self.keep_every and is_good:
             self._copy = copy_of(self._joint)
             self._since_kept = 0
             self._is_beginning = False
@@ -217,6 +228,14 @@ class Guard:
             return max(guessing, self._at_first)
         return _FAR_ABOVE * self._reference
 
+    def _guesses_at(self, mean, error):
+        """Whether losses are those of guessing where they were better."""
+        guessing = _loss_of_guessing(self._joint)
+        least = mean - _NOISE * error
+        return self._lowest < _CLEARLY_BETTER * guessing and (
+            least > _GUESSING * guessing
+        )
+
     def _undo(self, loss):
         rates = self._go_back()
         self.undone += 1
@@ -238,7 +257,7 @@ class Guard:
             )
         if self.loss is None:
             self.loss = self._start
-        self._looks = self._since_kept = 0
+        self._looks = self._since_kept = self._guesses = 0
         # What was undone says nothing of the state that was gone back to.
         self._at_first = self._lowest = math.inf
         test, self.test = self.test, None
@@ -249,7 +268,9 @@ class Guard:
             self._go_on(test().start, began / 2)
             return
         for key, rate in rates.items():
-            learned.set_value(key, rate / 2, high=rate / 2)
+            # Not above that of the state which is gone on from.
+            kept = float(learned.current(key))
+            learned.set_value(key, min(rate / 2, kept), high=rate / 2)
 
     def _go_back(self):
         """Restores the last good state; returns the rates that were too high.

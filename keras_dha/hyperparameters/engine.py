@@ -29,6 +29,10 @@ AUTO = {
 }
 
 
+# Of weights whose length does not matter, so large a share are most.
+_MOST = 0.5
+
+
 class Engine(keras.layers.Layer):
     """All hyperparameters of a run, fixed or learned.
 
@@ -93,6 +97,8 @@ class Engine(keras.layers.Layer):
         # How many updates ended at the lower and at the upper bound.
         self.at_bounds = self._vector("at_bounds", np.zeros((2, len(ranges))))
         self.averaged = self._vector("averaged", np.zeros(sum(sizes)))
+        # The share of weights whose length does not matter, lately.
+        self.normalised = self._vector("normalised", 0.0)
         # What averages keep in a step.
         self.averaging = self._vector("averaging", self.horizon.averaging)
         self._allocate_groups(paths)
@@ -255,7 +261,10 @@ class Engine(keras.layers.Layer):
             step: Integer, the number of the step that comes.
             steps: How many there will be, which may not be known yet: infinity.
         """
-        self.averaging.assign(self.horizon.averaging_at(step, steps))
+        is_normalised = float(self.normalised) > _MOST
+        self.averaging.assign(
+            self.horizon.averaging_at(step, steps, is_normalised)
+        )
 
     def bounds(self, key):
         """Returns the pair of bounds of a learned quantity as they are now."""

@@ -64,6 +64,12 @@ from keras_dha.inner_update import average
 OPTIMIZER = ("learning_rate", "weight_decay", "momentum")
 
 
+# Averages over ten steps. In front of a normalisation weights that shake grow,
+# and so bring their steps down by themselves; elsewhere a rate that is too high
+# stays so, and the longer the average the less it shows of that.
+_WITHOUT_NORMALISATION = 0.9
+
+
 class Horizon(NamedTuple):
     """How far a hypergradient looks back.
 
@@ -74,7 +80,8 @@ class Horizon(NamedTuple):
         window: Float in [0, 1); the averages reach back over this share of
             the run's steps, 1 / (1 - beta), where that is more; but not over
             more than a quarter of the steps so far, or they would still be
-            where training began.
+            where training began. Without normalisation they reach back over
+            ten steps instead.
         restart: Integer K; if not 0, forward mode with exact Hessian
             products that starts anew every K steps: in those numbered 1,
             K + 1, 2 K + 1, ... from 0.
@@ -97,8 +104,15 @@ class Horizon(NamedTuple):
         """Whether tangents need their parts along scale-invariant weights."""
         return bool(self.discount and not self.restart)
 
-    def averaging_at(self, step, steps):
-        """Returns beta at a step of a run of so many steps, a float."""
+    def averaging_at(self, step, steps, is_normalised):
+        """Returns beta at a step of a run of so many steps, a float.
+
+        Args:
+            step, steps: Its number, and how many there will be.
+            is_normalised: Whether the length of most weights does not matter.
+        """
+        if self.window and not is_normalised:
+            return min(self.averaging, _WITHOUT_NORMALISATION)
         reach = max(1.0, min(self.window * steps, step / 4))
         return max(self.averaging, 1.0 - 1.0 / reach)
 

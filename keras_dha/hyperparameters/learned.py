@@ -17,9 +17,12 @@ from keras_dha.hyperparameters.engine import Engine
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import Inputs
 from keras_dha.inner_update import adam
+from keras_dha.inner_update import average
 
 # Memory of the averages by which noisy hypergradients are judged.
 _MEMORY = 0.9
+# And of what weights are normalised: by chance a variable looks like one.
+_SEEN = 0.7
 # By what share of itself decay may shorten a weight in one step: a weight that
 # remembers fewer than fifty steps learns nothing that lasts, which no gradient
 # at averaged weights sees.
@@ -185,7 +188,18 @@ class LearnedHyperparameters(Engine):
         """
         if not self.learned:
             return
-        turning = self._follow_lengths(search_gradient, at.weights)
+        averaged = ops.convert_to_tensor(self.averaged)
+        where = scale_invariance.invariant(
+            search_gradient, averaged, self.sizes
+        )
+        self.normalised.assign(
+            average(
+                ops.convert_to_tensor(self.normalised),
+                scale_invariance.share(where, self.sizes),
+                _SEEN,
+            )
+        )
+        turning = self._follow_lengths(where, averaged, at.weights)
         gradient = [
             hypergradient.alignment(
                 search_gradient, turning[key], self._judged_on(key)
@@ -210,17 +224,13 @@ class LearnedHyperparameters(Engine):
         """
         return 1.0 if self.horizon.restart else self._where(key)
 
-    def _follow_lengths(self, search_gradient, weights):
+    def _follow_lengths(self, where, averaged, weights):
         """Renews c of the tangents; returns them without their part c w.
 
         What changes lengths alone has no part in a cosine.
         """
         if not self.tangents:
             return {}
-        averaged = ops.convert_to_tensor(self.averaged)
-        where = scale_invariance.invariant(
-            search_gradient, averaged, self.sizes
-        )
         every = self.tangents.values()
         if self.horizon.follows_lengths:
             shares = scale_invariance.radial(

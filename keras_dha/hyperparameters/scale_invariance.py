@@ -51,6 +51,16 @@ def invariant(gradient, weights, sizes):
     return ops.cast(along < _TOLERANCE * gradients * lengths, along.dtype)
 
 
+def share(where, sizes):
+    """Returns which share of the weights are invariant, a scalar.
+
+    Args:
+        where, sizes: As for `radial`.
+    """
+    sizes = ops.convert_to_tensor(sizes, where.dtype)
+    return ops.sum(where * sizes) / ops.sum(sizes)
+
+
 def radial(tangents, weights, where, sizes):
     """Returns c of the part c w of tangents, repeated over variables.
 
