@@ -15,7 +15,10 @@ Weights of the moment shake by the noise of batches, the more the higher the
 rate; a loss at them asks for low rates, as if the run were to end there. At its
 end rates are low and nothing shakes. The average over a share of the run has
 little of it too, so that is what the discounted horizon is judged at, in a
-longer run by a longer one.
+longer run by a longer one. But only in front of normalisations: there weights
+that shake grow, which brings their steps down by itself. Elsewhere a rate that
+is too high stays so, units die of it, and an average does not show that before
+it has happened; there the loss is taken at the weights of the moment.
 
 What tells horizons apart is how much of the past is kept (k), and what they
 take for dg = H Z, the answer of the training gradient (H its Hessian):
@@ -64,12 +67,6 @@ from keras_dha.inner_update import average
 OPTIMIZER = ("learning_rate", "weight_decay", "momentum")
 
 
-# Averages over ten steps. In front of a normalisation weights that shake grow,
-# and so bring their steps down by themselves; elsewhere a rate that is too high
-# stays so, and the longer the average the less it shows of that.
-_WITHOUT_NORMALISATION = 0.9
-
-
 class Horizon(NamedTuple):
     """How far a hypergradient looks back.
 
@@ -80,8 +77,8 @@ class Horizon(NamedTuple):
         window: Float in [0, 1); the averages reach back over this share of
             the run's steps, 1 / (1 - beta), where that is more; but not over
             more than a quarter of the steps so far, or they would still be
-            where training began. Without normalisation they reach back over
-            ten steps instead.
+            where training began. If most weights are not in front of a
+            normalisation, there are no averages instead.
         restart: Integer K; if not 0, forward mode with exact Hessian
             products that starts anew every K steps: in those numbered 1,
             K + 1, 2 K + 1, ... from 0.
@@ -112,7 +109,7 @@ class Horizon(NamedTuple):
             is_normalised: Whether the length of most weights does not matter.
         """
         if self.window and not is_normalised:
-            return min(self.averaging, _WITHOUT_NORMALISATION)
+            return 0.0
         reach = max(1.0, min(self.window * steps, step / 4))
         return max(self.averaging, 1.0 - 1.0 / reach)
 
