@@ -124,6 +124,47 @@ def test_later_a_run_must_not_fall_behind_guessing(losses, is_behind):
         assert any(feed(guard, [1.4, *losses])) == is_behind
 
 
+def test_a_network_that_has_died_is_brought_back():
+    """It guesses, and is no worse than that."""
+    joint = joint_model()
+    before = [v.numpy() for v in joint.network.variables]
+    train(joint)
+    guard = trust.Guard(joint, every=1, keep_every=1)
+    guessing = float(np.log(3))
+    with pytest.warns(UserWarning, match="diverged"):
+        undone = feed(guard, [1.2, 0.9, *[guessing] * 3])
+    assert undone == [0, 0, 0, 0, 1]
+    # Not to a state that guessed.
+    for old, new in zip(before, joint.network.variables, strict=True):
+        assert not np.array_equal(new, old)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.2, 1.099, 1.099, 1.099, 1.099],  # never better
+        [1.2, 0.9, 1.099, 1.099, 1.0, 1.099, 1.099],  # not three in a row
+        [1.2, 0.9, 1.05, 1.06, 1.05, 1.06],  # better still
+    ],
+)
+def test_what_guesses_for_a_while_has_not_died(losses):
+    joint = joint_model()
+    train(joint)
+    guard = trust.Guard(joint, every=1, keep_every=1)
+    assert not any(feed(guard, losses))
+
+
+def test_what_is_gone_back_to_goes_on_with_no_higher_rate():
+    joint = joint_model()
+    guard = trust.Guard(joint, every=1)
+    joint.hyperparameters.set_value("learning_rate", 8.0)
+    with pytest.warns(UserWarning, match="diverged"):
+        assert any(feed(guard, [1.2, 50.0]))
+    assert rate(joint) == pytest.approx(1.0)
+    bounds = joint.hyperparameters.bounds("learning_rate")
+    assert bounds[1] == pytest.approx(4.0)
+
+
 def test_classes_that_are_hard_to_tell_apart_are_no_divergence():
     """Means of ten batches are by chance on both sides of guessing."""
     joint = joint_model()

@@ -29,10 +29,6 @@ AUTO = {
 }
 
 
-# Of weights whose length does not matter, so large a share are most.
-_MOST = 0.5
-
-
 class Engine(keras.layers.Layer):
     """All hyperparameters of a run, fixed or learned.
 
@@ -54,6 +50,8 @@ class Engine(keras.layers.Layer):
         by_gradient: those that the search gradient moves,
         by_reward: and those that the reward of temporary weights moves.
         learned_in_loss: Keys that need the training loss' derivative.
+        is_normalised: Whether the length of most weights does not matter, as
+            far as is known; what learns by reward does not ask.
         tangents: Dict from key to the `hypergradient.Tangents` of what moves
             by them.
 
@@ -64,6 +62,7 @@ class Engine(keras.layers.Layer):
     by_gradient = ()
     by_reward = ()
     learned_in_loss = ()
+    is_normalised = True
     tangents = types.MappingProxyType({})
 
     def __init__(
@@ -97,8 +96,6 @@ class Engine(keras.layers.Layer):
         # How many updates ended at the lower and at the upper bound.
         self.at_bounds = self._vector("at_bounds", np.zeros((2, len(ranges))))
         self.averaged = self._vector("averaged", np.zeros(sum(sizes)))
-        # The share of weights whose length does not matter, lately.
-        self.normalised = self._vector("normalised", 0.0)
         # What averages keep in a step.
         self.averaging = self._vector("averaging", self.horizon.averaging)
         self._allocate_groups(paths)
@@ -261,10 +258,8 @@ class Engine(keras.layers.Layer):
             step: Integer, the number of the step that comes.
             steps: How many there will be, which may not be known yet: infinity.
         """
-        is_normalised = float(self.normalised) > _MOST
-        self.averaging.assign(
-            self.horizon.averaging_at(step, steps, is_normalised)
-        )
+        beta = self.horizon.averaging_at(step, steps, self.is_normalised)
+        self.averaging.assign(beta)
 
     def bounds(self, key):
         """Returns the pair of bounds of a learned quantity as they are now."""

@@ -21,8 +21,9 @@ from keras_dha.inner_update import average
 
 # Memory of the averages by which noisy hypergradients are judged.
 _MEMORY = 0.9
-# And of what weights are normalised: by chance a variable looks like one.
-_SEEN = 0.7
+# And of what weights are normalised, as by chance a variable looks like one; so
+# large a share of them are most.
+_SEEN, _MOST = 0.7, 0.5
 # By what share of itself decay may shorten a weight in one step: a weight that
 # remembers fewer than fifty steps learns nothing that lasts, which no gradient
 # at averaged weights sees.
@@ -83,6 +84,11 @@ class LearnedHyperparameters(Engine):
         _check_horizon(self.quantities.values(), self.horizon)
 
     @property
+    def is_normalised(self):
+        """Whether the length of most weights does not matter."""
+        return float(self.normalised) > _MOST
+
+    @property
     def by_gradient(self):
         """Keys of what is learned: all of it by hypergradient."""
         return self.learned
@@ -107,6 +113,8 @@ class LearnedHyperparameters(Engine):
         # The highest factor of the base schedule: of its rates, if it is one of
         # Keras, what is learned is a factor near 1.
         self.peak = self._vector("peak", 1.0)
+        # The share of weights whose length does not matter, lately.
+        self.normalised = self._vector("normalised", 0.0)
         self.most_shrinking = self._vector("most_shrinking", _MOST_SHRINKING)
         self.most_in_run = self._vector("most_in_run", 1.0)
         self.least_shrinking = self._vector("least_shrinking", 0.0)
@@ -195,7 +203,7 @@ class LearnedHyperparameters(Engine):
         self.normalised.assign(
             average(
                 ops.convert_to_tensor(self.normalised),
-                scale_invariance.share(where, self.sizes),
+                scale_invariance.share(search_gradient, where, self.sizes),
                 _SEEN,
             )
         )

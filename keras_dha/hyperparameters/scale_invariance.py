@@ -51,14 +51,16 @@ def invariant(gradient, weights, sizes):
     return ops.cast(along < _TOLERANCE * gradients * lengths, along.dtype)
 
 
-def share(where, sizes):
-    """Returns which share of the weights are invariant, a scalar.
+def share(gradient, where, sizes):
+    """Returns which share of the weights that ran are invariant, a scalar.
 
     Args:
+        gradient: Vector `(P,)`, zero where weights did not run.
         where, sizes: As for `radial`.
     """
-    sizes = ops.convert_to_tensor(sizes, where.dtype)
-    return ops.sum(where * sizes) / ops.sum(sizes)
+    ran = ops.cast(sums(ops.square(gradient), sizes) > 0.0, where.dtype)
+    ran = ran * ops.convert_to_tensor(sizes, where.dtype)
+    return ops.sum(where * ran) / ops.maximum(ops.sum(ran), 1.0)
 
 
 def radial(tangents, weights, where, sizes):

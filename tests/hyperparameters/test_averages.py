@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.hypergradient import Tangents
+from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
 from keras_dha.update_rules import SGD
@@ -25,15 +27,36 @@ from keras_dha.update_rules import SGD
     ],
 )
 def test_averages_reach_over_a_share_of_the_run(step, steps, reach):
-    beta = Horizon(averaging=0.99, window=0.1).averaging_at(step, steps)
+    beta = Horizon(averaging=0.99, window=0.1).averaging_at(step, steps, True)
     assert 1.0 / (1.0 - beta) == pytest.approx(reach)
 
 
 def test_without_a_window_averages_are_what_was_asked_for():
     for horizon in (hypergradient.ONE_STEP, Horizon(averaging=0.3)):
         for step in (0, 10_000):
-            beta = horizon.averaging_at(step, 20_000)
-            assert beta == horizon.averaging
+            for is_normalised in (False, True):
+                beta = horizon.averaging_at(step, 20_000, is_normalised)
+                assert beta == horizon.averaging
+
+
+def test_without_normalisation_there_are_no_averages():
+    assert hypergradient.DISCOUNTED.averaging_at(5000, 10_000, False) == 0.0
+
+
+@pytest.mark.parametrize(("along", "beta"), [(0.0, 0.99), (1.0, 0.0)])
+def test_what_is_normalised_is_read_off_search_gradients(along, beta):
+    """Two outer steps, of gradients at right angles to weights or along."""
+    horizon = hypergradient.DISCOUNTED
+    layer = LearnedHyperparameters({"learning_rate": Range(1e-3, 1.0)}, horizon)
+    layer.allocate(SGD(), [2, 3], ["kernel", "other"])
+    layer.averaged.assign([1.0, 0.0, 0.0, 2.0, 0.0])
+    gradient = np.array([along, 1.0, 1.0, along, 0.0], "f")
+    none = tf.zeros(5)
+    at = Inputs(none, (none,), none, 0.1, 0.0, 0.9)
+    for _ in range(2):
+        layer.update(tf.constant(gradient), at)
+    layer.expect_run(100, 1000)
+    assert float(layer.averaging) == pytest.approx(beta)
 
 
 class Valley:
@@ -94,7 +117,7 @@ class Valley:
                 tangents,
                 double(self.noise[t]),
                 double(self.schedule(t)),
-                double(horizon.averaging_at(t, self.steps)),
+                double(horizon.averaging_at(t, self.steps, True)),
             )
             if t % 10 == 0:
                 said.append(

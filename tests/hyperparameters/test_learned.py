@@ -138,6 +138,7 @@ def test_advance_averages_the_weights():
 
 def test_averages_reach_as_far_as_suits_the_run():
     layer = learned(VALUES, horizon=Horizon(0.0, 0.5, window=0.1))
+    layer.normalised.assign(1.0)
     rng = np.random.default_rng(0)
     weights, tangents = np.zeros(SIZE), np.zeros(SIZE)
     for k, keep in enumerate((0.5, 0.9, 0.5)):

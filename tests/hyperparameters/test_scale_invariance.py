@@ -50,6 +50,13 @@ def test_invariance_is_read_off_the_gradient():
     np.testing.assert_array_equal(where(), [1.0, 0.0, 0.0])
 
 
+def test_weights_that_did_not_run_do_not_count():
+    share = scale_invariance.share(gradient(W), where(), SIZES)
+    assert float(share) == pytest.approx(6 / 11)
+    nothing = tf.zeros_like(gradient(W))
+    assert float(scale_invariance.share(nothing, where(), SIZES)) == 0.0
+
+
 def test_invariance_is_found_in_single_precision_and_in_long_variables():
     sizes = [20_000, 20_000]
     rng = np.random.default_rng(1)
