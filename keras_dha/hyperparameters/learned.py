@@ -86,7 +86,7 @@ class LearnedHyperparameters(Engine):
     @property
     def is_normalised(self):
         """Whether the length of most weights does not matter."""
-        return float(self.normalised) > _MOST
+        return float(ops.convert_to_numpy(self.normalised)) > _MOST
 
     @property
     def by_gradient(self):
