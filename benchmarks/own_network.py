@@ -91,7 +91,7 @@ def by_us(network, arm, data, epochs, seed):
     options = {"augmentation": None} if arm == "values" else {}
     model = keras_dha.AutoModel(build(network, data), seed=seed, **options)
     if arm == "auto_model_adamw":
-        model.compile(keras.optimizers.AdamW())
+        model.compile("adamw")
     model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
     found = model.result
     return model, {
