@@ -1,4 +1,4 @@
-"""The tables of contestants, parts and methods, from their records alone.
+"""The tables of contestants, parts, methods and networks, from records alone.
 
     python -m benchmarks.tables
 
@@ -55,6 +55,14 @@ LEARNED = {
     "NAS+DA+HPO": "all three",
     "sequence": "in sequence",
     "longer sequence": "longer sequence",
+}
+OWN = {
+    "adam": "Adam",
+    "adam_augmented": "Adam, flips and shifts",
+    "sgd_augmented": "SGD, 0.1, flips and shifts",
+    "values": "`AutoModel`, no augmentation",
+    "auto_model": "`AutoModel`",
+    "auto_model_adamw": "`AutoModel`, AdamW",
 }
 # What is at once, beside each part alone.
 SHORT = (
@@ -116,10 +124,23 @@ def methods():
     return markdown(header, rows)
 
 
+def own_network():
+    """Returns the table of the user's networks by what trains them."""
+    rows = []
+    for title, name in SETS.items():
+        runs = _runs(f"own_network_{name}")
+        for network in ("plain", "normalised"):
+            of = {arm: runs.get(f"{network} {arm}") for arm in OWN}
+            best = _best(of)
+            cells = [_marked(_with_spread(of[arm]), arm in best) for arm in OWN]
+            rows.append([f"{title}, {network}", *cells])
+    return markdown(["trained by", *OWN.values()], rows)
+
+
 def documents():
     """Returns the documents with the tables of the records, a dict by path."""
     tables = {
-        "README.md": [peers(), ablation(SHORT)],
+        "README.md": [peers(), ablation(SHORT), own_network()],
         "benchmarks/README.md": [peers(), ablation()],
         "BUILD_NOTES.md": [methods()],
     }
