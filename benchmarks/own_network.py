@@ -86,12 +86,10 @@ def by_keras(network, arm, data, epochs):
     return model, {}
 
 
-def by_us(network, arm, data, epochs, seed):
-    """Returns the `AutoModel` of the network, trained."""
-    options = {"augmentation": None} if arm == "values" else {}
-    model = keras_dha.AutoModel(build(network, data), seed=seed, **options)
-    if arm == "auto_model_adamw":
-        model.compile("adamw")
+def by_us(network, data, epochs, seed, optimizer="sgd", **options):
+    """Returns (the `AutoModel` of a network, trained, what it learned)."""
+    model = keras_dha.AutoModel(network, seed=seed, **options)
+    model.compile(optimizer)
     model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
     found = model.result
     return model, {
@@ -111,7 +109,11 @@ def run(arm, data, epochs, seed):
     if arm in BY_KERAS:
         model, details = by_keras(network, arm, data, epochs)
     else:
-        model, details = by_us(network, arm, data, epochs, seed)
+        optimizer = "adamw" if arm == "auto_model_adamw" else "sgd"
+        options = {"augmentation": None} if arm == "values" else {}
+        model, details = by_us(
+            build(network, data), data, epochs, seed, optimizer, **options
+        )
     return {
         "accuracy": model.evaluate(data.x_test, data.y_test, verbose=0)[1],
         "seconds": time.monotonic() - begun,

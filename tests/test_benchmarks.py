@@ -16,6 +16,7 @@ import benchmarks
 import keras_dha
 from benchmarks import ablation
 from benchmarks import arms
+from benchmarks import fine_tuning
 from benchmarks import images
 from benchmarks import rankings
 from benchmarks import tables
@@ -110,11 +111,11 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
         Record(path, "some", {"epochs": 3})
 
 
-def numbered(count):
+def numbered(count, classes=2):
     """Returns a dataset whose images are their numbers."""
-    x, y = np.arange(count)[:, None, None], np.arange(count) % 2
+    x, y = np.arange(count)[:, None, None, None], np.arange(count) % classes
     rest = count - count // 4
-    names = ("even", "odd")
+    names = tuple(str(k) for k in range(classes))
     return Dataset("some", x[:rest], y[:rest], x[rest:], y[rest:], names)
 
 
@@ -136,6 +137,36 @@ def test_few_images_are_a_part_alone():
     usual, few = images.dealt(data, 5, 3), images.dealt(data, 5, 3, few=True)
     assert few.x_train.tolist() == usual.x_test.tolist()
     assert few.y_test.tolist() == usual.y_train.tolist()
+
+
+def test_classes_that_come_second_are_learned_from_few_images(monkeypatch):
+    monkeypatch.setattr(fine_tuning, "FEW", 8)
+    known, new = fine_tuning.halves(numbered(40, classes=5))
+    for each, first in ((known, 0), (new, 2)):
+        number = len(each.class_names)
+        for x, y in (
+            (each.x_train, each.y_train),
+            (each.x_test, each.y_test),
+        ):
+            assert (x.ravel() % 5 == y + first).all()
+            assert set(y) == set(range(number))
+    assert len(known.x_train) + len(known.x_test) == 16
+    assert len(new.x_train) == 8
+
+
+def test_what_was_learned_is_kept_below_a_new_layer():
+    network = fine_tuning.new_resnet(numbered(40, classes=5))
+    tuned, features = fine_tuning.with_new_layer(
+        network, 3, [keras.layers.RandomFlip()]
+    )
+    x = np.random.default_rng(0).uniform(size=(4, 1, 1, 1))
+    last = network.layers[-1]
+    np.testing.assert_allclose(
+        last(features(x)), network(x), rtol=1e-5, atol=1e-6
+    )
+    assert tuned(x).shape == (4, 3)
+    features.trainable = False
+    assert [w.shape for w in tuned.trainable_variables] == [(64, 3), (3,)]
 
 
 def test_parts_are_dealt_anew_after_the_last():
