@@ -170,7 +170,7 @@ def by_us(arm, network, data, epochs, seed):
     """Returns the `AutoModel` of the network, trained."""
     network, features = with_new_layer(network, len(data.class_names))
     features.trainable = arm != "auto_model_frozen"
-    optimizer = "adamw" if arm == "auto_model_adamw" else "sgd"
+    optimizer = "adamw" if arm == "auto_model_adamw" else None
     return own_network.by_us(network, data, epochs, seed, optimizer)
 
 

@@ -1,14 +1,16 @@
 """What a `fit` is worth to a network of the user's own, without choices.
 
-The same small network, plain or with batch normalisation, from the same data in
-as many epochs:
+The same small network from the same data in as many epochs. There are three
+convolutions, plain or with batch normalisation; and, for which optimizer is to
+be the default, seven plain ones, depthwise ones with layer normalisation, and
+LeNet-5, whose activation is tanh:
 
     adam             compiled with Keras' Adam
     adam_augmented   the same with a cosine schedule, flips and shifts
     sgd_augmented    SGD with momentum, a rate of 0.1 and a decay of 5e-4, a
                      cosine schedule, flips and shifts
-    values           `AutoModel(network, augmentation=None)`
-    auto_model       `AutoModel(network)`
+    values           `AutoModel(network, augmentation=None)`, SGD
+    auto_model_sgd   `AutoModel(network)`, compiled with SGD
     auto_model_adamw the same, compiled with AdamW
 
     python -m benchmarks.own_network --dataset fashion_mnist --limit 10000
@@ -16,6 +18,7 @@ as many epochs:
 The record is kept run by run and gone on with.
 """
 
+import functools
 import time
 
 import keras
@@ -27,14 +30,73 @@ from benchmarks.images import value_range
 from benchmarks.peers import family
 from keras_dha.batches import fitting_batch_size
 
-NETWORKS = ("plain", "normalised")
 BY_KERAS = ("adam", "adam_augmented", "sgd_augmented")
-OURS = ("values", "auto_model", "auto_model_adamw")
-ARMS = [f"{network} {arm}" for network in NETWORKS for arm in BY_KERAS + OURS]
+OURS = ("values", "auto_model_sgd", "auto_model_adamw")
+# For which optimizer is to be the default.
+COMPARED = ("adam", "auto_model_sgd", "auto_model_adamw")
+
+
+def three_convolutions(x, normalised=False):
+    """A stack of convolutions, plain or with batch normalisation."""
+    for filters in (16, 32, 64):
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        if normalised:
+            x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.MaxPooling2D(2)(layers.ReLU()(x))
+    return layers.Dropout(0.3)(layers.Flatten()(x))
+
+
+def seven_convolutions(x):
+    """A deeper stack, as of VGG."""
+    for filters, number in ((16, 2), (32, 2), (64, 3)):
+        for _ in range(number):
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    return layers.Dropout(0.5)(x)
+
+
+def layer_normalised(x):
+    """Depthwise convolutions and layer normalisation, as of ConvNeXt."""
+    x = layers.LayerNormalization()(layers.Conv2D(32, 4, strides=4)(x))
+    for _ in range(3):
+        y = layers.DepthwiseConv2D(5, padding="same")(x)
+        y = layers.Dense(96, activation="gelu")(layers.LayerNormalization()(y))
+        x = layers.Add()([x, layers.Dense(32)(y)])
+    return layers.LayerNormalization()(layers.GlobalAveragePooling2D()(x))
+
+
+def lenet(x):
+    """LeNet-5, whose activation is tanh."""
+    x = layers.Conv2D(6, 5, padding="same", activation="tanh")(x)
+    x = layers.AveragePooling2D(2)(x)
+    x = layers.Conv2D(16, 5, activation="tanh")(x)
+    x = layers.Flatten()(layers.AveragePooling2D(2)(x))
+    for units in (120, 84):
+        x = layers.Dense(units, activation="tanh")(x)
+    return x
+
+
+# The network between images and classes, and what it is trained by.
+NETWORKS = {
+    "plain": (three_convolutions, BY_KERAS + OURS),
+    "normalised": (
+        functools.partial(three_convolutions, normalised=True),
+        BY_KERAS + OURS,
+    ),
+    "deep": (seven_convolutions, COMPARED),
+    "layer_normalised": (layer_normalised, COMPARED),
+    "tanh": (lenet, COMPARED),
+}
+ARMS = [
+    f"{network} {arm}"
+    for network, (_, arms) in NETWORKS.items()
+    for arm in arms
+]
 
 
 def build(network, data, augments=False):
-    """Returns the small convolutional network, uncompiled.
+    """Returns one of the networks, uncompiled.
 
     Args:
         network: One of `NETWORKS`.
@@ -47,13 +109,8 @@ def build(network, data, augments=False):
         x = layers.RandomTranslation(0.1, 0.1, fill_mode="constant")(x)
     low, high = value_range(data)
     x = layers.Rescaling(1.0 / (high - low), offset=-low / (high - low))(x)
-    for filters in (16, 32, 64):
-        x = layers.Conv2D(filters, 3, padding="same")(x)
-        if network == "normalised":
-            x = layers.BatchNormalization(momentum=0.9)(x)
-        x = layers.MaxPooling2D(2)(layers.ReLU()(x))
-    x = layers.Dropout(0.3)(layers.Flatten()(x))
-    outputs = layers.Dense(len(data.class_names), activation="softmax")(x)
+    body, _ = NETWORKS[network]
+    outputs = layers.Dense(len(data.class_names), activation="softmax")(body(x))
     return keras.Model(inputs, outputs)
 
 
@@ -86,7 +143,7 @@ def by_keras(network, arm, data, epochs):
     return model, {}
 
 
-def by_us(network, data, epochs, seed, optimizer="sgd", **options):
+def by_us(network, data, epochs, seed, optimizer=None, **options):
     """Returns (the `AutoModel` of a network, trained, what it learned)."""
     model = keras_dha.AutoModel(network, seed=seed, **options)
     model.compile(optimizer)

@@ -71,6 +71,7 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     with distribution.scope():
         replicas = distribution.num_replicas_in_sync
         joint = _joint_model(settings, parts, spec, found, replicas)
+    _say_what_trains_it(settings, joint, verbose)
     combinations.check_pairs(joint, batches.batch_size, replicas)
     return joint, timed
 
@@ -122,6 +123,16 @@ def _say_what_is_fixed(settings, verbose):
         )
 
 
+def _say_what_trains_it(settings, joint, verbose):
+    """Says that the network's own default is not the usual one."""
+    if settings.optimizer_for(joint.network).rule != settings.optimizer.rule:
+        progress.message(
+            "No batch normalisation trains in this network, so AdamW trains "
+            'it; for SGD call compile("sgd")',
+            verbose,
+        )
+
+
 def _say_what_is_an_image(spec, verbose):
     """Says that what may be sequences, unlike squares, is taken for images."""
     shape = facts(spec.shape)[spec.image] if spec.is_image else ()
@@ -153,7 +164,6 @@ def _flip(batches, spec, verbose):
 
 
 def _joint_model(settings, parts, spec, found, replicas):
-    optimizer = settings.optimizer
     network = settings.builder(spec, **(found.arguments if found else {}))
     if replicas > 1:
         combinations.check_scope("a network", network.variables)
@@ -168,6 +178,7 @@ def _joint_model(settings, parts, spec, found, replicas):
             combinations.check_statistics(network)
     if found and found.begins_small:
         network = small_images.shrunk(network)
+    optimizer = settings.optimizer_for(network)
     hyperparameters = _engine(
         parts,
         optimizers.resolved(

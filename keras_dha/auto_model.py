@@ -183,13 +183,17 @@ class AutoModel(Trained):
         """Sets optimizer, loss, metrics; not needed for classification.
 
         Args:
-            optimizer: `"sgd"` (the default: momentum, and weight decay as an
-                L2 penalty), `"nesterov"`, `"adamw"`, or a Keras `SGD`, `Adam`
-                or `AdamW`. An object's numbers are fixed, or where learning
-                starts if `hyperparameters` has a `keras_dha.Range` of that
-                name; the base schedule multiplies its learning rate. A
-                schedule of its own takes the base schedule's place, and
-                the learning rate is then a factor of it, 1 if not learned.
+            optimizer: `"sgd"` (momentum, and weight decay as an L2 penalty),
+                `"nesterov"`, `"adamw"`, or a Keras `SGD`, `Adam` or `AdamW`.
+                An object's numbers are fixed, or where learning starts if
+                `hyperparameters` has a `keras_dha.Range` of that name; the
+                base schedule multiplies its learning rate. A schedule of its
+                own takes the base schedule's place, and the learning rate is
+                then a factor of it, 1 if not learned. By default `"sgd"`, but
+                `"adamw"` for a network in which no batch normalisation
+                trains, if `method`, `horizon` and `hyperparameters` are
+                `"auto"` (the last may be `None`) and `base_schedule` is a
+                name.
             loss: A Keras loss or its name. By default the cross-entropy that
                 fits the labels (integers or one-hot). It gives a number for
                 each example, whose mean is trained on; further axes are
@@ -214,7 +218,7 @@ class AutoModel(Trained):
                 f"Received: loss={loss!r}, metrics={metrics!r}, "
                 f"optimizer={optimizer!r}"
             )
-        chosen = optimizers.read("sgd" if optimizer is None else optimizer)
+        chosen = optimizers.read(optimizer)
         self.settings.optimizer = chosen
         self.settings.base_schedule = (
             self._base_schedule if chosen.schedule is None else chosen.schedule

@@ -12,6 +12,7 @@ import numpy as np
 from keras_dha.hyperparameters.engine import AUTO
 from keras_dha.hyperparameters.engine import DEFAULTS
 from keras_dha.hyperparameters.ranges import Range
+from keras_dha.nested_layers import find_layers
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 
@@ -45,6 +46,8 @@ class Optimizer(NamedTuple):
         auto: Dict of what `hyperparameters="auto"` learns.
         is_given: Whether the values are a Keras object's.
         schedule: Keras schedule of the object, or `None`.
+        is_default: Whether nobody chose it, so that the network may
+            (`fitting`).
     """
 
     rule: object
@@ -52,6 +55,7 @@ class Optimizer(NamedTuple):
     auto: dict
     is_given: bool = False
     schedule: object = None
+    is_default: bool = False
 
 
 _NAMED = {
@@ -65,13 +69,15 @@ def read(optimizer):
     """Returns the `Optimizer` that a name or a Keras object stands for.
 
     Args:
-        optimizer: `"sgd"` (with momentum and coupled weight decay, the
-            default), `"nesterov"`, `"adamw"`, or a `keras.optimizers.SGD`,
-            `Adam` or `AdamW`.
+        optimizer: `"sgd"` (with momentum and coupled weight decay),
+            `"nesterov"`, `"adamw"`, or a `keras.optimizers.SGD`, `Adam` or
+            `AdamW`; or `None`, `"sgd"` until there is a network.
 
     Raises:
         ValueError: Another optimizer, or one that asks for what is not done.
     """
+    if optimizer is None:
+        return _NAMED["sgd"]()._replace(is_default=True)
     if isinstance(optimizer, str) and optimizer in _NAMED:
         return _NAMED[optimizer]()
     kinds = {
@@ -99,6 +105,27 @@ def read(optimizer):
         "momentum": float(momentum),
     }
     return Optimizer(rule, values, {}, True, schedule)
+
+
+def fitting(optimizer, network):
+    """Returns the `Optimizer` that a network is trained by.
+
+    What nobody chose is SGD where batch normalisation trains, and AdamW
+    elsewhere: in front of a normalisation SGD's steps fit themselves to the
+    length of the weights, whatever the layer; elsewhere the layers of a deep
+    network ask for steps of other lengths, which Adam has for each weight
+    (BUILD_NOTES.md has the measurements).
+
+    Args:
+        optimizer: `Optimizer`.
+        network: `keras.Model`.
+    """
+    if not optimizer.is_default:
+        return optimizer
+    found = find_layers(network, keras.layers.BatchNormalization)
+    if any(layer.trainable for layer in found):
+        return optimizer
+    return read("adamw")
 
 
 def _schedule(optimizer, config):

@@ -299,7 +299,7 @@ def _asked(settings, spec, fit):
         "loss": settings.loss,
         "loss_weights": settings.loss_weights,
         "metrics": settings.metrics,
-        "optimizer": optimizer.rule,
+        "optimizer": None if optimizer.is_default else optimizer.rule,
     }
     given |= {
         # Those of a name follow from its rule, and learning does not start

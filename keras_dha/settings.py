@@ -32,7 +32,7 @@ class Settings:
         outer_every: Steps from one outer step to the next, an integer or
             `"auto"` (`keras_dha.outer_steps`).
         seed: Integer.
-        optimizer: `optimizers.Optimizer`.
+        optimizer: `optimizers.Optimizer`, as `compile` was given it.
         asked: Dict of what else was asked for, as it was given.
         loss, loss_weights, metrics: As given to `compile`, or `None`.
     """
@@ -51,6 +51,24 @@ class Settings:
     loss: object = None
     loss_weights: object = None
     metrics: list | dict | None = None
+
+    def optimizer_for(self, network):
+        """Returns the `optimizers.Optimizer` that trains a network.
+
+        It is the network's to choose only where nothing else was chosen that
+        goes with one.
+
+        Args:
+            network: `keras.Model`.
+        """
+        is_free = (
+            self.asked["method"] == self.asked["horizon"] == "auto"
+            and self.parts.values in ("auto", None)
+            and isinstance(self.base_schedule, str)
+        )
+        if not is_free:
+            return self.optimizer
+        return optimizers.fitting(self.optimizer, network)
 
     def learns_from_search_data(self, is_image):
         """Whether anything will be learned from the search split.
@@ -139,6 +157,6 @@ def checked(
         search_split=search_split,
         outer_every=parts.outer_every,
         seed=int(seed),
-        optimizer=optimizers.read("sgd"),
+        optimizer=optimizers.read(None),
         asked=asked,
     )

@@ -11,6 +11,7 @@ from keras_dha import Range
 from keras_dha import trust
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
+from keras_dha.update_rules import AdamW
 
 CLASSES = 3
 _RNG = np.random.default_rng(0)
@@ -31,12 +32,12 @@ def network(dropout=False, constraint=None):
     return keras.Model(inputs, x)
 
 
-def fitted(space=None, epochs=2, compiled=None, **arguments):
+def fitted(space=None, epochs=2, compiled=None, verbose=0, **arguments):
     arguments = {"seed": 1, "outer_every": 2, **arguments}
     model = AutoModel(space or network(), augmentation=None, **arguments)
     if compiled:
         model.compile(**compiled)
-    model.fit(X, Y, epochs=epochs, batch_size=20, verbose=0)
+    model.fit(X, Y, epochs=epochs, batch_size=20, verbose=verbose)
     return model
 
 
@@ -386,3 +387,13 @@ def test_a_range_test_that_was_made_is_not_made_again(
     rate = Range(1e-3, 1.0, start=start)
     fitted(epochs=1, hyperparameters={"learning_rate": rate})
     assert [callable(test) for test in given] == [again]
+
+
+def test_a_network_without_normalisation_is_trained_by_adamw(capsys):
+    model = fitted(epochs=4, verbose=2)
+    assert "AdamW trains it" in capsys.readouterr().out
+    assert type(model.joint.rule) is AdamW
+    found = model.result.hyperparameters["learning_rate"]
+    assert found["learned"] and found["value"] < 0.1
+    loss = model.result.history["loss"]
+    assert loss[-1] < loss[0]

@@ -1,7 +1,10 @@
 import keras
 import pytest
+from keras import layers
 
 from keras_dha import optimizers
+from keras_dha.auto_model import AutoModel
+from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.hyperparameters.engine import AUTO
 from keras_dha.hyperparameters.engine import DEFAULTS
 from keras_dha.hyperparameters.ranges import Range
@@ -173,3 +176,64 @@ def test_functions_of_the_step_are_refused():
 
     with pytest.raises(ValueError, match="must be a number or a `keras.*SGD"):
         optimizers.read(keras.optimizers.SGD(rate))
+
+
+def network(normalisation):
+    parts = [keras.Input((4, 4, 1)), layers.Conv2D(2, 3), normalisation]
+    return keras.Sequential(
+        [
+            *(p for p in parts if p is not None),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "normalisation, kind",
+    [
+        (None, AdamW),
+        (layers.LayerNormalization(), AdamW),
+        (layers.BatchNormalization(), SGD),
+        (FusedBatchNormalization(), SGD),
+        (keras.Sequential([layers.BatchNormalization()]), SGD),
+        # By statistics that are given, it normalises nothing.
+        (layers.BatchNormalization(trainable=False), AdamW),
+    ],
+)
+def test_a_network_has_a_default_of_its_own(normalisation, kind):
+    found = optimizers.fitting(optimizers.read(None), network(normalisation))
+    assert type(found.rule) is kind
+    assert found.auto == optimizers.read(kind.__name__.lower()).auto
+
+
+@pytest.mark.parametrize(
+    "arguments, compiled",
+    [
+        ({}, {"optimizer": "sgd"}),
+        ({"method": "dsnas"}, {}),
+        ({"horizon": "one_step"}, {}),
+        ({"hyperparameters": {"learning_rate": Range(1e-3, 1.0)}}, {}),
+        ({"hyperparameters": {"weight_decay": 0.0}}, {}),
+        (
+            {"base_schedule": keras.optimizers.schedules.CosineDecay(0.1, 100)},
+            {},
+        ),
+    ],
+)
+def test_what_goes_with_sgd_is_trained_by_it(arguments, compiled):
+    model = AutoModel(**arguments)
+    model.compile(**compiled)
+    assert type(model.settings.optimizer_for(network(None)).rule) is SGD
+
+
+@pytest.mark.parametrize("arguments", [{}, {"hyperparameters": None}])
+def test_what_is_left_open_is_the_networks_to_choose(arguments):
+    model = AutoModel(**arguments)
+    model.compile(metrics=[])
+    for normalisation, kind in (
+        (None, AdamW),
+        (layers.BatchNormalization(), SGD),
+    ):
+        chosen = model.settings.optimizer_for(network(normalisation))
+        assert type(chosen.rule) is kind

@@ -48,7 +48,8 @@ def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
         ({"hyperparameters": None}, {}, "hyperparameters: "),
         ({"network": plain(units=4)}, {}, "search_space: "),
         ({"optimizer": "nesterov"}, {}, "optimizer: "),
-        # Its rule is that of the default.
+        # The default is a network's to choose.
+        ({"optimizer": "sgd"}, {}, "optimizer: null there"),
         (
             {"optimizer": optimizers.SGD(0.01)},
             {},
