@@ -60,9 +60,26 @@ OWN = {
     "adam": "Adam",
     "adam_augmented": "Adam, flips and shifts",
     "sgd_augmented": "SGD, 0.1, flips and shifts",
-    "values": "`AutoModel`, no augmentation",
-    "auto_model": "`AutoModel`",
-    "auto_model_adamw": "`AutoModel`, AdamW",
+    "values": "ours, SGD, no augmentation",
+    "auto_model_sgd": "ours, SGD",
+    "auto_model_adamw": "ours, AdamW",
+}
+NETWORKS = {
+    "plain": "three convolutions",
+    "normalised": "the same, batch normalisation",
+    "deep": "seven convolutions",
+    "layer_normalised": "layer normalisation",
+    "tanh": "LeNet-5, tanh",
+}
+TUNED = {
+    "frozen": "Adam, last layer alone",
+    "guide": "Keras' guide",
+    "adam": "Adam",
+    "adam_augmented": "Adam, flips and shifts",
+    "auto_model_frozen": "ours, last layer alone",
+    "auto_model": "ours",
+    "auto_model_adamw": "ours, AdamW",
+    "new_weights": "ours, from new weights",
 }
 # What is at once, beside each part alone.
 SHORT = (
@@ -129,18 +146,31 @@ def own_network():
     rows = []
     for title, name in SETS.items():
         runs = _runs(f"own_network_{name}")
-        for network in ("plain", "normalised"):
+        for network, said in NETWORKS.items():
             of = {arm: runs.get(f"{network} {arm}") for arm in OWN}
-            best = _best(of)
-            cells = [_marked(_with_spread(of[arm]), arm in best) for arm in OWN]
-            rows.append([f"{title}, {network}", *cells])
+            rows.append([f"{title}, {said}", *_cells(of)])
     return markdown(["trained by", *OWN.values()], rows)
+
+
+def fine_tuning():
+    """Returns the table of what a network that was trained before learns."""
+    rows = []
+    for title, name in SETS.items():
+        runs = _runs(f"fine_tuning_{name}")
+        rows.append([title, *_cells({arm: runs.get(arm) for arm in TUNED})])
+    return markdown(["tuned by", *TUNED.values()], rows)
+
+
+def _cells(runs):
+    """Returns a row's means and spreads, the best of them bold."""
+    best = _best(runs)
+    return [_marked(_with_spread(of), arm in best) for arm, of in runs.items()]
 
 
 def documents():
     """Returns the documents with the tables of the records, a dict by path."""
     tables = {
-        "README.md": [peers(), ablation(SHORT), own_network()],
+        "README.md": [peers(), ablation(SHORT), own_network(), fine_tuning()],
         "benchmarks/README.md": [peers(), ablation()],
         "BUILD_NOTES.md": [methods()],
     }

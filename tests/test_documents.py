@@ -165,6 +165,28 @@ def test_readme_network_is_searched(tmp_path):
     assert "conv2d" in done.stdout
 
 
+@pytest.mark.slow
+def test_readme_network_is_fine_tuned(tmp_path):
+    """As far as can be without the weights, which would be downloaded."""
+    network = blocks("python")[2]
+    before = "include_top=False"
+    assert network.count(before) == 1
+    small = network.replace(before, f"{before}, weights=None, alpha=0.35")
+    tuned = (
+        "import numpy as np\n"
+        "weights = base.get_weights()\n"
+        "base.trainable = False\n"
+        "x = np.zeros((40, 96, 96, 3), 'uint8')\n"
+        "model.fit(x, np.arange(40) % 5, epochs=1, verbose=0)\n"
+        "after = base.get_weights()\n"
+        "print(all((a == b).all() for a, b in zip(weights, after)))\n"
+        "print(len(model.export_model().trainable_variables))\n"
+    )
+    done = run(small + tuned, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "2"]
+
+
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 
 
