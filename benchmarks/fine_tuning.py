@@ -119,7 +119,7 @@ def with_new_layer(network, num_classes, augmentation=()):
         num_classes: Integer, how many other classes there are.
         augmentation: Layers that the network begins with.
     """
-    features = keras.Model(network.inputs, network.layers[-2].output)
+    features = keras.Model(network.input, network.layers[-2].output)
     inputs = x = keras.Input(network.input_shape[1:])
     for layer in augmentation:
         x = layer(x)

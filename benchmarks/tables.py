@@ -29,6 +29,7 @@ PEERS = {
     "CIFAR-10, 50,000": "peers_cifar10_50000",
     "five flowers": "peers_flowers5_2934",
     "digits": "peers_digits_1438",
+    "MNIST, 1,000": "peers_mnist_1000",
 }
 CONTESTANTS = {
     "keras_dha": "`AutoModel`, untouched",
@@ -72,14 +73,14 @@ NETWORKS = {
     "tanh": "LeNet-5, tanh",
 }
 TUNED = {
-    "frozen": "Adam, last layer alone",
-    "guide": "Keras' guide",
+    "frozen": "Adam, the last layer alone",
+    "guide": "Keras' guide: the last layer, then all of it at 1e-5",
     "adam": "Adam",
     "adam_augmented": "Adam, flips and shifts",
-    "auto_model_frozen": "ours, last layer alone",
-    "auto_model": "ours",
-    "auto_model_adamw": "ours, AdamW",
-    "new_weights": "ours, from new weights",
+    "auto_model_frozen": "`AutoModel`, the last layer alone",
+    "auto_model": "`AutoModel`",
+    "auto_model_adamw": "`AutoModel`, AdamW",
+    "new_weights": "`AutoModel` from new weights",
 }
 # What is at once, beside each part alone.
 SHORT = (
@@ -153,12 +154,11 @@ def own_network():
 
 
 def fine_tuning():
-    """Returns the table of what a network that was trained before learns."""
-    rows = []
-    for title, name in SETS.items():
-        runs = _runs(f"fine_tuning_{name}")
-        rows.append([title, *_cells({arm: runs.get(arm) for arm in TUNED})])
-    return markdown(["tuned by", *TUNED.values()], rows)
+    """Returns the table of what tunes a network that was trained before."""
+    runs = _runs("fine_tuning_cifar10")
+    cells = _cells({arm: runs.get(arm) for arm in TUNED})
+    rows = zip(TUNED.values(), cells, strict=True)
+    return markdown(["tuned by", "test accuracy, %"], [list(r) for r in rows])
 
 
 def _cells(runs):

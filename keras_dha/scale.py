@@ -49,8 +49,8 @@ PASSES = 31
 STEPS = 1900
 # What is searched is to see so many examples at least: few images are learned
 # as well by a network with fewer weights that sees them more often. Of 359
-# test images of digits, in 240 s, width 32 with 0.18 to 0.39 million weights
-# and 227 passes or more missed three, one, one, two and two
+# test images of digits, in 240 s, width 32 with 0.15 to 0.33 million weights
+# and 302 passes or more missed one, two, two, one and three
 # (`peers_digits_1438.json`), and width 64 with 0.6 to 1.5 million weights and
 # 69 to 118 passes one, two and two (without a record).
 EXAMPLES = 200_000
