@@ -61,7 +61,6 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
         if not found.is_searched:
             parts = parts._replace(strategy=None)
     _say_what_is_left(settings, verbose)
-    _say_what_is_fixed(settings, verbose)
     if isinstance(parts.augmentation, (str, dict)):
         _say_what_is_an_image(spec, verbose)
     if parts.augmentation == "auto" and spec.is_image:
@@ -71,7 +70,9 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     with distribution.scope():
         replicas = distribution.num_replicas_in_sync
         joint = _joint_model(settings, parts, spec, found, replicas)
-    _say_what_trains_it(settings, joint, verbose)
+    optimizer = settings.optimizer_for(joint.network)
+    _say_what_trains_it(settings, optimizer, verbose)
+    _say_what_is_fixed(settings, optimizer, verbose)
     combinations.check_pairs(joint, batches.batch_size, replicas)
     return joint, timed
 
@@ -105,9 +106,9 @@ def _say_what_is_left(settings, verbose):
         )
 
 
-def _say_what_is_fixed(settings, verbose):
+def _say_what_is_fixed(settings, optimizer, verbose):
     """Says what rate is fixed where other values are given without one."""
-    given, optimizer = settings.parts.values, settings.optimizer
+    given = settings.parts.values
     is_default = not optimizer.is_given and isinstance(
         settings.base_schedule, str
     )
@@ -123,9 +124,9 @@ def _say_what_is_fixed(settings, verbose):
         )
 
 
-def _say_what_trains_it(settings, joint, verbose):
+def _say_what_trains_it(settings, optimizer, verbose):
     """Says that the network's own default is not the usual one."""
-    if settings.optimizer_for(joint.network).rule != settings.optimizer.rule:
+    if optimizer is not settings.optimizer:
         progress.message(
             "No batch normalisation trains in this network, so AdamW trains "
             'it; for SGD call compile("sgd")',

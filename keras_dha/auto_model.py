@@ -191,9 +191,9 @@ class AutoModel(Trained):
                 own takes the base schedule's place, and the learning rate is
                 then a factor of it, 1 if not learned. By default `"sgd"`, but
                 `"adamw"` for a network in which no batch normalisation
-                trains, if `method`, `horizon` and `hyperparameters` are
-                `"auto"` (the last may be `None`) and `base_schedule` is a
-                name.
+                trains, if `method` and `horizon` are `"auto"`,
+                `base_schedule` is a name, and `hyperparameters` names no
+                learning rate, weight decay or momentum.
             loss: A Keras loss or its name. By default the cross-entropy that
                 fits the labels (integers or one-hot). It gives a number for
                 each example, whose mean is trained on; further axes are

@@ -12,6 +12,7 @@ from keras_dha import methods
 from keras_dha import optimizers
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.target import Target
+from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import quantities
 
 
@@ -61,9 +62,11 @@ class Settings:
         Args:
             network: `keras.Model`.
         """
+        values = self.parts.values
+        named = values.keys() if isinstance(values, dict) else ()
         is_free = (
             self.asked["method"] == self.asked["horizon"] == "auto"
-            and self.parts.values in ("auto", None)
+            and not set(hypergradient.OPTIMIZER) & set(named)
             and isinstance(self.base_schedule, str)
         )
         if not is_free:

@@ -397,3 +397,14 @@ def test_a_network_without_normalisation_is_trained_by_adamw(capsys):
     assert found["learned"] and found["value"] < 0.1
     loss = model.result.history["loss"]
     assert loss[-1] < loss[0]
+
+
+def test_the_rate_that_is_said_to_be_fixed_is_that_of_the_network(capsys):
+    model = fitted(
+        epochs=1, hyperparameters={"label_smoothing": 0.1}, verbose=2
+    )
+    said = capsys.readouterr().out
+    assert "AdamW trains it" in said
+    assert "learning rate is fixed at 0.001" in said
+    found = model.result.hyperparameters["learning_rate"]
+    assert (found["value"], found["learned"]) == (pytest.approx(1e-3), False)

@@ -227,7 +227,14 @@ def test_what_goes_with_sgd_is_trained_by_it(arguments, compiled):
     assert type(model.settings.optimizer_for(network(None)).rule) is SGD
 
 
-@pytest.mark.parametrize("arguments", [{}, {"hyperparameters": None}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"hyperparameters": None},
+        {"hyperparameters": {"label_smoothing": 0.1}},
+    ],
+)
 def test_what_is_left_open_is_the_networks_to_choose(arguments):
     model = AutoModel(**arguments)
     model.compile(metrics=[])
