@@ -3,16 +3,16 @@
 A ResNet-8 learns the first half of the classes. With a new last layer it then
 learns the others from few images, in as many epochs:
 
-    frozen           the last layer alone, by Adam at Keras' rate of 1e-3
-    guide            as Keras' guide to transfer learning says: this for half of
-                     the epochs, with flips and rotations, then all of it by
-                     Adam at 1e-5
-    adam             all of it at once, by Adam at 1e-3
-    adam_augmented   the same with a cosine schedule, flips and shifts
+    frozen             the last layer alone, by Adam at Keras' rate of 1e-3
+    guide              as Keras' guide to transfer learning says: this for half
+                       of the epochs, with flips and rotations, then all of it
+                       by Adam at 1e-5
+    adam               all of it at once, by Adam at 1e-3
+    adam_augmented     the same with a cosine schedule, flips and shifts
     auto_model_frozen  `AutoModel` of the network whose last layer alone learns
-    auto_model       `AutoModel(network)`
-    auto_model_adamw the same, compiled with AdamW
-    new_weights      `AutoModel` of the network as it was before it learned
+    auto_model         `AutoModel(network)`
+    auto_model_adamw   the same, compiled with AdamW
+    new_weights        `AutoModel` of the network as it was before it learned
 
     python -m benchmarks.fine_tuning --dataset cifar10 --data FOLDER
 
@@ -26,10 +26,10 @@ import time
 import keras
 from keras import layers
 
+from benchmarks import joint_run
 from benchmarks import own_network
 from benchmarks.arms import compare
 from benchmarks.images import value_range
-from benchmarks.joint_run import Cosine
 from benchmarks.peers import family
 from keras_dha.batches import fitting_batch_size
 
@@ -80,7 +80,9 @@ def learned_before(data, seed):
     size = fitting_batch_size(data.x_train, len(data.x_train))
     steps = len(data.x_train) // size
     network.compile(
-        keras.optimizers.SGD(Cosine(steps * EPOCHS_BEFORE), momentum=0.9),
+        keras.optimizers.SGD(
+            joint_run.Cosine(steps * EPOCHS_BEFORE), momentum=joint_run.MOMENTUM
+        ),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -91,6 +93,7 @@ def learned_before(data, seed):
         ),
         steps_per_epoch=steps,
         epochs=EPOCHS_BEFORE,
+        shuffle=False,
         verbose=0,
     )
     accuracy = network.evaluate(data.x_test, data.y_test, verbose=0)[1]
@@ -130,15 +133,11 @@ def with_new_layer(network, num_classes, augmentation=()):
 
 def by_keras(arm, network, data, epochs):
     """Returns the network, trained as its user would without us."""
-    low, _ = value_range(data)
     augmentation = {
         "guide": [layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)],
-        "adam_augmented": [
-            layers.RandomFlip("horizontal"),
-            layers.RandomTranslation(
-                0.125, 0.125, fill_mode="constant", fill_value=low
-            ),
-        ],
+        "adam_augmented": joint_run.augmentation(
+            "flip_crop", value_range(data)
+        ),
     }.get(arm, [])
     num_classes = len(data.class_names)
     model, features = with_new_layer(network, num_classes, augmentation)
