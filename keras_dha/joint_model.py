@@ -196,6 +196,12 @@ class JointModel(keras.Model):
         return bool(learned.by_gradient) and same
 
     @property
+    def takes_turns(self):
+        """Whether an outer step has either's search gradient, by turns."""
+        is_both = self.hyperparameters.by_gradient and self.policy.is_learned
+        return bool(is_both) and not self.shares_average
+
+    @property
     def learns_through_average(self):
         """Whether the search gradient at averaged weights is of use."""
         by_gradient = bool(self.hyperparameters.by_gradient)

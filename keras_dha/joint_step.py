@@ -20,6 +20,9 @@ all of this, by a step that is not taken (`keras_dha.temporary_step`).
 
 The policy takes v at an average wbar of its own, over fewer steps, where that
 of the hyperparameters is over more, and averages it over outer steps, vbar.
+With two averages they take turns, so that an outer step has one search
+gradient: every other one is the policy's, which goes along vbar in those
+between as well, and an update of the hyperparameters counts for two.
 Where the images x~ have a derivative by p, 7 may follow that of sum_i r_i
 instead (`keras_dha.augmentation.estimators`).
 
@@ -30,8 +33,6 @@ same derivative by what acts through the training loss is that of h_loss, and
 by w a product with the Hessian, for horizons that need it
 (`keras_dha.outer_tape`).
 """
-
-import functools
 
 import keras
 import tensorflow as tf
@@ -94,19 +95,21 @@ def joint_step(model, batch, schedule, search_batch=None):
             _architecture_gradient(model, search_batch, outer, at, extent)
         )
     if search_batch is not None and model.learns_through_average:
-        learned, policy = model.hyperparameters, model.policy
-        gradient_at = _search_gradient_at(model, search_batch)
-        if learned.by_gradient:
-            direction = gradient_at(learned.averaged.value)
+        turn = model.policy.has_turn() if model.takes_turns else None
+        direction = search_gradient(
+            model, search_batch, _judged_at(model, turn)
+        )
+        if model.hyperparameters.by_gradient:
             _update_hyperparameters(
-                *(model, direction, outer, at, extent, values, passed.share)
+                *(model, direction, outer, at, extent, values, passed.share),
+                turn,
             )
-        if policy.is_learned:
-            if not model.shares_average:
-                direction = gradient_at(policy.averaged.value)
+        if model.policy.is_learned:
+            policy = model.policy
             vector = _pulled_back(model, direction, at, extent)
             influence, path = outer.along(
-                policy.smoothed(vector), outer_tape.FACTORS, outer_tape.PATH
+                policy.smoothed(vector, turn),
+                *(outer_tape.FACTORS, outer_tape.PATH),
             )
             # How much there is to gain is compared among its classes.
             first = keras.tree.flatten(labels)[0]
@@ -183,8 +186,27 @@ def _pulled_back(model, direction, at, extent):
     return model.rule.pullback(at, direction, extent)
 
 
-def _update_hyperparameters(model, direction, outer, at, extent, values, share):
-    """Moves the hyperparameters along the search gradient `direction`."""
+def _judged_at(model, turn):
+    """Returns the averaged weights that a search gradient is taken at.
+
+    Args:
+        model: `JointModel`.
+        turn: Whether it is the policy's turn, a boolean tensor; `None` where
+            nobody waits for one.
+    """
+    policy, learned = model.policy, model.hyperparameters
+    if turn is not None:
+        return tf.where(turn, policy.averaged.value, learned.averaged.value)
+    return (learned if learned.by_gradient else policy).averaged.value
+
+
+def _update_hyperparameters(
+    model, direction, outer, at, extent, values, share, turn
+):
+    """Moves the hyperparameters along the search gradient `direction`.
+
+    Unless it is the policy's `turn`, as in `_judged_at`.
+    """
     learned = model.hyperparameters
     # What v is to g: through the update rule, or as the optimum moves.
     vector = _pulled_back(model, direction, at, extent)
@@ -211,7 +233,16 @@ def _update_hyperparameters(model, direction, outer, at, extent, values, share):
         through_loss[MIXUP] = training_loss.mixup_hypergradient(
             influence, share, values[MIXUP], sum_over_replicas
         )
-    learned.update(direction, at, through_loss)
+    if turn is None:
+        learned.update(direction, at, through_loss)
+        return
+
+    def update():
+        learned.update(direction, at, through_loss, outer_steps=2)
+        return tf.constant(True)
+
+    # Nothing in an update is exchanged by replicas.
+    tf.cond(turn, lambda: tf.constant(False), update)
 
 
 def search_gradient(model, batch, weights=None):
@@ -226,16 +257,6 @@ def search_gradient(model, batch, weights=None):
         weights = model.hyperparameters.averaged.value
     gradients = _search_gradients(model, batch, weights, [])
     return sum_over_replicas(model.weight_vector.join(gradients))
-
-
-def _search_gradient_at(model, batch):
-    """Returns `search_gradient` as a function of the weights."""
-    function = functools.partial(search_gradient, model, batch)
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        # Replicas can exchange nothing inside of a function.
-        return function
-    # Of two averages it is asked; of a supernet it takes long to trace.
-    return tf.function(function, autograph=False)
 
 
 def _architecture_gradient(model, batch, outer, at, extent):

@@ -1,15 +1,15 @@
 """Outer steps: which steps of a run are joint ones.
 
-An outer step costs about one and a half times as much again as the inner one
-beside it, and more in a supernet. What is learned by them needs a number of
+An outer step costs about as much again as the inner one beside it, and more in
+a supernet. What is learned by them needs a number of
 them, not a share: a long run spaces them out.
 """
 
 # So many were enough for rates and policies in runs of minutes.
 ENOUGH = 300
 # But no two of them are closer together. What is off the mark is put right by
-# the first hundred; the next hundred are twice as far apart, and so on.
-CLOSEST, CLOSE = 8, 100
+# the first fifty; the next fifty are twice as far apart, and so on.
+CLOSEST, CLOSE = 8, 50
 
 
 class OuterSteps:

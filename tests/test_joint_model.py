@@ -147,7 +147,9 @@ def influence_of_a_step(monkeypatch, values=LEARNED, rule=None):
     monkeypatch.setattr(
         joint.policy, "update", lambda c, r, *_: seen.update(influence=r)
     )
-    monkeypatch.setattr(joint.policy, "smoothed", lambda direction: direction)
+    monkeypatch.setattr(
+        joint.policy, "smoothed", lambda direction, _: direction
+    )
     monkeypatch.setattr(joint.policy, "follow", lambda weights: None)
     monkeypatch.setattr(
         type(joint), "shares_average", property(lambda self: True)

@@ -329,6 +329,8 @@ def test_a_saved_policy_goes_on_as_if_nothing_had_happened(estimator, tmp_path):
 def test_two_replicas_learn_the_policy_of_one_device(estimator):
     arguments = {
         "estimator": estimator,
+        # They take turns with the policy.
+        "hyperparameters": {"learning_rate": Range(1e-3, 1.0, start=0.1)},
         "normalised": False,
         "length": 2,
         "sub_policies": 4,
@@ -340,9 +342,12 @@ def test_two_replicas_learn_the_policy_of_one_device(estimator):
         ["CPU:0", "CPU:1"],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
+    values = arguments.pop("hyperparameters")
     with strategy.scope():
-        two = fitting(**arguments)
-    one = fitting(**arguments)
+        two = fitting(
+            hyperparameters=LearnedHyperparameters(values), **arguments
+        )
+    one = fitting(hyperparameters=LearnedHyperparameters(values), **arguments)
     rng = np.random.default_rng(0)
     images = tf.constant(rng.uniform(0, 255, (16, 6, 6, 3)), tf.float32)
     batch = images, tf.constant(rng.integers(0, 3, 16))
@@ -403,3 +408,54 @@ def test_the_policy_looks_from_an_average_of_its_own(learned):
     np.testing.assert_allclose(ours, at_ours, rtol=1e-4, atol=1e-6)
     theirs = search_gradient(joint, batches[4])
     assert np.max(np.abs(theirs - at_ours)) > 1e-4
+
+
+def test_policy_and_rates_are_judged_by_turns(monkeypatch):
+    """Every other search gradient is the policy's, those between the rates'."""
+    rate = Range(1e-3, 1.0, start=0.1)
+    joint = fitting(
+        "influence",
+        hyperparameters=LearnedHyperparameters({"learning_rate": rate}),
+    )
+    learned, policy, updates = joint.hyperparameters, joint.policy, []
+    update = learned.update
+
+    def followed(direction, at, through_loss, outer_steps):
+        before = [v.numpy() for v in learned.variables]
+        start = learned.position.numpy()
+        update(direction, at, through_loss)
+        once = learned.position.numpy() - start
+        for variable, value in zip(learned.variables, before, strict=True):
+            variable.assign(value)
+        update(direction, at, through_loss, outer_steps)
+        np.testing.assert_allclose(
+            learned.position - start, 2.0 * once, rtol=1e-5
+        )
+        updates.append((direction.numpy(), once))
+
+    monkeypatch.setattr(learned, "update", followed)
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        batch, search = (
+            (
+                tf.constant(rng.uniform(0, 255, (8, 6, 6, 3)), tf.float32),
+                tf.constant(rng.integers(0, 3, 8)),
+            )
+            for _ in range(2)
+        )
+        before = policy.direction.numpy()
+        joint.train_step(batch, 1.0, search)
+        assert len(updates) == (k + 1) // 2
+        if k % 2:
+            np.testing.assert_array_equal(policy.direction, before)
+            judged = search_gradient(joint, search, learned.averaged.value)
+            direction, moved = updates[-1]
+            np.testing.assert_allclose(direction, judged, rtol=1e-4, atol=1e-6)
+            assert np.abs(moved) > 1e-4
+        else:
+            judged = search_gradient(joint, search, policy.averaged.value)
+            expected = SMOOTHING * before + (1.0 - SMOOTHING) * judged
+            np.testing.assert_allclose(
+                policy.direction, expected, rtol=1e-4, atol=1e-6
+            )
+        assert int(policy.count.numpy()) == k + 1

@@ -200,10 +200,15 @@ class Decision(keras.layers.Layer):
 
     def is_free(self):
         """Returns whether the choice is open, a boolean scalar tensor."""
-        return ops.reshape(self.chosen, (-1,))[0] < 0
+        # Asked for dozens of times in a step that is traced.
+        first = self.chosen if self.edges == 1 else self.chosen[0]
+        return ops.less(first, 0)
 
     def _chosen_indices(self):
-        chosen = ops.reshape(self.chosen, (-1,))
+        """Returns as `indices` what runs if the choice is frozen."""
+        if self.edges == 1:
+            return ops.reshape(self.chosen, (1,))
+        chosen = ops.convert_to_tensor(self.chosen)
         edge, operation = chosen // self.operations, chosen % self.operations
         on_edge = ops.cast(ops.one_hot(edge, self.edges), "int32")
         less = ops.expand_dims(operation - self.operations, 1)

@@ -257,16 +257,25 @@ class LearnedPolicy(keras.layers.Layer):
             averaged = self.averaged.value
             self.averaged.assign(average(averaged, weights, self.averaging))
 
-    def smoothed(self, direction):
+    def has_turn(self):
+        """Returns whether an outer step that comes by turns is the policy's."""
+        return tf.equal(tf.math.floormod(self.count, 2.0), 0.0)
+
+    def smoothed(self, direction, turn=None):
         """Returns vbar, the average of search gradients with this one in it.
 
         Args:
             direction: Search gradient of this outer step, `(P,)`.
+            turn: What `has_turn` returned, where only gradients of the
+                policy's own turns count; `None`: all do.
         """
-        moved = SMOOTHING * self.direction + (1.0 - SMOOTHING) * direction
+        before, seen = tf.convert_to_tensor(self.direction), self.count + 1.0
+        moved = SMOOTHING * before + (1.0 - SMOOTHING) * direction
+        if turn is not None:
+            moved, seen = tf.where(turn, moved, before), tf.math.ceil(seen / 2)
         self.direction.assign(moved)
-        steps = tf.cast(self.count + 1.0, moved.dtype)
-        return moved / (1.0 - tf.pow(tf.cast(SMOOTHING, moved.dtype), steps))
+        keep = tf.cast(SMOOTHING, moved.dtype)
+        return moved / (1.0 - tf.pow(keep, tf.cast(seen, moved.dtype)))
 
     def update(self, choices, influence, labels, losses, path, seed, total):
         """Moves the logits towards choices that lowered the search loss.

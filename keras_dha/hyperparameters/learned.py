@@ -185,7 +185,7 @@ class LearnedHyperparameters(Engine):
                 slot.assign(value)
         super().advance(at, extent, step, schedule, product)
 
-    def update(self, search_gradient, at, through_loss=None):
+    def update(self, search_gradient, at, through_loss=None, outer_steps=1):
         """Moves what is learned against the search loss.
 
         Args:
@@ -193,21 +193,11 @@ class LearnedHyperparameters(Engine):
             at: The rule's `Inputs` of the inner step.
             through_loss: Dict from name to the hypergradient, a scalar of
                 any scale, of what has no tangents.
+            outer_steps: Integer, how many of them this update stands for.
         """
         if not self.learned:
             return
-        averaged = ops.convert_to_tensor(self.averaged)
-        where = scale_invariance.invariant(
-            search_gradient, averaged, self.sizes
-        )
-        self.normalised.assign(
-            average(
-                ops.convert_to_tensor(self.normalised),
-                scale_invariance.share(search_gradient, where, self.sizes),
-                _SEEN,
-            )
-        )
-        turning = self._follow_lengths(where, averaged, at.weights)
+        turning = self._follow_lengths(search_gradient, at.weights)
         gradient = [
             hypergradient.alignment(
                 search_gradient, turning[key], self._judged_on(key)
@@ -218,7 +208,7 @@ class LearnedHyperparameters(Engine):
         ]
         change, state = self._change(ops.stack(gradient))
         position = ops.convert_to_tensor(self.position)
-        position = position - self.step_size * change
+        position = position - outer_steps * self.step_size * change
         position = ops.clip(position, *self._within(at))
         self.position.assign(position)
         state.keep_in(self)
@@ -232,27 +222,28 @@ class LearnedHyperparameters(Engine):
         """
         return 1.0 if self.horizon.restart else self._where(key)
 
-    def _follow_lengths(self, where, averaged, weights):
+    def _follow_lengths(self, search_gradient, weights):
         """Renews c of the tangents; returns them without their part c w.
 
         What changes lengths alone has no part in a cosine.
         """
-        if not self.tangents:
-            return {}
         every = self.tangents.values()
-        if self.horizon.follows_lengths:
-            shares = scale_invariance.radial(
-                ops.stack([t.weights.value for t in every]),
-                *(weights, where, self.sizes),
-            )
-            for k, tangents in enumerate(every):
-                tangents.radial.assign(shares[k])
-        turning = scale_invariance.turning(
-            ops.stack([t.averaged.value for t in every]),
-            *(averaged, where, self.sizes),
+        averaged = ops.convert_to_tensor(self.averaged)
+        radial = turning = None
+        if every:
+            turning = averaged, ops.stack([t.averaged.value for t in every])
+        if every and self.horizon.follows_lengths:
+            radial = weights, ops.stack([t.weights.value for t in every])
+        found = scale_invariance.read(
+            *(search_gradient, averaged, self.sizes), radial, turning
         )
+        seen = ops.convert_to_tensor(self.normalised)
+        self.normalised.assign(average(seen, found.share, _SEEN))
+        if radial:
+            for k, tangents in enumerate(every):
+                tangents.radial.assign(found.radial[k])
         return {
-            key: tangents._replace(averaged=turning[k])
+            key: tangents._replace(averaged=found.turning[k])
             for k, (key, tangents) in enumerate(self.tangents.items())
         }
 

@@ -16,6 +16,8 @@ whose part along w is c w has, from that part, exactly
 Which variables are invariant is read off the first equation.
 """
 
+from typing import NamedTuple
+
 from keras import ops
 
 from keras_dha.inner_update import spread
@@ -27,60 +29,58 @@ from keras_dha.inner_update import sums
 _TOLERANCE = 0.01
 
 
-def invariant(gradient, weights, sizes):
-    """Returns for each variable 1 where its length does not matter, else 0.
+class Lengths(NamedTuple):
+    """What of weights and tangents is a matter of length alone.
 
-    Args:
-        gradient, weights: Vectors `(P,)`.
-        sizes: List of the variables' sizes; they sum to P.
+    Attributes:
+        invariant: `(variables,)`, 1 where a variable's length does not matter.
+        share: Scalar, which share of the weights that ran these are.
+        radial: `(n, P)`, for each of n tangents c of its part c w, repeated
+            over the invariant variables; 0 elsewhere.
+        turning: `(m, P)`, tangents without that part.
     """
-    along, gradients, lengths = ops.unstack(
-        sums(
-            ops.stack(
-                [
-                    gradient * weights,
-                    ops.square(gradient),
-                    ops.square(weights),
-                ]
-            ),
-            sizes,
-        )
-    )
-    along = ops.square(along) * ops.convert_to_tensor(sizes, along.dtype)
-    # Strictly: without a gradient there is nothing to tell by.
-    return ops.cast(along < _TOLERANCE * gradients * lengths, along.dtype)
+
+    invariant: object
+    share: object
+    radial: object
+    turning: object
 
 
-def share(gradient, where, sizes):
-    """Returns which share of the weights that ran are invariant, a scalar.
+def read(gradient, at, sizes, radial=None, turning=None):
+    """Returns the `Lengths` that a gradient tells of.
 
     Args:
         gradient: Vector `(P,)`, zero where weights did not run.
-        where, sizes: As for `radial`.
+        at: Vector `(P,)`, the weights that it was taken at.
+        sizes: List of the variables' sizes; they sum to P.
+        radial: Pair of weights `(P,)` and tangents `(n, P)` whose c is asked
+            for, or `None`.
+        turning: Likewise what is asked for what is left without c w.
     """
-    ran = ops.cast(sums(ops.square(gradient), sizes) > 0.0, where.dtype)
-    ran = ran * ops.convert_to_tensor(sizes, where.dtype)
-    return ops.sum(where * ran) / ops.maximum(ops.sum(ran), 1.0)
-
-
-def radial(tangents, weights, where, sizes):
-    """Returns c of the part c w of tangents, repeated over variables.
-
-    Args:
-        tangents: `(..., P)`, as what is returned.
-        weights: Vector `(P,)`.
-        where: What `invariant` returned; elsewhere c is 0.
-        sizes: List of the variables' sizes.
-    """
-    square = sums(ops.square(weights), sizes) + 1e-30
-    share = where * sums(tangents * weights, sizes) / square
-    return spread(share, sizes)
-
-
-def turning(tangents, weights, where, sizes):
-    """Returns tangents without what changes only lengths, `(..., P)`.
-
-    Args:
-        tangents, weights, where, sizes: As for `radial`.
-    """
-    return tangents - radial(tangents, weights, where, sizes) * weights
+    asked = [pair for pair in (radial, turning) if pair is not None]
+    rows = [gradient * at, ops.square(gradient), ops.square(at)]
+    for weights, tangents in asked:
+        rows += [ops.square(weights), *ops.unstack(tangents * weights)]
+    # One sum for each variable, of all rows: each of a supernet's hundreds of
+    # operations takes its time to trace.
+    found = sums(ops.stack(rows), sizes)
+    along, gradients, lengths = found[0], found[1], found[2]
+    counts = ops.convert_to_tensor(sizes, along.dtype)
+    # Strictly: without a gradient there is nothing to tell by.
+    is_invariant = ops.square(along) * counts < _TOLERANCE * gradients * lengths
+    where = ops.cast(is_invariant, along.dtype)
+    ran = counts * ops.cast(gradients > 0.0, along.dtype)
+    share = ops.sum(where * ran) / ops.maximum(ops.sum(ran), 1.0)
+    parts, row = [], 3
+    for _, tangents in asked:
+        end = row + 1 + tangents.shape[0]
+        parts.append(where * found[row + 1 : end] / (found[row] + 1e-30))
+        row = end
+    parts = spread(ops.concatenate(parts), sizes) if parts else None
+    count = 0 if radial is None else radial[1].shape[0]
+    return Lengths(
+        where,
+        share,
+        None if radial is None else parts[:count],
+        None if turning is None else turning[1] - parts[count:] * turning[0],
+    )

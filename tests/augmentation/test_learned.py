@@ -144,13 +144,17 @@ def test_losses_of_mixed_images_are_those_of_mixed_labels(name):
     np.testing.assert_allclose(passed.losses, expected, rtol=1e-4)
 
 
-def test_search_gradients_are_averaged():
+@pytest.mark.parametrize("by_turns", [False, True])
+def test_search_gradients_are_averaged(by_turns):
     learned = LearnedPolicy(built("influence"), 0.1, size=2)
     generator = np.random.default_rng(4)
     seen = []
-    for _ in range(5):
-        seen.append(generator.normal(size=2))
-        ours = learned.smoothed(tf.constant(seen[-1], tf.float32))
+    for k in range(5):
+        found = generator.normal(size=2)
+        # Those between are taken elsewhere.
+        seen += [] if by_turns and k % 2 else [found]
+        turn = learned.has_turn() if by_turns else None
+        ours = learned.smoothed(tf.constant(found, tf.float32), turn)
         weights = 0.9 ** np.arange(len(seen))[::-1]
         expected = weights @ np.array(seen) / weights.sum()
         np.testing.assert_allclose(ours, expected, rtol=1e-5)

@@ -42,19 +42,28 @@ def gradient(w):
     return tape.gradient(loss, w)
 
 
-def where():
-    return scale_invariance.invariant(gradient(W), tf.constant(W), SIZES)
+def read(**asked):
+    w = tf.constant(W)
+    pairs = {name: (w, tf.stack([t])) for name, t in asked.items()}
+    return scale_invariance.read(gradient(W), w, SIZES, **pairs)
+
+
+def radial(tangent):
+    return read(radial=tangent).radial[0]
+
+
+def turning(tangent):
+    return read(turning=tangent).turning[0]
 
 
 def test_invariance_is_read_off_the_gradient():
-    np.testing.assert_array_equal(where(), [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(read().invariant, [1.0, 0.0, 0.0])
 
 
 def test_weights_that_did_not_run_do_not_count():
-    share = scale_invariance.share(gradient(W), where(), SIZES)
-    assert float(share) == pytest.approx(6 / 11)
-    nothing = tf.zeros_like(gradient(W))
-    assert float(scale_invariance.share(nothing, where(), SIZES)) == 0.0
+    assert float(read().share) == pytest.approx(6 / 11)
+    nothing, w = tf.zeros_like(gradient(W)), tf.constant(W)
+    assert float(scale_invariance.read(nothing, w, SIZES).share) == 0.0
 
 
 def test_invariance_is_found_in_single_precision_and_in_long_variables():
@@ -68,8 +77,8 @@ def test_invariance_is_found_in_single_precision_and_in_long_variables():
     g[:20_000] -= (
         w[:20_000] * (g[:20_000] @ w[:20_000]) / (w[:20_000] @ w[:20_000])
     )
-    found = scale_invariance.invariant(tf.constant(g), tf.constant(w), sizes)
-    np.testing.assert_array_equal(found, [1.0, 0.0])
+    found = scale_invariance.read(tf.constant(g), tf.constant(w), sizes)
+    np.testing.assert_array_equal(found.invariant, [1.0, 0.0])
 
 
 def test_along_the_weights_the_hessian_is_minus_the_gradient():
@@ -77,9 +86,7 @@ def test_along_the_weights_the_hessian_is_minus_the_gradient():
     along = np.where(np.arange(SIZE) < 6, W, 0.0)
     step, c = 1e-5, 0.7
     change = gradient(W + step * c * along) - gradient(W - step * c * along)
-    share = scale_invariance.radial(
-        tf.constant(c * along), tf.constant(W), where(), SIZES
-    )
+    share = radial(c * along)
     np.testing.assert_allclose(share[:6], c, rtol=1e-12)
     np.testing.assert_array_equal(share[6:], 0.0)
     np.testing.assert_allclose(
@@ -87,9 +94,29 @@ def test_along_the_weights_the_hessian_is_minus_the_gradient():
     )
 
 
+def test_several_tangents_are_told_apart():
+    """Each pair has weights of its own, and each row its own c."""
+    near, w = tf.constant(W + 0.1), tf.constant(W)
+    first, second = RNG.normal(size=(2, SIZE)), RNG.normal(size=(3, SIZE))
+    found = scale_invariance.read(
+        *(gradient(W), w, SIZES),
+        radial=(near, tf.constant(first)),
+        turning=(w, tf.constant(second)),
+    )
+    c = first[:, :6] @ near[:6].numpy() / (near[:6].numpy() @ near[:6].numpy())
+    expected = np.concatenate(
+        [np.repeat(c[:, None], 6, 1), np.zeros([2, 9])], 1
+    )
+    np.testing.assert_allclose(found.radial, expected, rtol=1e-12)
+    c = second[:, :6] @ W[:6] / (W[:6] @ W[:6])
+    expected = second.copy()
+    expected[:, :6] -= c[:, None] * W[:6]
+    np.testing.assert_allclose(found.turning, expected, rtol=1e-12)
+
+
 def test_turning_leaves_what_is_orthogonal():
     tangent = RNG.normal(size=SIZE)
-    turned = scale_invariance.turning(tangent, tf.constant(W), where(), SIZES)
+    turned = turning(tangent)
     assert turned[:6].numpy() @ W[:6] == pytest.approx(0.0, abs=1e-12)
     difference = tangent[:6] - turned[:6].numpy()
     cosine = difference @ W[:6]
@@ -130,7 +157,7 @@ def test_a_step_after_a_change_of_length_is_exact(rule, name):
         tangent,
         (zeros,) * len(slots),
         zeros,
-        scale_invariance.radial(tangent, tf.constant(W), where(), SIZES),
+        radial(tangent),
     )
     found = hypergradient.advance(
         rule, inputs(0.0), extent, name, 1.0, start, Horizon(discount, 0.0)
@@ -151,15 +178,15 @@ def test_decay_has_an_answer_where_weights_are_normalised():
         rule, at, extent, "weight_decay", 1.0, start, horizon
     )
     # One step of decay changes the length alone: <v, Z> = 0 for any v there.
-    turned = scale_invariance.turning(one.weights, w, where(), SIZES)
+    turned = turning(one.weights)
     np.testing.assert_allclose(turned[:6], 0.0, atol=1e-12)
-    share = scale_invariance.radial(one.weights, w, where(), SIZES)
+    share = radial(one.weights)
     np.testing.assert_allclose(share[:6], -0.1)
     two = hypergradient.advance(
         *(rule, at, extent, "weight_decay", 1.0),
         *(one._replace(radial=share, slots=(zeros,)), horizon),
     )
-    turned = scale_invariance.turning(two.weights, w, where(), SIZES)
+    turned = turning(two.weights)
     # -eta (-c) g, with c = -0.1 after the first step
     np.testing.assert_allclose(turned[:6], -0.01 * gradient(W)[:6])
 
@@ -178,6 +205,6 @@ def test_updates_tell_the_tangents_what_part_is_along_the_weights():
     learned.advance(at, extent, Step(w, (zeros,), zeros), one)
     learned.update(gradient(W), at)
     learned.advance(at, extent, Step(w, (zeros,), zeros), one)
-    two = learned.tangents["weight_decay"].weights
-    turned = scale_invariance.turning(two, w, where(), SIZES)
+    two = learned.tangents["weight_decay"].weights.value
+    turned = turning(two)
     np.testing.assert_allclose(turned[:6], -0.01 * gradient(W)[:6])
