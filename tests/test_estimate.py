@@ -87,7 +87,7 @@ def test_as_many_outer_steps_as_a_run_has(monkeypatch):
     found = joint_auto_model().estimate(X, Y, batch_size=BATCH, epochs=3)
     model = joint_auto_model()
     fit(model, epochs=3)
-    assert found.outer_steps == int(model.joint.hyperparameters.count.numpy())
+    assert found.outer_steps == int(model.joint.policy.count.numpy())
     assert found.steps == int(model.joint.step.numpy())
 
 
