@@ -1,8 +1,8 @@
 """Outer steps: which steps of a run are joint ones.
 
-An outer step costs about as much again as the inner one beside it, and more in
-a supernet. What is learned by them needs a number of
-them, not a share: a long run spaces them out.
+An outer step costs one and a third plain steps beside the inner one, and more
+in a supernet. What is learned by them needs a number of them, not a share: a
+long run spaces them out.
 """
 
 # So many were enough for rates and policies in runs of minutes.

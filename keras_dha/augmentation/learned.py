@@ -1,7 +1,8 @@
 """The policy of a run: its logits, moved along what its choices were worth.
 
-Each outer step gives a search gradient v_t of a small batch, whose noise is
-most of what one step says about an operation. The weights it is taken at, an
+Each outer step, or every other one where hyperparameters have those between,
+gives a search gradient v_t of a small batch, whose noise is most of what one
+step says about an operation. The weights it is taken at, an
 average over fifty steps (over the hundred that suit a learning rate it knows
 less of what images do now), hardly move between outer steps, so influences are
 taken along

@@ -228,23 +228,25 @@ class LearnedHyperparameters(Engine):
         What changes lengths alone has no part in a cosine.
         """
         every = self.tangents.values()
-        averaged = ops.convert_to_tensor(self.averaged)
-        radial = turning = None
-        if every:
-            turning = averaged, ops.stack([t.averaged.value for t in every])
-        if every and self.horizon.follows_lengths:
-            radial = weights, ops.stack([t.weights.value for t in every])
         found = scale_invariance.read(
-            *(search_gradient, averaged, self.sizes), radial, turning
+            search_gradient,
+            ops.convert_to_tensor(self.averaged),
+            self.sizes,
+            turning=[ops.convert_to_tensor(t.averaged) for t in every],
+            weights=weights,
+            radial=[ops.convert_to_tensor(t.weights) for t in every]
+            if self.horizon.follows_lengths
+            else [],
         )
         seen = ops.convert_to_tensor(self.normalised)
         self.normalised.assign(average(seen, found.share, _SEEN))
-        if radial:
-            for k, tangents in enumerate(every):
-                tangents.radial.assign(found.radial[k])
+        for tangents, radial in zip(every, found.radial, strict=False):
+            tangents.radial.assign(radial)
         return {
-            key: tangents._replace(averaged=found.turning[k])
-            for k, (key, tangents) in enumerate(self.tangents.items())
+            key: tangents._replace(averaged=turning)
+            for (key, tangents), turning in zip(
+                self.tangents.items(), found.turning, strict=True
+            )
         }
 
     def _change(self, gradient):

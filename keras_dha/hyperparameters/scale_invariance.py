@@ -35,52 +35,46 @@ class Lengths(NamedTuple):
     Attributes:
         invariant: `(variables,)`, 1 where a variable's length does not matter.
         share: Scalar, which share of the weights that ran these are.
-        radial: `(n, P)`, for each of n tangents c of its part c w, repeated
-            over the invariant variables; 0 elsewhere.
-        turning: `(m, P)`, tangents without that part.
+        turning: List of tangents `(P,)` without their part c w.
+        radial: List of c, repeated over the invariant variables, `(P,)`; 0
+            elsewhere.
     """
 
     invariant: object
     share: object
-    radial: object
-    turning: object
+    turning: list
+    radial: list
 
 
-def read(gradient, at, sizes, radial=None, turning=None):
+def read(gradient, at, sizes, turning=(), weights=None, radial=()):
     """Returns the `Lengths` that a gradient tells of.
 
     Args:
         gradient: Vector `(P,)`, zero where weights did not run.
         at: Vector `(P,)`, the weights that it was taken at.
         sizes: List of the variables' sizes; they sum to P.
-        radial: Pair of weights `(P,)` and tangents `(n, P)` whose c is asked
-            for, or `None`.
-        turning: Likewise what is asked for what is left without c w.
+        turning: Sequence of tangents `(P,)` at these weights, of which what
+            is left without c w is asked for.
+        weights: Vector `(P,)`, other weights, of the tangents in `radial`.
+        radial: Sequence of tangents `(P,)` whose c is asked for.
     """
-    asked = [pair for pair in (radial, turning) if pair is not None]
     rows = [gradient * at, ops.square(gradient), ops.square(at)]
-    for weights, tangents in asked:
-        rows += [ops.square(weights), *ops.unstack(tangents * weights)]
+    rows += [tangent * at for tangent in turning]
+    if radial:
+        rows += [ops.square(weights), *(t * weights for t in radial)]
     # One sum for each variable, of all rows: each of a supernet's hundreds of
     # operations takes its time to trace.
-    found = sums(ops.stack(rows), sizes)
-    along, gradients, lengths = found[0], found[1], found[2]
+    along, gradients, lengths, *rest = ops.unstack(sums(ops.stack(rows), sizes))
     counts = ops.convert_to_tensor(sizes, along.dtype)
     # Strictly: without a gradient there is nothing to tell by.
     is_invariant = ops.square(along) * counts < _TOLERANCE * gradients * lengths
     where = ops.cast(is_invariant, along.dtype)
     ran = counts * ops.cast(gradients > 0.0, along.dtype)
     share = ops.sum(where * ran) / ops.maximum(ops.sum(ran), 1.0)
-    parts, row = [], 3
-    for _, tangents in asked:
-        end = row + 1 + tangents.shape[0]
-        parts.append(where * found[row + 1 : end] / (found[row] + 1e-30))
-        row = end
-    parts = spread(ops.concatenate(parts), sizes) if parts else None
-    count = 0 if radial is None else radial[1].shape[0]
-    return Lengths(
-        where,
-        share,
-        None if radial is None else parts[:count],
-        None if turning is None else turning[1] - parts[count:] * turning[0],
-    )
+    count = len(turning)
+    parts = [where * p / (lengths + 1e-30) for p in rest[:count]]
+    if radial:
+        parts += [where * p / (rest[count] + 1e-30) for p in rest[count + 1 :]]
+    parts = ops.unstack(spread(ops.stack(parts), sizes)) if parts else []
+    turned = [t - c * at for t, c in zip(turning, parts, strict=False)]
+    return Lengths(where, share, turned, parts[count:])

@@ -44,16 +44,15 @@ def gradient(w):
 
 def read(**asked):
     w = tf.constant(W)
-    pairs = {name: (w, tf.stack([t])) for name, t in asked.items()}
-    return scale_invariance.read(gradient(W), w, SIZES, **pairs)
+    return scale_invariance.read(gradient(W), w, SIZES, weights=w, **asked)
 
 
 def radial(tangent):
-    return read(radial=tangent).radial[0]
+    return read(radial=[tangent]).radial[0]
 
 
 def turning(tangent):
-    return read(turning=tangent).turning[0]
+    return read(turning=[tangent]).turning[0]
 
 
 def test_invariance_is_read_off_the_gradient():
@@ -100,8 +99,9 @@ def test_several_tangents_are_told_apart():
     first, second = RNG.normal(size=(2, SIZE)), RNG.normal(size=(3, SIZE))
     found = scale_invariance.read(
         *(gradient(W), w, SIZES),
-        radial=(near, tf.constant(first)),
-        turning=(w, tf.constant(second)),
+        turning=list(tf.constant(second)),
+        weights=near,
+        radial=list(tf.constant(first)),
     )
     c = first[:, :6] @ near[:6].numpy() / (near[:6].numpy() @ near[:6].numpy())
     expected = np.concatenate(
