@@ -12,6 +12,7 @@ import time
 
 import tensorflow as tf
 
+from keras_dha import carried_over
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import trust
@@ -125,7 +126,7 @@ def estimated(
                 searching = _timed(stepper, joint)
             outer_searching = count_outer(plan.search_end)
             with distribution.scope():
-                joint = joint.derive()
+                joint = carried_over.derived(joint)
                 stepper.use(joint)
         training = _timed(stepper, joint)
         outer_training = count_outer(plan.search_end, plan.total)

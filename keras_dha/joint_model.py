@@ -1,20 +1,17 @@
 """The joint model: a network and everything that is learned beside it.
 
-Its step is `keras_dha.joint_step`; this is what the step moves, how it is
-saved, and how the derived plain network takes its place.
+Its step is `keras_dha.joint_step`, and how another one takes its place
+`keras_dha.carried_over`; this is what a step moves, and how it is saved.
 """
 
 import keras
-import numpy as np
 
 from keras_dha import second_derivatives
 from keras_dha import sharing
 from keras_dha import small_images
 from keras_dha.architecture import shared_graph
-from keras_dha.architecture.absorb import absorb
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import check_places
-from keras_dha.architecture.derive import derive
 from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.searchable import check_names
@@ -139,7 +136,7 @@ class JointModel(keras.Model):
             self.paths,
             vector.dtype,
         )
-        for averaged in self._averages():
+        for averaged in self.averages():
             averaged.assign(vector.read())
         self.step = self._zeros("step", (), "int32")
         self.count = self._zeros("count", (), vector.dtype)
@@ -275,92 +272,7 @@ class JointModel(keras.Model):
         """Takes a step in replica context; see `joint_step.joint_step`."""
         return joint_step(self, batch, schedule, search_batch)
 
-    def derive(self):
-        """Returns the joint model of the derived plain network.
-
-        Layers, weights, slots, averages and all that is learned go on
-        from where they are.
-        """
-        self.architecture.decide()
-        self._absorb()
-        return self._carried_over(derive(self.network))
-
-    def on_whole_images(self):
-        """Returns the joint model of the network as whole images are shown it.
-
-        All goes on from where it is, as in `derive`.
-        """
-        return self._carried_over(small_images.whole(self.network))
-
-    def _carried_over(self, network):
-        """Returns the joint model of a plain network of the same layers."""
-        config = self.hyperparameters.get_config()
-        known = zip(self.weight_vector.variables, self.paths, strict=True)
-        paths = {id(variable): path for variable, path in known}
-        made = JointModel(
-            network,
-            self.loss_object,
-            metrics=self.metric_list,
-            augmentation=self.policy.augmentation,
-            hyperparameters=type(self.hyperparameters).from_config(config),
-            rule=self.rule,
-            policy_rate=self.policy.rate,
-            refinement=self.refinement,
-            seed=self.seed,
-            target=self.target,
-            paths=[paths[id(v)] for v in network.trainable_variables],
-            counts_each=self.counts_each,
-            name=self.name,
-        )
-        kept = self.weight_vector.positions_of(made.weight_vector.variables)
-        size = self.weight_vector.size
-        for theirs, ours in zip(
-            made.state_variables(), self.state_variables(), strict=True
-        ):
-            value = keras.ops.convert_to_numpy(ours)
-            theirs.assign(value[kept] if value.shape == (size,) else value)
-        return made
-
-    def _absorb(self):
-        """Takes the weights of sparse codes into those of the candidates.
-
-        The averaged weights are the same network a little earlier, so they
-        are scaled as well, and so is what weights answer to hyperparameters.
-        What is made of gradients goes the other way: L(s w) has 1/s of them.
-        """
-        for variable, scale in absorb(self.network):
-            position = self.weight_vector.positions_of([variable])
-            for vector, power, is_signed in self._powers():
-                values = keras.ops.convert_to_numpy(vector).copy()
-                factor = 0.0
-                # What has no part in the output had no gradient either.
-                if scale:
-                    factor = abs(scale) ** power
-                    factor *= np.sign(scale) if is_signed else 1.0
-                values[position] *= factor
-                vector.assign(values)
-
-    def _powers(self):
-        """Returns vectors `(P,)`, and how they grow with a weight.
-
-        As which power of it, and whether they change signs with it.
-        """
-        grown, slots = self._averages(), [self.slots]
-        for tangents in self.hyperparameters.tangents.values():
-            grown += [tangents.weights, tangents.averaged]
-            slots.append(tangents.slots)
-        found = [(vector, 1, True) for vector in grown]
-        for each in slots:
-            found += [
-                (slot, -order, order % 2 == 1)
-                for slot, order in zip(each, self.rule.orders, strict=True)
-            ]
-        if self.policy.is_learned:
-            order = self.rule.pullback_order
-            found.append((self.policy.direction, -order, True))
-        return found
-
-    def _averages(self):
+    def averages(self):
         """Returns the averages of the weights that search losses are of."""
         if not self.policy.is_learned:
             return [self.hyperparameters.averaged]

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_dha import calibration
+from keras_dha import carried_over
 from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import progress
@@ -404,7 +405,7 @@ class Run:
         self._search_options.close()
         searched = self.joint
         self.genotype = genotype(searched.network)
-        self._go_on_with(searched.derive)
+        self._go_on_with(carried_over.derived)
         # A target may take another candidate than the most probable one.
         for name, gene in genotype(searched.network).items():
             self.genotype[name]["choice"] = gene["choice"]
@@ -421,14 +422,14 @@ class Run:
     def _show_whole_images(self):
         progress.message("\nGoes on with whole images", self.verbose)
         # Statistics follow within some steps, and are fitted in the end.
-        self._go_on_with(self.joint.on_whole_images)
+        self._go_on_with(carried_over.on_whole_images)
         self._guard.watch(self.joint)
 
-    def _go_on_with(self, make):
-        """Goes on with the joint model that `make` returns."""
+    def _go_on_with(self, change):
+        """Goes on with the joint model that `change` makes of this one."""
         counted = [v.numpy() for v in self._metric_variables()]
         with self.distribution.scope():
-            self.joint = make()
+            self.joint = change(self.joint)
             self._stepper.use(self.joint)
         # The epoch's metrics go on where they were.
         for variable, value in zip(

@@ -7,7 +7,8 @@ import pytest
 from keras_dha import small_images
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.augmentation.layer import DifferentiableAugmentation
-from keras_dha.joint_model import JointModel
+from keras_dha.carried_over import derived
+from keras_dha.carried_over import on_whole_images
 from keras_dha.update_rules import AdamW
 from tests.test_joint_model import LEARNED
 from tests.test_joint_model import joint_model
@@ -39,7 +40,7 @@ def beside_the_network(joint):
 
 @pytest.mark.parametrize(
     "made, change",
-    [(searched, JointModel.derive), (shrunk, JointModel.on_whole_images)],
+    [(searched, derived), (shrunk, on_whole_images)],
 )
 def test_all_that_was_learned_goes_on(made, change):
     augmentation = DifferentiableAugmentation(

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import carried_over
 from keras_dha import inner_pass
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
@@ -349,7 +350,7 @@ def test_each_candidate_has_adams_steps_of_its_own(monkeypatch):
         )
     # The derived network goes on counting from there.
     choice.decision.freeze(1)
-    derived = joint.derive()
+    derived = carried_over.derived(joint)
     kernel = choice.candidates[1].kernel
     where = derived.weight_vector.positions_of([kernel])
     derived.train_step(batch(9, "float32"), 1.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_dha import carried_over
 from keras_dha import run_directory
 from keras_dha import scale
 from keras_dha import small_images
@@ -109,7 +110,7 @@ def test_all_that_was_learned_goes_on_with_whole_images():
     batch = tf.constant(images((20, 20, 1))), tf.constant([0, 1, 2, 0])
     for _ in range(3):
         joint.train_step(batch, 1.0, batch)
-    whole = joint.on_whole_images()
+    whole = carried_over.on_whole_images(joint)
     assert joint.is_shrunk and not whole.is_shrunk
     assert int(whole.step) == 3 and np.any(whole.slots[0])
     assert ids(whole.weight_vector.variables) == ids(

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import carried_over
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.node_choice import NodeChoice
@@ -254,7 +255,7 @@ def test_layers_that_candidates_share_stay_shared(kind, is_derived, tmp_path):
     )
     joint.architecture.start()
     if is_derived:
-        joint = joint.derive()
+        joint = carried_over.derived(joint)
     steps_of(joint)
     copy = reloaded(joint, tmp_path)
     assert len(find_layers(copy.network, layers.Conv2D)) == 1

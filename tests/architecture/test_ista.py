@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import carried_over
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
@@ -306,7 +307,7 @@ def test_what_is_made_of_gradients_is_absorbed_the_other_way(rule):
         joint.slots[k].assign(power)
         tangents.slots[k].assign(power)
     expected = outputs_along(joint, direction, data[0])
-    derived = joint.derive()
+    derived = carried_over.derived(joint)
     found = derived.hyperparameters.tangents["learning_rate"]
     for tangent in (found.weights, found.averaged):
         np.testing.assert_allclose(

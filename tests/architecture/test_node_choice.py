@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import carried_over
 from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import Decision
@@ -205,7 +206,7 @@ def test_derived_equals_restricted(kind):
     np.testing.assert_allclose(
         network(images(), training=False), expected, atol=1e-5
     )
-    final = joint.derive().network
+    final = carried_over.derived(joint).network
     np.testing.assert_allclose(
         final(images(), training=False), expected, atol=1e-5
     )
