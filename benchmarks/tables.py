@@ -89,9 +89,14 @@ SHORT = (
 )
 
 
-def peers():
-    """Returns the table of contestants by data sets."""
-    runs = {column: _runs(name) for column, name in PEERS.items()}
+def peers(suffix="", corner="contestant"):
+    """Returns the table of contestants by data sets.
+
+    Args:
+        suffix: What the names of the records end in.
+        corner: What stands above the names of the contestants.
+    """
+    runs = {column: _runs(name + suffix) for column, name in PEERS.items()}
     best = {column: _best(of) for column, of in runs.items()}
     rows = [
         [
@@ -105,7 +110,12 @@ def peers():
         for arm, title in CONTESTANTS.items()
         if any(of.get(arm) for of in runs.values())
     ]
-    return markdown(["contestant", *runs], rows)
+    return markdown([corner, *runs], rows)
+
+
+def today():
+    """Returns the table of the newest version and its closest peers."""
+    return peers("_300s", "300 s, slower machine")
 
 
 def ablation(arms=tuple(LEARNED)):
@@ -170,8 +180,10 @@ def _cells(runs):
 def documents():
     """Returns the documents with the tables of the records, a dict by path."""
     tables = {
-        "README.md": [peers(), ablation(SHORT), own_network(), fine_tuning()],
-        "benchmarks/README.md": [peers(), ablation()],
+        "README.md": [peers(), today(), ablation(SHORT)],
+        "benchmarks/README.md": [
+            *(peers(), today(), ablation(), own_network(), fine_tuning()),
+        ],
         "BUILD_NOTES.md": [methods()],
     }
     return {
