@@ -23,6 +23,7 @@ from keras_dha.hyperparameters.quantities import LABEL_SMOOTHING
 from keras_dha.joint_step import joint_step
 from keras_dha.losses import OutputLosses
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import trains_normalisation
 from keras_dha.reward import Reward
 from keras_dha.update_rules import SGD
 from keras_dha.weight_vector import WeightVector
@@ -135,6 +136,7 @@ class JointModel(keras.Model):
             vector.sizes,
             self.paths,
             vector.dtype,
+            expects_normalised=trains_normalisation(network),
         )
         for averaged in self.averages():
             averaged.assign(vector.read())

@@ -23,6 +23,16 @@ def find_layers(model, kind):
     return list(found.values())
 
 
+def trains_normalisation(model):
+    """Whether a batch normalisation inside `model` is trained.
+
+    Args:
+        model: A `keras.Model`.
+    """
+    found = find_layers(model, keras.layers.BatchNormalization)
+    return any(layer.trainable for layer in found)
+
+
 def is_stock(layer):
     """Whether a layer's class is one of Keras itself."""
     return type(layer).__module__.startswith("keras.")

@@ -12,7 +12,7 @@ import numpy as np
 from keras_dha.hyperparameters.engine import AUTO
 from keras_dha.hyperparameters.engine import DEFAULTS
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import trains_normalisation
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 
@@ -120,10 +120,7 @@ def fitting(optimizer, network):
         optimizer: `Optimizer`.
         network: `keras.Model`.
     """
-    if not optimizer.is_default:
-        return optimizer
-    found = find_layers(network, keras.layers.BatchNormalization)
-    if any(layer.trainable for layer in found):
+    if not optimizer.is_default or trains_normalisation(network):
         return optimizer
     return read("adamw")
 

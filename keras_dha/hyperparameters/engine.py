@@ -79,7 +79,9 @@ class Engine(keras.layers.Layer):
         self.quantities = {q.key: q for q in quantities.listed(self.values)}
         self.learned = [k for k, q in self.quantities.items() if q.is_learned]
 
-    def allocate(self, rule, sizes, paths, dtype="float32"):
+    def allocate(
+        self, rule, sizes, paths, dtype="float32", expects_normalised=False
+    ):
         """Creates the state for the weights of a network.
 
         Args:
@@ -87,8 +89,11 @@ class Engine(keras.layers.Layer):
             sizes: List of the variables' sizes; they sum to P.
             paths: List of their paths.
             dtype: Name of the vectors' dtype.
+            expects_normalised: Whether most weights may be expected to have a
+                length that does not matter, before gradients tell.
         """
         self.rule, self.sizes, self.vector_dtype = rule, list(sizes), dtype
+        self.expects_normalised = expects_normalised
         ranges = [self.quantities[key].value for key in self.learned]
         self.low = self._vector("low", [to_scale(r, r.low) for r in ranges])
         self.high = self._vector("high", [to_scale(r, r.high) for r in ranges])

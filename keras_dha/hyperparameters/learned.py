@@ -113,8 +113,12 @@ class LearnedHyperparameters(Engine):
         # The highest factor of the base schedule: of its rates, if it is one of
         # Keras, what is learned is a factor near 1.
         self.peak = self._vector("peak", 1.0)
-        # The share of weights whose length does not matter, lately.
-        self.normalised = self._vector("normalised", 0.0)
+        # The share of weights whose length does not matter, lately. Where it
+        # had to be found out first, the first updates were taken at weights
+        # of the moment, which ask for low rates, and a search began with these.
+        self.normalised = self._vector(
+            "normalised", float(self.expects_normalised)
+        )
         self.most_shrinking = self._vector("most_shrinking", _MOST_SHRINKING)
         self.most_in_run = self._vector("most_in_run", 1.0)
         self.least_shrinking = self._vector("least_shrinking", 0.0)

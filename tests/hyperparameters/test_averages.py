@@ -1,5 +1,6 @@
 """Over how many steps hypergradients average, and what that keeps them from."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,7 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
+from keras_dha.joint_model import JointModel
 from keras_dha.update_rules import SGD
 
 
@@ -43,12 +45,16 @@ def test_without_normalisation_there_are_no_averages():
     assert hypergradient.DISCOUNTED.averaging_at(5000, 10_000, False) == 0.0
 
 
+@pytest.mark.parametrize("expected", [False, True])
 @pytest.mark.parametrize(("along", "beta"), [(0.0, 0.99), (1.0, 0.0)])
-def test_what_is_normalised_is_read_off_search_gradients(along, beta):
+def test_what_is_normalised_is_read_off_search_gradients(along, beta, expected):
     """Two outer steps, of gradients at right angles to weights or along."""
     horizon = hypergradient.DISCOUNTED
     layer = LearnedHyperparameters({"learning_rate": Range(1e-3, 1.0)}, horizon)
-    layer.allocate(SGD(), [2, 3], ["kernel", "other"])
+    sizes, paths = [2, 3], ["kernel", "other"]
+    layer.allocate(SGD(), sizes, paths, expects_normalised=expected)
+    layer.expect_run(100, 1000)
+    assert float(layer.averaging) == pytest.approx(0.99 if expected else 0.0)
     layer.averaged.assign([1.0, 0.0, 0.0, 2.0, 0.0])
     gradient = np.array([along, 1.0, 1.0, along, 0.0], "f")
     none = tf.zeros(5)
@@ -140,3 +146,23 @@ def test_judged_at_long_averages_a_rate_that_is_too_high_is_lowered():
     once, twice = (valley.loss_at_the_end(k * rate) for k in (1, 2))
     assert twice > 1.1 * once
     assert valley.cosine(rate, hypergradient.DISCOUNTED) > 0.05
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_averages_are_there_from_the_first_step_behind_normalisations(
+    normalised,
+):
+    """A search is short: what its first updates miss is missed for good."""
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Conv2D(2, 3)(inputs)
+    if normalised:
+        x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dense(2)(keras.layers.Flatten()(x))
+    joint = JointModel(
+        keras.Model(inputs, x),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        hyperparameters=LearnedHyperparameters(
+            {"learning_rate": Range(1e-3, 1.0)}
+        ),
+    )
+    assert joint.hyperparameters.is_normalised == normalised
