@@ -113,8 +113,8 @@ def peers(suffix="", corner="contestant"):
     return markdown([corner, *runs], rows)
 
 
-def today():
-    """Returns the table of the newest version and its closest peers."""
+def slower():
+    """Returns the table of a slower machine: `AutoModel`, its closest peers."""
     return peers("_300s", "300 s, slower machine")
 
 
@@ -180,9 +180,9 @@ def _cells(runs):
 def documents():
     """Returns the documents with the tables of the records, a dict by path."""
     tables = {
-        "README.md": [peers(), today(), ablation(SHORT)],
+        "README.md": [peers(), slower(), ablation(SHORT)],
         "benchmarks/README.md": [
-            *(peers(), today(), ablation(), own_network(), fine_tuning()),
+            *(peers(), slower(), ablation(), own_network(), fine_tuning()),
         ],
         "BUILD_NOTES.md": [methods()],
     }
