@@ -2,8 +2,8 @@
 
 Where it does, parts that are searched one after the other miss what is best
 together: the reason that AutoHAS and DiffAutoML give for joint runs. Eight
-random networks of the default space are each trained plainly in several
-settings, for as many epochs, with all seeds:
+random networks of the default space, bottlenecks among them, are each trained
+plainly in several settings, for as many epochs, with all seeds:
 
     usual                  rate 0.1, weight decay 5e-4, images as they are
     low_rate, high_rate    a tenth of the rate, and ten times the rate
@@ -46,7 +46,7 @@ SETTINGS = {
 
 def drawn():
     """Returns the candidates of distinct random networks, as text."""
-    supernet = keras_dha.spaces.resnet((28, 28, 1), 10)
+    supernet = keras_dha.spaces.resnet((28, 28, 1), 10, bottlenecks=True)
     sizes = [d.num_candidates for d in find_decisions(supernet)]
     every = list(itertools.product(*map(range, sizes)))
     chosen = np.random.default_rng(0).permutation(len(every))[:NETWORKS]
@@ -59,6 +59,7 @@ def network(candidates, data):
         data.x_train.shape[1:],
         len(data.class_names),
         value_range=images.value_range(data),
+        bottlenecks=True,
     )
     return step_cost.decided(supernet, candidates.split("-"))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_dha import small_images
 from keras_dha.architecture.absorb import absorb
-from keras_dha.architecture.derive import derive
+from keras_dha.architecture.derive import derive_with_copies
 from keras_dha.joint_model import JointModel
 
 
@@ -22,7 +22,7 @@ def derived(joint):
     """
     joint.architecture.decide()
     _absorb(joint)
-    return _carried_over(joint, derive(joint.network))
+    return _carried_over(joint, *derive_with_copies(joint.network))
 
 
 def on_whole_images(joint):
@@ -35,12 +35,25 @@ def on_whole_images(joint):
     return _carried_over(joint, small_images.whole(joint.network))
 
 
-def _carried_over(joint, network):
-    """Returns the joint model of a plain network of the same layers."""
+def _carried_over(joint, network, copies=()):
+    """Returns the joint model of a plain network of the same layers.
+
+    Args:
+        joint: `JointModel`.
+        network: `keras.Model`.
+        copies: List of pairs (layer, what has a copy of its weights in the
+            network), as `derive_with_copies` returns them.
+    """
     learned = joint.hyperparameters
     vector = joint.weight_vector
     known = zip(vector.variables, joint.paths, strict=True)
     paths = {id(variable): path for variable, path in known}
+    positions = vector.positions()
+    for part, copy in copies:
+        whole = part.whole.kernel
+        if id(whole) in positions:
+            paths[id(copy.kernel)] = paths[id(whole)]
+            positions[id(copy.kernel)] = positions[id(whole)][part.positions()]
     made = JointModel(
         network,
         joint.loss_object,
@@ -56,7 +69,9 @@ def _carried_over(joint, network):
         counts_each=joint.counts_each,
         name=joint.name,
     )
-    kept = vector.positions_of(made.weight_vector.variables)
+    kept = np.concatenate(
+        [positions[id(v)] for v in made.weight_vector.variables]
+    )
     for theirs, ours in zip(
         made.state_variables(), joint.state_variables(), strict=True
     ):

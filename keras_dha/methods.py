@@ -285,16 +285,21 @@ def _checked_augmentation(augmentation):
     )
 
 
-def space_builder(search_space):
+def space_builder(search_space, has_target=False):
     """Returns a function from a `DataSpec` to a network.
 
     That of a built-in space takes arguments of the space as well.
 
     Args:
         search_space: As `keras_dha.AutoModel` takes it.
+        has_target: Whether the network is to be small; `spaces.resnet` has
+            cheap candidates for that.
     """
     if isinstance(search_space, str) and search_space in SPACES:
-        return functools.partial(_built_in, SPACES[search_space])
+        space = SPACES[search_space]
+        if has_target and space is spaces.resnet:
+            return functools.partial(_built_in, space, bottlenecks=True)
+        return functools.partial(_built_in, space)
     if isinstance(search_space, keras.Model):
         return lambda spec: _checked(search_space, spec)
     if callable(search_space):

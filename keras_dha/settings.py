@@ -150,7 +150,7 @@ def checked(
         # There is nothing to decide, nor to hold out for it.
         parts = parts._replace(strategy=None)
     return Settings(
-        builder=methods.space_builder(search_space),
+        builder=methods.space_builder(search_space, target is not None),
         # A target says how large a network is to be.
         fits_time=search_space == "auto" and target is None,
         leaves_search=method == strategy == "auto",

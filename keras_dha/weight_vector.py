@@ -168,14 +168,18 @@ class WeightVector:
         Returns:
             int64 NumPy array, in the order of `variables`.
         """
+        positions = self.positions()
+        return np.concatenate([positions[id(v)] for v in variables])
+
+    def positions(self):
+        """Returns a dict from each variable's id to where its elements are."""
         starts = np.cumsum([0, *self.sizes])
-        position = {
+        return {
             id(v): np.arange(start, start + size)
             for v, start, size in zip(
                 self.variables, starts, self.sizes, strict=False
             )
         }
-        return np.concatenate([position[id(v)] for v in variables])
 
     def decayed(self):
         """Returns `(P,)`: 1 where weight decay applies, else 0.

@@ -205,7 +205,7 @@ def test_each_limit_of_the_recipe_leaves_something_out():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.keyword) and node.arg == "target"
     )
-    cost = NetworkCost(spaces.resnet((8, 8, 1), 10))
+    cost = NetworkCost(spaces.resnet((8, 8, 1), 10, bottlenecks=True))
     sizes = [decision.num_candidates for decision in cost.decisions]
     every = [cost.of(i) for i in itertools.product(*map(range, sizes))]
     params, flops = (

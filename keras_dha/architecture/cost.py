@@ -9,7 +9,8 @@ choices around it pick its candidate. With p_d the probabilities of decision d,
 which is exact, as decisions are drawn independently, and differentiable.
 
 `params` are all weights, as `keras.Model.count_params` counts them: those that
-several calls use, of one layer or of layers that share them, count once.
+several calls use, of one layer or of layers that share them, count once. Of a
+superkernel each slice counts, as it has weights of its own in what is derived.
 `flops` are the floating point operations of convolutions and matrix products
 for one example: a multiply-add is two, a bias is one for each output. Papers
 that count multiply-adds give half of it. Normalisation, activations, pooling
@@ -26,6 +27,7 @@ from keras import ops
 
 from keras_dha.architecture import graph
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.superkernel import SlicedConvolution
 
 PARAMS, FLOPS = "params", "flops"
 # More ways to reach one layer than this are not told apart.
@@ -192,10 +194,14 @@ def summed(terms):
     return [(value, path) for path, value in totals.items() if value]
 
 
-def _weights(layer):
+def _sizes(layer):
+    """Returns a dict from what identifies each weight to its size."""
+    if isinstance(layer, SlicedConvolution):
+        return {id(layer): math.prod(layer.kernel_shape)}
     # Other operations of a graph have no weights.
     is_layer = isinstance(layer, keras.layers.Layer)
-    return layer.weights if is_layer else []
+    weights = layer.weights if is_layer else []
+    return {id(weight): math.prod(weight.shape) for weight in weights}
 
 
 def _params_terms(found, decisions):
@@ -203,15 +209,15 @@ def _params_terms(found, decisions):
     by_weight, uses = {}, {}
     for call in found:
         path = positions(call.path, decisions)
-        for weight in _weights(call.layer):
-            used = by_weight.setdefault(id(weight), (weight, call.layer, set()))
+        for weight, size in _sizes(call.layer).items():
+            used = by_weight.setdefault(weight, (size, call.layer, set()))
             if path is not None:
                 used[2].add(path)
     # Those that are there together are one term.
-    for weight, layer, paths in by_weight.values():
+    for size, layer, paths in by_weight.values():
         paths = frozenset({frozenset()} if frozenset() in paths else paths)
-        size, _ = uses.get(paths, (0, layer))
-        uses[paths] = size + math.prod(weight.shape), layer
+        others, _ = uses.get(paths, (0, layer))
+        uses[paths] = others + size, layer
     terms = []
     for paths, (size, layer) in uses.items():
         if len(paths) > _MOST_PATHS:
@@ -251,6 +257,10 @@ def flops(call):
     elif isinstance(layer, _TRANSPOSED):
         _check_size(layer, outputs)
         done = _convolved(layer, call.inputs[0].shape[1:])
+    elif isinstance(layer, SlicedConvolution):
+        _check_size(layer, outputs)
+        places = math.prod(outputs[:-1])
+        return 2 * places * math.prod(layer.kernel_shape)
     elif isinstance(layer, _CONVOLUTIONS):
         _check_size(layer, outputs)
         done = _convolved(layer, outputs)

@@ -3,7 +3,8 @@
 The graph is cloned; every `Choice` is replaced by the candidate it chose, every
 `NodeChoice` by the sum of those it keeps, and every other layer by itself.
 They are the *same layer objects*, so weights, normalisation statistics and
-optimizer state are inherited, not copied.
+optimizer state are inherited, not copied; but for slices of superkernels, in
+whose place there are convolutions with weights of their own.
 """
 
 import keras
@@ -14,6 +15,7 @@ from keras_dha.architecture.health import gives_zeros
 from keras_dha.architecture.health import options_that
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
+from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import loses_its_call
@@ -33,7 +35,8 @@ def derive(model):
         A `keras.Model` of plain layers that shares them, and so its weights,
         with `model`. A free decision counts as decided for its most probable
         candidate. Where a sparse code gives a candidate a weight, a
-        `Rescaling` layer by that weight follows it.
+        `Rescaling` layer by that weight follows it. What was a slice of a
+        superkernel has a copy of its weights.
 
     Raises:
         ValueError: A `Choice` sits where it cannot be replaced: inside a
@@ -44,7 +47,24 @@ def derive(model):
     >>> plain = derive(supernet)
     >>> plain.save("plain.keras")
     """
-    return _derive(model, {})
+    plain, _ = derive_with_copies(model)
+    return plain
+
+
+def derive_with_copies(model):
+    """Returns the plain model, and what in it has weights of its own.
+
+    Args:
+        model: As for `derive`.
+
+    Returns:
+        (`keras.Model`, list of (`SlicedConvolution`, the `Conv2D` in its
+        place)).
+    """
+    derived = {}
+    plain = _derive(model, derived)
+    slices = find_layers(model, SlicedConvolution)
+    return plain, [(s, derived[id(s)]) for s in slices if id(s) in derived]
 
 
 def _derive(model, derived):
@@ -52,10 +72,10 @@ def _derive(model, derived):
 
     Args:
         model: As for `derive`.
-        derived: Dict from the id of a nested model to its plain one: what
-            stands in two places is one model in both.
+        derived: Dict from the id of a nested model, or of a slice, to what
+            takes its place: what stands in two places is one layer in both.
     """
-    if not find_layers(model, SearchableLayer):
+    if not find_layers(model, (SearchableLayer, SlicedConvolution)):
         return model
     if not is_graph(model):
         raise ValueError(
@@ -211,6 +231,10 @@ def _plain(layer, names, name=None):
     if isinstance(layer, keras.Model):
         if id(layer) not in names.derived:
             names.derived[id(layer)] = _derive(layer, names.derived)
+        return names.derived[id(layer)]
+    if isinstance(layer, SlicedConvolution):
+        if id(layer) not in names.derived:
+            names.derived[id(layer)] = layer.convolution()
         return names.derived[id(layer)]
     if not isinstance(layer, Choice):
         return layer

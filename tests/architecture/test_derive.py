@@ -13,6 +13,7 @@ from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.derive import derive_first
+from keras_dha.architecture.derive import derive_with_copies
 from keras_dha.architecture.health import gives_zeros
 from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.form import Form
@@ -50,9 +51,12 @@ def is_plain(layer):
 
 
 def assert_derived(model, inputs):
-    """Equal outputs, no layers of the search, the same weights."""
+    """Equal outputs, no layers of the search, the same weights.
+
+    Those of slices of a superkernel are copies.
+    """
     expected = np.asarray(model(inputs, training=False))
-    derived = derive(model)
+    derived, copies = derive_with_copies(model)
     np.testing.assert_allclose(
         derived(inputs, training=False), expected, rtol=1e-5, atol=1e-5
     )
@@ -61,7 +65,9 @@ def assert_derived(model, inputs):
     for layer in all_layers(derived):
         assert is_plain(layer), layer
     ours = {id(v) for v in model.variables}
-    assert {id(v) for v in derived.variables} <= ours
+    made = {id(copy.kernel) for _, copy in copies}
+    assert made.isdisjoint(ours)
+    assert made <= {id(v) for v in derived.variables} <= ours | made
     assert np.ptp(expected) > 1e-3
     return derived, expected
 
@@ -145,7 +151,11 @@ def test_mixed_and_free_decisions_of_every_space(space):
 
 def test_the_layers_are_the_very_same_objects(resnet):
     theirs = {id(layer) for layer in all_layers(resnet)}
-    for layer in all_layers(derive(resnet)):
+    derived, copies = derive_with_copies(resnet)
+    # But for the two convolutions of each block.
+    assert len(copies) == 2 * len(find_layers(resnet, Choice))
+    theirs |= {id(copy) for _, copy in copies}
+    for layer in all_layers(derived):
         assert id(layer) in theirs or isinstance(
             layer, (keras.Model, layers.InputLayer)
         )

@@ -6,7 +6,9 @@ from keras_dha import data
 from keras_dha import methods
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
+from keras_dha.architecture.cost import count
 from keras_dha.architecture.derive import derive
+from keras_dha.auto_model import AutoModel
 from keras_dha.nested_layers import find_layers
 
 
@@ -128,16 +130,16 @@ def test_a_shortcut_that_halves_sees_all_pixels():
     )
 
 
-def test_candidates_differ_in_cost():
+@pytest.mark.parametrize("bottlenecks", [False, True])
+def test_candidates_differ_in_cost(bottlenecks):
     """Else there is nothing to choose for a small model."""
-    model = spaces.resnet((8, 8, 1), 3)
+    model = spaces.resnet((8, 8, 1), 3, bottlenecks=bottlenecks)
     (choice,) = [c for c in find_layers(model, Choice) if "stage3" in c.name]
-    sizes = [c.count_params() for c in choice.candidates]
+    sizes = []
+    for k in range(len(choice.candidates)):
+        choice.decision.freeze(k)
+        sizes.append(derive(model).count_params())
     assert len(set(sizes)) == len(sizes)
-    choice.decision.freeze(int(np.argmin(sizes)))
-    small = derive(model).count_params()
-    choice.decision.freeze(int(np.argmax(sizes)))
-    assert derive(model).count_params() - small == max(sizes) - min(sizes)
 
 
 FUNCTIONS = (
@@ -167,6 +169,28 @@ def test_spaces_go_by_their_names(name, monkeypatch):
     spec = data.inspect(x.astype("uint8"), np.arange(12) % 3, None, None)
     methods.space_builder(name)(spec)
     assert asked == [(((8, 8, 3), 3), {"value_range": spec.value_range})]
+
+
+@pytest.mark.parametrize("name", ["auto", "resnet"])
+@pytest.mark.parametrize("target", [None, {"params": 60_000}])
+def test_bottlenecks_are_for_targets(name, target):
+    """Where nothing limits the network they are its least accurate part."""
+    x = np.random.default_rng(0).random((12, 8, 8, 3))
+    spec = data.inspect(x, np.arange(12) % 3)
+    network = AutoModel(name, target=target).settings.builder(spec)
+    for choice in find_layers(network, Choice):
+        candidates = [c.name for c in choice.candidates]
+        cheap = f"{choice.name}_bottleneck"
+        assert (cheap in candidates) == (target is not None)
+
+
+def test_bottlenecks_are_cheap():
+    network = spaces.resnet((8, 8, 16), 3, bottlenecks=True)
+    for choice in find_layers(network, Choice):
+        sizes = [count(derive(c))["params"] for c in choice.candidates]
+        shares = sizes[-1] / np.array(sizes[:-1])
+        # An eighth to two fifths, and their normalisations.
+        assert np.all((0.12 < shares) & (shares < 0.46))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

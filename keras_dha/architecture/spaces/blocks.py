@@ -67,7 +67,7 @@ def convolution(channels, kernel, stride, name, affine=True):
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )
-    return keras.Sequential([layer, normalisation(name, affine)], name=name)
+    return normalised(layer, name, affine)
 
 
 def depthwise(kernel, stride, name):
@@ -79,7 +79,12 @@ def depthwise(kernel, stride, name):
         use_bias=False,
         name=f"{name}_depthwise",
     )
-    return keras.Sequential([layer, normalisation(name)], name=name)
+    return normalised(layer, name)
+
+
+def normalised(layer, name, affine=True):
+    """Returns a convolution without bias and its normalisation, in a row."""
+    return keras.Sequential([layer, normalisation(name, affine)], name=name)
 
 
 def normalisation(name=None, affine=True):

@@ -2,8 +2,9 @@
 
 Each residual block adds a chosen branch to its shortcut. Branches differ in
 kernel, in width and in depth: plain 3x3 convolutions as in ResNet, a wide
-one, one with a 5x5 kernel, a cheap inverted bottleneck, and, where the shape
-does not change, none at all.
+one, one with a 5x5 kernel, where networks are to be small a cheap inverted
+bottleneck, and, where the shape does not change, none at all. What plain, wide
+and 5x5 branches have in common are the same weights.
 """
 
 import keras
@@ -11,6 +12,8 @@ from keras import layers
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.spaces import blocks as parts
+from keras_dha.architecture.superkernel import SlicedConvolution
+from keras_dha.architecture.superkernel import SuperKernel
 
 
 def resnet(
@@ -21,6 +24,7 @@ def resnet(
     blocks=1,
     stem_stride=None,
     value_range=(0, 255),
+    bottlenecks=False,
 ):
     """Returns a residual network in which every block is a choice.
 
@@ -35,6 +39,11 @@ def resnet(
             below 24 pixels, 2 below 96, and 4 from there.
         value_range: Pair of floats, the range of the pixels, which is mapped
             to [-1, 1] by the model itself.
+        bottlenecks: Whether each choice has an inverted bottleneck as well,
+            with an eighth to two fifths of the others' weights. `AutoModel`
+            has them where it has a `target`. Where nothing limits the size of
+            a network they are its least accurate branches, but learn fastest
+            at first, so that a search of a few epochs keeps them.
 
     Returns:
         A functional `keras.Model` from images, float32 or uint8 in
@@ -48,6 +57,8 @@ def resnet(
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016;
         He et al., "Bag of Tricks for Image Classification with Convolutional
         Neural Networks", CVPR 2019 for the pooled shortcuts (ResNet-D);
+        Stamoulis et al., "Single-Path NAS", ECML-PKDD 2019 for weights that
+        candidates have in common;
         Sandler et al., "MobileNetV2", CVPR 2018 for the inverted bottleneck.
     """
     inputs, x = parts.images(input_shape, num_classes, value_range)
@@ -66,6 +77,7 @@ def resnet(
                 width * 2**stage,
                 stride,
                 optional=block > 0,
+                bottlenecks=bottlenecks,
                 name=f"stage{stage + 1}_block{block + 1}",
             )
     outputs = parts.probabilities(x, num_classes)
@@ -77,7 +89,7 @@ def usual_stem_stride(input_shape):
     return parts.stem_stride(input_shape, 24, 96)
 
 
-def _block(x, channels, stride, optional, name):
+def _block(x, channels, stride, optional, bottlenecks, name):
     shortcut = x
     if stride > 1:
         # A pointwise convolution of this stride would leave three pixels of
@@ -89,12 +101,20 @@ def _block(x, channels, stride, optional, name):
         shortcut = parts.convolution(channels, 1, 1, f"{name}_shortcut")(
             shortcut
         )
+    smallest = 3, x.shape[-1]
+    kernels = (
+        SuperKernel(5, x.shape[-1], 2 * channels, smallest, name=f"{name}_1"),
+        SuperKernel(3, 2 * channels, channels, (3, channels), name=f"{name}_2"),
+    )
     candidates = [
-        _branch(x, channels, stride, f"{name}_conv3", kernel=3),
-        _branch(x, channels, stride, f"{name}_conv5", kernel=5),
-        _branch(x, channels, stride, f"{name}_wide", kernel=3, expansion=2),
-        _bottleneck(x, channels, stride, f"{name}_bottleneck"),
+        _branch(x, kernels, channels, stride, f"{name}_conv3", 3),
+        _branch(x, kernels, channels, stride, f"{name}_conv5", 5),
+        _branch(x, kernels, 2 * channels, stride, f"{name}_wide", 3),
     ]
+    if bottlenecks:
+        candidates.append(
+            _bottleneck(x, channels, stride, f"{name}_bottleneck")
+        )
     if optional:
         # A branch of zeros: the block is its shortcut.
         candidates.append(parts.nothing(f"{name}_none"))
@@ -104,13 +124,21 @@ def _block(x, channels, stride, optional, name):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _branch(x, channels, stride, name, kernel, expansion=1):
-    """Two convolutions; `expansion` widens what is between them."""
+def _branch(x, kernels, between, stride, name, kernel_size):
+    """Two convolutions, with `between` channels between them."""
+    first, second = kernels
     y = inputs = keras.Input(x.shape[1:])
-    y = parts.convolution(expansion * channels, kernel, stride, f"{name}_1")(y)
+    y = _sliced(first, between, kernel_size, stride, f"{name}_1")(y)
     y = layers.ReLU(name=f"{name}_relu")(y)
-    y = parts.convolution(channels, 3, 1, f"{name}_2")(y)
+    y = _sliced(second, second.filters, 3, 1, f"{name}_2")(y)
     return keras.Model(inputs, y, name=name)
+
+
+def _sliced(whole, filters, kernel_size, stride, name):
+    layer = SlicedConvolution(
+        whole, filters, kernel_size, stride, name=f"{name}_conv"
+    )
+    return parts.normalised(layer, name)
 
 
 def _bottleneck(x, channels, stride, name):

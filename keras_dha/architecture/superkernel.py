@@ -1,0 +1,174 @@
+"""Superkernels: convolutions that are parts of one another.
+
+Candidates that differ in kernel and in width can have their weights in common:
+a 3x3 kernel is the middle of a 5x5 one, and a narrow one the first channels of
+a wide one (Stamoulis et al., "Single-Path NAS", ECML-PKDD 2019). A step on one
+of them trains what it has in common with the others. So little is lost of the
+steps of a search on candidates that are not kept, and none is ahead because it
+was sampled more often or learns faster.
+
+Deriving the network (`keras_dha.architecture.derive`) puts a `Conv2D` in the
+place of the slice that was chosen.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class SuperKernel(layers.Layer):
+    """The weights that slices are taken from; it is not called itself.
+
+    They begin as those of the smallest slice would in a layer of its own: a
+    normalisation behind a larger one takes the length out again.
+
+    Args:
+        kernel_size: Integer, the largest side of a kernel.
+        inputs: Integer, the most input channels.
+        filters: Integer, the most output channels.
+        smallest: Pair (kernel size, input channels) of the smallest slice.
+        **kwargs: Base layer arguments, such as `name`.
+    """
+
+    def __init__(self, kernel_size, inputs, filters, smallest, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.inputs = inputs
+        self.filters = filters
+        self.smallest = tuple(smallest)
+        fan_in = self.smallest[0] ** 2 * self.smallest[1]
+        # He's initialiser for other shapes than that of this fan.
+        initializer = keras.initializers.VarianceScaling(
+            2.0 * kernel_size**2 * inputs / fan_in
+        )
+        self.kernel = self.add_weight(
+            shape=(kernel_size, kernel_size, inputs, filters),
+            initializer=initializer,
+            name="kernel",
+        )
+        self.built = True
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "inputs": self.inputs,
+            "filters": self.filters,
+            "smallest": self.smallest,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_dha")
+class SlicedConvolution(layers.Layer):
+    """A convolution by the middle and the first channels of a superkernel.
+
+    As `keras.layers.Conv2D` without a bias, of padding `"same"`.
+
+    Args:
+        whole: `SuperKernel`. Saving keeps it shared;
+            `keras.models.clone_model` gives each slice a copy.
+        filters: Integer, output channels.
+        kernel_size: Integer, as odd or even as that of the whole.
+        strides: Integer.
+        **kwargs: Base layer arguments, such as `name`.
+
+    Call arguments:
+        inputs: A tensor of shape `(n, h, w, c)` with at most as many channels
+            as the whole has input channels.
+    """
+
+    def __init__(self, whole, filters, kernel_size, strides=1, **kwargs):
+        super().__init__(**kwargs)
+        difference = whole.kernel_size - kernel_size
+        if filters > whole.filters or difference < 0 or difference % 2:
+            raise ValueError(
+                "A slice is the middle of its superkernel: of kernels that are "
+                f"smaller by an even number than {whole.kernel_size}, with at "
+                f"most {whole.filters} filters. Received: "
+                f"kernel_size={kernel_size}, filters={filters}"
+            )
+        self.whole = whole
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+
+    def build(self, input_shape):
+        self.inputs = input_shape[-1]
+        if self.inputs > self.whole.inputs:
+            raise ValueError(
+                f"The superkernel has {self.whole.inputs} input channels. "
+                f"Received: inputs of shape {input_shape}"
+            )
+        self.built = True
+
+    @property
+    def kernel_shape(self):
+        """The shape of its weights, `(k, k, input channels, filters)`."""
+        size = self.kernel_size
+        return size, size, self.inputs, self.filters
+
+    def call(self, inputs):
+        return ops.conv(
+            inputs,
+            self._slice(self.whole.kernel),
+            strides=self.strides,
+            padding="same",
+            data_format="channels_last",
+        )
+
+    def compute_output_shape(self, input_shape):
+        count, height, width, _ = input_shape
+        sides = (
+            side and math.ceil(side / self.strides) for side in (height, width)
+        )
+        return count, *sides, self.filters
+
+    def positions(self):
+        """Returns where its weights stand in the whole, flat, a NumPy array."""
+        kernel = self.whole.kernel
+        every = np.arange(math.prod(kernel.shape)).reshape(kernel.shape)
+        return self._slice(every).ravel()
+
+    def convolution(self):
+        """Returns a new `Conv2D` that has the weights of the slice."""
+        layer = layers.Conv2D(
+            self.filters,
+            self.kernel_size,
+            strides=self.strides,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            data_format="channels_last",
+            trainable=self.trainable,
+            dtype=self.dtype_policy,
+            name=self.name,
+        )
+        layer.build((None, None, None, self.inputs))
+        layer.kernel.assign(self._slice(self.whole.kernel))
+        return layer
+
+    def _slice(self, kernel):
+        begin = (self.whole.kernel_size - self.kernel_size) // 2
+        middle = slice(begin, begin + self.kernel_size)
+        return kernel[middle, middle, : self.inputs, : self.filters]
+
+    def get_config(self):
+        whole = keras.saving.serialize_keras_object(self.whole)
+        # Keras marks only what is shared at the top level of a model by this.
+        whole["shared_object_id"] = id(self.whole)
+        return {
+            **super().get_config(),
+            "whole": whole,
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        whole = keras.saving.deserialize_keras_object(config["whole"])
+        return cls(**{**config, "whole": whole})
