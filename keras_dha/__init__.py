@@ -35,6 +35,8 @@ _NAMES = {
     "Range": "hyperparameters.ranges",
     "SearchReport": "report",
     "SearchResult": "result",
+    "SlicedConvolution": "architecture.superkernel",
+    "SuperKernel": "architecture.superkernel",
     "hyperparameter": "hyperparameters.own",
 }
 _MODULES = {
@@ -47,6 +49,7 @@ _MODULES = {
 _LAYERS = (
     *("Choice", "NodeChoice", "Decision"),
     *("Dropout", "FusedBatchNormalization"),
+    *("SlicedConvolution", "SuperKernel"),
 )
 
 __all__ = ["__version__", *_NAMES, *_MODULES]

@@ -37,7 +37,8 @@ class AutoModel(Trained):
 
     Args:
         search_space: `"auto"` for `"resnet"`, `"darts"`, `"mobile"`,
-            `"nas_bench_201"` or `"shufflenet"` with their defaults; or a
+            `"nas_bench_201"` or `"shufflenet"` with their defaults, the first
+            with its `bottlenecks` if there is a `target`; or a
             `keras.Model` with or without `keras_dha.Choice` layers; or a
             function `(input_shape, num_classes) -> keras.Model`. Networks of
             your own may have several inputs and several outputs; a function

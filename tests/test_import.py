@@ -122,8 +122,8 @@ PROMISED = {
         *("AutoHAS", "AutoModel", "Choice", "Decision", "Dropout"),
         *("DifferentiableAugmentation", "FusedBatchNormalization"),
         *("LatencyTable", "NodeChoice", "Policy", "Range", "SearchReport"),
-        *("SearchResult", "__version__", "datasets", "hyperparameter"),
-        *("spaces", "strategies"),
+        *("SearchResult", "SlicedConvolution", "SuperKernel", "__version__"),
+        *("datasets", "hyperparameter", "spaces", "strategies"),
     ),
     "keras_dha.strategies": ("DARTS", "DSNAS", "GDAS", "ISTA", "Reinforce"),
     "keras_dha.spaces": (

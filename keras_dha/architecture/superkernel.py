@@ -4,8 +4,11 @@ Candidates that differ in kernel and in width can have their weights in common:
 a 3x3 kernel is the middle of a 5x5 one, and a narrow one the first channels of
 a wide one (Stamoulis et al., "Single-Path NAS", ECML-PKDD 2019). A step on one
 of them trains what it has in common with the others. So little is lost of the
-steps of a search on candidates that are not kept, and none is ahead because it
-was sampled more often or learns faster.
+steps of a search on candidates that are not kept, and none falls behind because
+it was sampled less often.
+
+What a step leaves out of a superkernel has a gradient of zero there: momentum
+and weight decay act on it as they do on any weight.
 
 Deriving the network (`keras_dha.architecture.derive`) puts a `Conv2D` in the
 place of the slice that was chosen.
@@ -21,25 +24,47 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_dha")
 class SuperKernel(layers.Layer):
-    """The weights that slices are taken from; it is not called itself.
+    """The weights that `keras_dha.SlicedConvolution` layers are slices of.
 
-    They begin as those of the smallest slice would in a layer of its own: a
-    normalisation behind a larger one takes the length out again.
+    It is not called itself. Its weights begin as those of the smallest slice
+    would in a layer of its own, by He's initialiser; so larger ones need a
+    normalisation behind them.
 
     Args:
         kernel_size: Integer, the largest side of a kernel.
         inputs: Integer, the most input channels.
         filters: Integer, the most output channels.
-        smallest: Pair (kernel size, input channels) of the smallest slice.
+        smallest: Pair (kernel size, input channels) of the smallest slice, by
+            default those of the whole.
         **kwargs: Base layer arguments, such as `name`.
+
+    Example, of candidates that differ in kernel and in width:
+
+    >>> wide = keras_dha.SuperKernel(5, 16, 32, smallest=(3, 16))
+    >>> narrow = keras_dha.SuperKernel(3, 32, 16, smallest=(3, 16))
+    >>> choice = keras_dha.Choice([
+    ...     keras.Sequential([
+    ...         keras_dha.SlicedConvolution(wide, filters, kernel_size),
+    ...         keras_dha.FusedBatchNormalization(),
+    ...         keras.layers.ReLU(),
+    ...         keras_dha.SlicedConvolution(narrow, 16, 3),
+    ...         keras_dha.FusedBatchNormalization(),
+    ...     ])
+    ...     for filters, kernel_size in ((16, 3), (16, 5), (32, 3))
+    ... ])
+
+    Reference:
+        Stamoulis et al., "Single-Path NAS: Designing Hardware-Efficient
+        ConvNets in less than 4 Hours", ECML-PKDD 2019; the widths as in Yu et
+        al., "Slimmable Neural Networks", ICLR 2019.
     """
 
-    def __init__(self, kernel_size, inputs, filters, smallest, **kwargs):
+    def __init__(self, kernel_size, inputs, filters, smallest=None, **kwargs):
         super().__init__(**kwargs)
-        self.kernel_size = kernel_size
-        self.inputs = inputs
-        self.filters = filters
-        self.smallest = tuple(smallest)
+        self.kernel_size = _checked("kernel_size", kernel_size)
+        self.inputs = _checked("inputs", inputs)
+        self.filters = _checked("filters", filters)
+        self.smallest = self._checked_smallest(smallest)
         fan_in = self.smallest[0] ** 2 * self.smallest[1]
         # He's initialiser for other shapes than that of this fan.
         initializer = keras.initializers.VarianceScaling(
@@ -51,6 +76,22 @@ class SuperKernel(layers.Layer):
             name="kernel",
         )
         self.built = True
+
+    def _checked_smallest(self, smallest):
+        largest = self.kernel_size, self.inputs
+        if smallest is None:
+            return largest
+        is_pair = isinstance(smallest, (list, tuple)) and len(smallest) == 2
+        if not is_pair or any(
+            not isinstance(n, int) or not 1 <= n <= most
+            for n, most in zip(smallest, largest, strict=True)
+        ):
+            raise ValueError(
+                "`smallest` must be a pair of a kernel size and a number of "
+                f"input channels, at most {largest}. "
+                f"Received: smallest={smallest}"
+            )
+        return tuple(smallest)
 
     def get_config(self):
         return {
@@ -66,23 +107,41 @@ class SuperKernel(layers.Layer):
 class SlicedConvolution(layers.Layer):
     """A convolution by the middle and the first channels of a superkernel.
 
-    As `keras.layers.Conv2D` without a bias, of padding `"same"`.
+    As `keras.layers.Conv2D` without a bias, of padding `"same"`. In the derived
+    network there is one in its place.
 
     Args:
-        whole: `SuperKernel`. Saving keeps it shared;
-            `keras.models.clone_model` gives each slice a copy.
+        whole: `SuperKernel`. Saving a model keeps it shared by the candidates
+            of a `Choice`; `keras.models.clone_model` gives each a copy.
         filters: Integer, output channels.
         kernel_size: Integer, as odd or even as that of the whole.
-        strides: Integer.
+        strides: Integer of at least 1.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
         inputs: A tensor of shape `(n, h, w, c)` with at most as many channels
             as the whole has input channels.
+
+    Raises:
+        ValueError: It is no slice of the whole.
+
+    Example:
+
+    >>> whole = keras_dha.SuperKernel(5, 16, 32)
+    >>> layer = keras_dha.SlicedConvolution(whole, filters=16, kernel_size=3)
+    >>> layer(keras.Input((28, 28, 16))).shape
+    (None, 28, 28, 16)
     """
 
     def __init__(self, whole, filters, kernel_size, strides=1, **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(whole, SuperKernel):
+            raise ValueError(
+                "`whole` must be a `keras_dha.SuperKernel`. "
+                f"Received: whole={whole}"
+            )
+        _checked("filters", filters)
+        _checked("kernel_size", kernel_size)
         difference = whole.kernel_size - kernel_size
         if filters > whole.filters or difference < 0 or difference % 2:
             raise ValueError(
@@ -94,7 +153,7 @@ class SlicedConvolution(layers.Layer):
         self.whole = whole
         self.filters = filters
         self.kernel_size = kernel_size
-        self.strides = strides
+        self.strides = _checked("strides", strides)
 
     def build(self, input_shape):
         self.inputs = input_shape[-1]
@@ -157,12 +216,9 @@ class SlicedConvolution(layers.Layer):
         return kernel[middle, middle, : self.inputs, : self.filters]
 
     def get_config(self):
-        whole = keras.saving.serialize_keras_object(self.whole)
-        # Keras marks only what is shared at the top level of a model by this.
-        whole["shared_object_id"] = id(self.whole)
         return {
             **super().get_config(),
-            "whole": whole,
+            "whole": keras.saving.serialize_keras_object(self.whole),
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "strides": self.strides,
@@ -172,3 +228,12 @@ class SlicedConvolution(layers.Layer):
     def from_config(cls, config):
         whole = keras.saving.deserialize_keras_object(config["whole"])
         return cls(**{**config, "whole": whole})
+
+
+def _checked(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer of at least 1. "
+            f"Received: {name}={value!r}"
+        )
+    return value

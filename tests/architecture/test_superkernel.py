@@ -11,12 +11,18 @@ from keras_dha.architecture.cost import NetworkCost
 from keras_dha.architecture.cost import count
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
+from keras_dha.architecture.strategies import GDAS
+from keras_dha.architecture.strategies import ISTA
+from keras_dha.architecture.strategies import Reinforce
 from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.architecture.superkernel import SuperKernel
+from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import is_stock
 
 
 def superkernel(kernel_size=5, inputs=4, filters=6, smallest=(3, 2)):
@@ -108,6 +114,32 @@ def test_what_is_no_slice(filters, kernel_size):
         SlicedConvolution(superkernel(), filters, kernel_size)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[(n, v) for n in ("kernel_size", "inputs") for v in (0, True, 2.0)],
+        *[("filters", "4"), ("filters", None)],
+        *[("smallest", v) for v in ((0, 1), (3, 5), (6, 4), (3,), (3.0, 2), 3)],
+    ],
+)
+def test_what_is_no_superkernel(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be.*Received"):
+        superkernel(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[("filters", 0), ("kernel_size", 3.0), ("strides", 0)],
+        *[("strides", (2, 2)), ("whole", layers.Conv2D(6, 5))],
+    ],
+)
+def test_arguments_of_a_slice(name, value):
+    given = {"whole": superkernel(), "filters": 2, "kernel_size": 3}
+    with pytest.raises(ValueError, match=f"`{name}` must be.*Received"):
+        SlicedConvolution(**given | {name: value})
+
+
 def test_more_channels_than_the_whole_has():
     with pytest.raises(ValueError, match="4 input channels. Received"):
         SlicedConvolution(superkernel(), 2, 3)(images((1, 4, 4, 5)))
@@ -191,3 +223,51 @@ def test_the_derived_network_goes_on_with_weights_and_slots():
                 np.testing.assert_array_equal(
                     new.numpy()[ours].reshape(expected.shape), expected
                 )
+
+
+def own_network():
+    """Slices that are candidates themselves, one of them after another."""
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Rescaling(1 / 255)(inputs)
+    first = SuperKernel(5, 1, 8)
+    second = SuperKernel(3, 8, 8, (1, 8))
+    for whole, sizes, width in ((first, (3, 5), 8), (second, (1, 3), 8)):
+        x = Choice([SlicedConvolution(whole, width, k) for k in sizes])(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [DSNAS(), DARTS(order=2), GDAS(), ISTA(), Reinforce()],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_slices_in_a_network_of_ones_own(strategy, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1))
+    x, y = x.astype("uint8"), np.arange(64) % 3
+    model = AutoModel(own_network(), strategy=strategy, seed=0)
+    model.fit(x, y, epochs=3, batch_size=16, verbose=0)
+    plain = model.export_model()
+    assert all(is_stock(layer) for layer in find_layers(plain, layers.Layer))
+    chosen = [gene["choice"] for gene in model.result.genotype.values()]
+    kept = [each for each in plain.layers if type(each) is layers.Conv2D]
+    kept += [
+        layer
+        for part in plain.layers
+        if isinstance(part, keras.Sequential)
+        for layer in part.layers
+        if type(layer) is layers.Conv2D
+    ]
+    assert {each.name for each in kept} == set(chosen)
+    assert model.result.cost["parameters"] == plain.count_params()
+    np.testing.assert_allclose(
+        plain.predict(x, verbose=0), model.predict(x), rtol=1e-4, atol=1e-5
+    )
+    model.save(tmp_path / "run.keras")
+    np.testing.assert_allclose(
+        AutoModel.load(tmp_path / "run.keras").predict(x),
+        model.predict(x),
+        rtol=1e-4,
+        atol=1e-5,
+    )
