@@ -71,13 +71,17 @@ def _derive(model, derived):
     """Returns the plain model of one that may stand in another.
 
     Args:
-        model: As for `derive`.
+        model: As for `derive`, or a layer without choices.
         derived: Dict from the id of a nested model, or of a slice, to what
             takes its place: what stands in two places is one layer in both.
     """
-    if not find_layers(model, (SearchableLayer, SlicedConvolution)):
-        return model
-    if not is_graph(model):
+    if isinstance(model, SlicedConvolution):
+        return model.convolution()
+    if not find_layers(model, SearchableLayer):
+        # Slices in a custom layer stay what they are.
+        if not is_graph(model) or not find_layers(model, SlicedConvolution):
+            return model
+    elif not is_graph(model):
         raise ValueError(
             "Only Sequential and functional models can be derived; build the "
             "part that holds the `Choice` layers as one of these. "
@@ -228,13 +232,9 @@ def _plain(layer, names, name=None):
         names: `_Names`.
         name: The name that it is to have, by default its own.
     """
-    if isinstance(layer, keras.Model):
+    if isinstance(layer, (keras.Model, SlicedConvolution)):
         if id(layer) not in names.derived:
             names.derived[id(layer)] = _derive(layer, names.derived)
-        return names.derived[id(layer)]
-    if isinstance(layer, SlicedConvolution):
-        if id(layer) not in names.derived:
-            names.derived[id(layer)] = layer.convolution()
         return names.derived[id(layer)]
     if not isinstance(layer, Choice):
         return layer

@@ -11,6 +11,8 @@ from keras_dha.architecture.cost import NetworkCost
 from keras_dha.architecture.cost import count
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
+from keras_dha.architecture.derive import freeze_first
+from keras_dha.architecture.latency import LatencyTable
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import GDAS
@@ -236,6 +238,44 @@ def own_network():
         x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+class Hidden(layers.Layer):
+    """A layer of one's own with a slice in it, which stays what it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = SlicedConvolution(SuperKernel(3, 1, 4), 2, 1)
+
+    def call(self, x):
+        return self.part(x)
+
+
+def test_a_slice_in_a_custom_layer_stays():
+    network = keras.Sequential([keras.Input((8, 8, 1)), Hidden()])
+    assert derive(network) is not network
+    x = images((2, 8, 8, 1))
+    np.testing.assert_array_equal(derive(network)(x), network(x))
+    assert len(find_layers(derive(network), SlicedConvolution)) == 1
+
+
+@pytest.mark.parametrize("make", [supernet, own_network])
+def test_latency_is_that_of_what_is_derived(make):
+    network = make()
+    table = LatencyTable.measure(network)
+    terms = table.terms(network)
+    cost = NetworkCost(network, measures=(), latency_ms=terms)
+    (small,) = cost.of([0, 0]).values()
+    assert 0.0 < small
+    # The parts of a plain network are in the table of its supernet.
+    freeze_first(network)
+    plain = derive(network)
+    (found,) = (
+        NetworkCost(plain, measures=(), latency_ms=table.terms(plain))
+        .of([])
+        .values()
+    )
+    assert found == pytest.approx(small)
 
 
 @pytest.mark.parametrize(
