@@ -202,7 +202,7 @@ def test_estimate_says_what_a_run_would_take(tmp_path, monkeypatch):
     )
     assert code == 0
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert lines["architectures"] == "64"
+    assert lines["architectures"] == "27"
     assert list(tmp_path.iterdir()) == []
 
 

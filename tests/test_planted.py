@@ -82,4 +82,5 @@ def test_a_rate_started_off_the_mark_recovers(start):
     good, _ = run(0.1)
     recovered, rates = run(keras_dha.Range(1e-4, 10.0, start=start))
     assert 0.03 < np.max(rates) < 2.0
-    assert recovered >= good - 0.01
+    # Of 359 images two runs of one rate differ by up to six.
+    assert recovered >= good - 0.02
