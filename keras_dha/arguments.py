@@ -93,6 +93,16 @@ def checked_count(name, value):
     return int(value)
 
 
+def checked_size(name, value):
+    """Returns Python's integer of at least 1; refuses others."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer of at least 1. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
 def check_seed(seed):
     """Refuses what is no integer in [0, 2**31).
 

@@ -17,6 +17,7 @@ from keras_dha import export
 from keras_dha import report_drawing
 from keras_dha import report_figures as figures
 from keras_dha.architecture.genotype import chosen_names
+from keras_dha.arguments import checked_size
 from keras_dha.result import mean_statistics
 from keras_dha.result import operations
 
@@ -48,13 +49,7 @@ class SearchReport(keras.callbacks.Callback):
     def __init__(self, filepath, every=1):
         super().__init__()
         self.filepath = _checked(filepath)
-        is_integer = isinstance(every, int) and not isinstance(every, bool)
-        if not is_integer or every < 1:
-            raise ValueError(
-                "`every` must be an integer of at least 1. "
-                f"Received: every={every!r}"
-            )
-        self.every = every
+        self.every = checked_size("every", every)
         require_packages()
 
     def on_epoch_end(self, epoch, logs=None):

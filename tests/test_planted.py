@@ -68,19 +68,22 @@ def test_a_policy_turns_away_from_what_destroys_labels():
 def test_a_rate_started_off_the_mark_recovers(start):
     data = keras_dha.datasets.load("digits")
 
-    def run(rate):
+    def run(rate, seed):
         model = keras_dha.AutoModel(
             strategy=None,
             augmentation=None,
             hyperparameters={"learning_rate": rate},
-            seed=0,
+            seed=seed,
         )
         model.fit(data.x_train, data.y_train, epochs=12, verbose=0)
         accuracy = model.evaluate(data.x_test, data.y_test)[1]
         return accuracy, model.result.history.get("learning_rate")
 
-    good, _ = run(0.1)
-    recovered, rates = run(keras_dha.Range(1e-4, 10.0, start=start))
-    assert 0.03 < np.max(rates) < 2.0
-    # Of 359 images two runs of one rate differ by up to six.
-    assert recovered >= good - 0.02
+    # In one run chance is worth as much as the bound.
+    good, recovered = [], []
+    for seed in range(3):
+        good.append(run(0.1, seed)[0])
+        accuracy, rates = run(keras_dha.Range(1e-4, 10.0, start=start), seed)
+        recovered.append(accuracy)
+        assert 0.03 < np.max(rates) < 2.0
+    assert np.mean(recovered) >= np.mean(good) - 0.01

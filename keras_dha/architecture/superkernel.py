@@ -21,6 +21,8 @@ import numpy as np
 from keras import layers
 from keras import ops
 
+from keras_dha.arguments import checked_size
+
 
 @keras.saving.register_keras_serializable("keras_dha")
 class SuperKernel(layers.Layer):
@@ -61,9 +63,9 @@ class SuperKernel(layers.Layer):
 
     def __init__(self, kernel_size, inputs, filters, smallest=None, **kwargs):
         super().__init__(**kwargs)
-        self.kernel_size = _checked("kernel_size", kernel_size)
-        self.inputs = _checked("inputs", inputs)
-        self.filters = _checked("filters", filters)
+        self.kernel_size = checked_size("kernel_size", kernel_size)
+        self.inputs = checked_size("inputs", inputs)
+        self.filters = checked_size("filters", filters)
         self.smallest = self._checked_smallest(smallest)
         fan_in = self.smallest[0] ** 2 * self.smallest[1]
         # He's initialiser for other shapes than that of this fan.
@@ -140,8 +142,8 @@ class SlicedConvolution(layers.Layer):
                 "`whole` must be a `keras_dha.SuperKernel`. "
                 f"Received: whole={whole}"
             )
-        _checked("filters", filters)
-        _checked("kernel_size", kernel_size)
+        checked_size("filters", filters)
+        checked_size("kernel_size", kernel_size)
         difference = whole.kernel_size - kernel_size
         if filters > whole.filters or difference < 0 or difference % 2:
             raise ValueError(
@@ -153,7 +155,7 @@ class SlicedConvolution(layers.Layer):
         self.whole = whole
         self.filters = filters
         self.kernel_size = kernel_size
-        self.strides = _checked("strides", strides)
+        self.strides = checked_size("strides", strides)
 
     def build(self, input_shape):
         self.inputs = input_shape[-1]
@@ -228,12 +230,3 @@ class SlicedConvolution(layers.Layer):
     def from_config(cls, config):
         whole = keras.saving.deserialize_keras_object(config["whole"])
         return cls(**{**config, "whole": whole})
-
-
-def _checked(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer of at least 1. "
-            f"Received: {name}={value!r}"
-        )
-    return value

@@ -291,14 +291,7 @@ def test_slices_in_a_network_of_ones_own(strategy, tmp_path):
     plain = model.export_model()
     assert all(is_stock(layer) for layer in find_layers(plain, layers.Layer))
     chosen = [gene["choice"] for gene in model.result.genotype.values()]
-    kept = [each for each in plain.layers if type(each) is layers.Conv2D]
-    kept += [
-        layer
-        for part in plain.layers
-        if isinstance(part, keras.Sequential)
-        for layer in part.layers
-        if type(layer) is layers.Conv2D
-    ]
+    kept = find_layers(plain, layers.Conv2D)
     assert {each.name for each in kept} == set(chosen)
     assert model.result.cost["parameters"] == plain.count_params()
     np.testing.assert_allclose(

@@ -105,12 +105,3 @@ def normalisation(name=None, affine=True):
 def nothing(name):
     """Returns a layer that gives zeros: as a branch, none at all."""
     return layers.Rescaling(0.0, name=name)
-
-
-def check_count(name, value):
-    """Refuses what is no integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer of at least 1. "
-            f"Received: {name}={value!r}"
-        )

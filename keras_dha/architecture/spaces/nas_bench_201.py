@@ -16,6 +16,7 @@ from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.genotype import genotype
 from keras_dha.architecture.spaces import blocks
 from keras_dha.architecture.wiring import Place
+from keras_dha.arguments import checked_size
 
 OPERATIONS = (
     "none",
@@ -93,8 +94,8 @@ def nas_bench_201(
         Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible
         Neural Architecture Search", ICLR 2020, section 2.
     """
-    blocks.check_count("channels", channels)
-    blocks.check_count("cells", cells)
+    checked_size("channels", channels)
+    checked_size("cells", cells)
     if len(set(operations)) < 2 or not set(operations) <= set(OPERATIONS):
         raise ValueError(
             f"`operations` must be at least two of {list(OPERATIONS)}. "

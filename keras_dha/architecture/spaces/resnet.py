@@ -14,6 +14,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.spaces import blocks as parts
 from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.architecture.superkernel import SuperKernel
+from keras_dha.arguments import checked_size
 
 
 def resnet(
@@ -63,8 +64,8 @@ def resnet(
     """
     inputs, x = parts.images(input_shape, num_classes, value_range)
     for name, value in (("width", width), ("stages", stages)):
-        parts.check_count(name, value)
-    parts.check_count("blocks", blocks)
+        checked_size(name, value)
+    checked_size("blocks", blocks)
     if stem_stride is None:
         stem_stride = usual_stem_stride(input_shape)
     x = parts.convolution(width, 3, stem_stride, "stem")(x)
