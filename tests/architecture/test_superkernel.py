@@ -254,6 +254,9 @@ class Hidden(layers.Layer):
 def test_a_slice_in_a_custom_layer_stays():
     network = keras.Sequential([keras.Input((8, 8, 1)), Hidden()])
     assert derive(network) is not network
+    # As latency asks of parts.
+    (hidden,) = network.layers
+    assert derive(hidden) is hidden
     x = images((2, 8, 8, 1))
     np.testing.assert_array_equal(derive(network)(x), network(x))
     assert len(find_layers(derive(network), SlicedConvolution)) == 1
