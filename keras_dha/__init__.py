@@ -39,11 +39,7 @@ _NAMES = {
     "SuperKernel": "architecture.superkernel",
     "hyperparameter": "hyperparameters.own",
 }
-_MODULES = {
-    "datasets": "datasets",
-    "spaces": "architecture.spaces",
-    "strategies": "architecture.strategies",
-}
+_MODULES = ("datasets", "spaces", "strategies")
 
 # What saved networks may hold. Not the augmentation, which needs KerasCV.
 _LAYERS = (
@@ -102,7 +98,7 @@ def __getattr__(name):
 
     _require_tensorflow_backend(keras.config.backend())
     if name in _MODULES:
-        value = importlib.import_module(f"keras_dha.{_MODULES[name]}")
+        value = importlib.import_module(f"keras_dha.{name}")
     else:
         module = importlib.import_module(f"keras_dha.{_NAMES[name]}")
         value = getattr(module, name)

@@ -144,6 +144,19 @@ def test_every_public_name_is_there():
         keras_dha.Tuner  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ["datasets", "spaces", "strategies"])
+def test_public_modules_can_be_imported_from(name):
+    public = importlib.import_module(f"keras_dha.{name}")
+    assert public is getattr(keras_dha, name)
+    names = getattr(public, "__all__", ["load"])
+    code, out, error = python(
+        f"from keras_dha.{name} import {', '.join(names)}\n"
+        f"import keras_dha.{name}\n"
+        f"print(keras_dha.{name}.__name__)"
+    )
+    assert (code, out.strip()) == (0, f"keras_dha.{name}"), error
+
+
 def test_the_version_is_the_packaged_one():
     from importlib import metadata
 
