@@ -70,7 +70,9 @@ def test_range(joint, step, batches):
     finally:
         restore(joint, copy)
         joint.network.reset_metrics()
-    found = range_test.evaluate(tried[: len(losses)], losses)
+    found = range_test.evaluate(
+        tried[: len(losses)], losses, _loss_of_guessing(joint)
+    )
     learned.set_value("learning_rate", found.start, high=found.high)
     learned.expect_rate(found.high)
     return found

@@ -353,6 +353,21 @@ def test_a_range_test_tries_rates_on_one_path(rule, low, high):
     assert len(set(paths)) == 1
 
 
+def test_a_range_test_knows_the_loss_of_guessing():
+    """Among three classes 1.1: to come to that, from 2.5, is not to learn."""
+    batch = (tf.ones([8, 4]), tf.zeros(8, "int32"))
+
+    def found(lowest):
+        joint = joint_model({"learning_rate": Range(1e-3, 10.0)})
+        losses = iter(np.linspace(2.5, lowest, trust.RANGE_TEST_STEPS))
+        return trust.test_range(
+            joint, lambda *_: tf.constant(next(losses)), itertools.repeat(batch)
+        )
+
+    # Of a fall in a straight line the same share is at the same rate.
+    assert found(1.1).high < 0.5 * found(0.5).high
+
+
 def test_a_range_test_that_fails_leaves_everything_as_it_was():
     joint = joint_model({"learning_rate": Range(1e-3, 10.0)})
     before = [v.numpy() for v in joint.variables]

@@ -55,6 +55,65 @@ def test_noise_on_a_level_loss_does_not_say_where():
     assert 0.25 < min(found) and max(found) < 2.0
 
 
+def through(*points):
+    """Losses that go straight, over the log of the rate, through points."""
+    tried = range_test.rates(LOW, HIGH, STEPS)
+    at, losses = np.transpose(points)
+    return tried, np.interp(np.log(tried), np.log(at), losses)
+
+
+@pytest.mark.parametrize("risen", [3.3, 4.0])
+def test_what_follows_a_rise_does_not_count(risen):
+    """From above the loss of guessing to it at ruinous rates, and sooner."""
+    tried, losses = through((LOW, 3.3), (0.05, 2.5), (0.2, risen), (1.0, 2.3))
+    before = tried <= 0.1
+    expected = range_test.evaluate(tried[before], losses[before])
+    assert range_test.evaluate(tried, losses) == expected
+    assert expected.high < 0.3
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        # A rise that the fall is far more than.
+        [(LOW, 3.3), (0.05, 1.8), (0.15, 2.6), (0.8, 1.0)],
+        # One where nothing is learned yet.
+        [(LOW, 2.3), (0.005, 2.2), (0.03, 3.0), (0.5, 1.5)],
+    ],
+)
+def test_a_rise_that_is_none_does_not_end_it(points):
+    tried, losses = through(*points)
+    assert tried[-1] / 8 > range_test.evaluate(tried, losses).start > 0.03
+
+
+# Far above the loss of guessing among ten, and to it at the best.
+SURE = [(LOW, 4.3), (0.01, 3.0), (0.1, 2.8), (1.0, 2.3)]
+
+
+def test_to_come_to_guessing_from_far_above_is_not_to_learn():
+    guessing = np.log(10.0)
+    tried, losses = through(*SURE)
+    found = range_test.evaluate(tried, losses, guessing)
+    assert 0.01 < 8 * found.start < 0.1
+    # As it is where the loss of guessing is not known.
+    misled = range_test.evaluate(tried, losses)
+    assert 8 * misled.start > 0.4
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        # From near the loss of guessing, and from far above it to below it.
+        [(LOW, 2.8), (0.01, 2.5), (0.1, 2.4), (1.0, 2.3)],
+        [(LOW, 4.3), (0.01, 3.0), (0.1, 2.8), (1.0, 1.5)],
+    ],
+)
+def test_any_other_way_to_it_counts_to_the_end(points):
+    tried, losses = through(*points)
+    found = range_test.evaluate(tried, losses, np.log(10.0))
+    assert found == range_test.evaluate(tried, losses)
+
+
 def test_a_loss_that_falls_to_the_end_allows_more_than_any_other():
     tried = range_test.rates(LOW, HIGH, STEPS)
     found = range_test.evaluate(tried, np.linspace(2.0, 1.0, STEPS))
