@@ -10,9 +10,8 @@ at rates several times as high.
 
 A network may begin far above the loss of guessing, as one whose last layer sees
 many features. Ruinous rates bring it to guessing, too, and sooner than sound
-ones. So once the loss has risen again, what follows does not count; and where
-guessing is the best that is come to, what counts is the rate at which most of
-the way is gone.
+ones. So where guessing is the best that is come to, what counts is the rate at
+which most of the way is gone.
 """
 
 import math
@@ -20,9 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Of all that the loss falls, the share that makes it nearly as low as it gets,
-# and the shares by which it has to fall first and then to rise to end the test.
-_NEARLY, _FALLEN, _RISEN = 0.9, 0.5, 0.3
+# Of all that the loss falls, the share that makes it nearly as low as it gets.
+_NEARLY = 0.9
 # Instead of nearly: where the loss comes from so many times that of guessing,
 # and to more than this much of it at the best.
 _MOSTLY, _FAR_ABOVE, _AS_GUESSING = 0.7, 1.25, 0.95
@@ -81,26 +79,13 @@ def evaluate(tried, losses, guessing=math.inf):
         )
     if len(losses) < 3:
         return RangeTest(float(tried[0]), float(tried[-1]))
-    smooth = _until_it_rises(_smoothed(losses))
+    smooth = _smoothed(losses)
     is_sure = smooth[0] > _FAR_ABOVE * guessing
     only_guesses = smooth.min() > _AS_GUESSING * guessing
     share = _MOSTLY if is_sure and only_guesses else _NEARLY
     enough = smooth[0] - share * (smooth[0] - smooth.min())
     rate = tried[int(np.argmax(smooth <= enough))]
     return RangeTest(float(rate / 8.0), float(4.0 * rate))
-
-
-def _until_it_rises(smooth):
-    """Returns the losses up to where they have clearly risen from their lowest.
-
-    Args:
-        smooth: Losses without noise, `(steps,)`.
-    """
-    fall = smooth[0] - smooth.min()
-    lowest = np.minimum.accumulate(smooth)
-    has_fallen = smooth[0] - lowest >= _FALLEN * fall
-    is_over = has_fallen & (smooth - lowest > _RISEN * fall)
-    return smooth[: int(np.argmax(is_over))] if is_over.any() else smooth
 
 
 def _smoothed(losses, keep=0.9):
