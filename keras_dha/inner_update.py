@@ -242,7 +242,8 @@ def sum_of(*products):
     for left, right in products:
         if is_zero(left) or is_zero(right):
             continue
-        product = left * right
+        is_one = isinstance(left, float) and left == 1.0
+        product = right if is_one else left * right
         total = product if is_zero(total) else total + product
     return total
 

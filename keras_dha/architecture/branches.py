@@ -7,7 +7,14 @@ takes more memory than training does, and time. A candidate that is to be
 differentiated once becomes two functions instead, forward and backward: the
 forward one hands all that the backward one needs over as a single value, and
 functions are prepared when they first run.
+
+The backward one is linear in the derivative that comes in from above. Where
+derivatives of it by that one are asked for, there is a third function, of the
+same value: with y = f(x, w) and upstream u, the second is (x, w)' = J^T u, and
+the derivative of <J^T u, v> by u is J v, which needs no other derivative of f.
 """
+
+import math
 
 import tensorflow as tf
 from keras import ops
@@ -25,10 +32,9 @@ def run_one(index, candidates, inputs, weights=None):
         inputs: Tensor.
         weights: List of tensors of known shapes that the candidates may use.
             With them the output has first derivatives by `inputs` and by
-            these, and by nothing else. Without, it has all derivatives.
-
-    Raises:
-        RuntimeError: From a second derivative, if there are `weights`.
+            these, and by nothing else; and these have derivatives by what
+            comes in from above, and by `inputs` and `weights` NaN. Without,
+            it has all derivatives.
     """
     # What functions cost on a GPU was not measured.
     is_on_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -41,27 +47,50 @@ def run_one(index, candidates, inputs, weights=None):
     forward = [pair.forward_branch(inputs, captured) for pair in pairs]
     backward = [pair.backward_branch(inputs, sources) for pair in pairs]
     likeness = pairs[0].output
+    tangents = []
 
     @custom_gradient
-    def run(inputs, *sources):
+    def run(*values):
         output, kept = tf.raw_ops.Case(
             branch_index=index,
-            input=[inputs, *sources, *captured[len(sources) :]],
+            input=[*values, *captured[len(sources) :]],
             Tout=[likeness.dtype, tf.variant],
             branches=forward,
             output_shapes=[likeness.shape, []],
         )
 
-        def gradient(upstream):
-            return _refuse_derivatives(
-                tf.raw_ops.StatelessCase(
-                    branch_index=index,
-                    input=[kept, upstream, inputs],
-                    Tout=[t.dtype for t in (inputs, *sources)],
-                    branches=backward,
-                    output_shapes=[t.shape for t in (inputs, *sources)],
-                )
+        @custom_gradient
+        def backwards(index, kept, upstream, *values):
+            found = tf.raw_ops.StatelessCase(
+                branch_index=index,
+                input=[kept, upstream, values[0]],
+                Tout=[t.dtype for t in values],
+                branches=backward,
+                output_shapes=[t.shape for t in values],
             )
+
+            def along(*directions):
+                if not tangents:
+                    # Most steps ask for none.
+                    tangents.extend(
+                        pair.tangent_branch(inputs, sources) for pair in pairs
+                    )
+                (by_upstream,) = tf.raw_ops.StatelessCase(
+                    branch_index=index,
+                    input=[kept, upstream, *directions],
+                    Tout=[upstream.dtype],
+                    branches=tangents,
+                    output_shapes=[upstream.shape],
+                )
+                return None, None, by_upstream, *map(_unknown, values)
+
+            return found, along
+
+        def gradient(upstream):
+            # Within a branch of `ops.switch` this is in another graph, and
+            # TensorFlow differentiates no further than what it has of its own.
+            own = map(tf.identity, (index, kept, upstream, values[0]))
+            return backwards(*own, *values[1:])
 
         return output, gradient
 
@@ -69,7 +98,7 @@ def run_one(index, candidates, inputs, weights=None):
 
 
 class _Pair:
-    """The functions of one candidate, forward and backward.
+    """The functions of one candidate, forward and backward, and along.
 
     Each is a function of its own inside of a branch: TensorFlow optimises
     functions that are called, with the kernels of oneDNN, but not branches.
@@ -90,7 +119,10 @@ class _Pair:
             sources = [inputs, *weights]
             if not inputs.dtype.is_floating:
                 sources[0] = tf.zeros([])  # Which has no derivative.
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            # Asked again where it is differentiated itself.
+            with tf.GradientTape(
+                persistent=True, watch_accessed_variables=False
+            ) as tape:
                 tape.watch(sources)
                 output = candidate(inputs)
             self.output = _spec(output)
@@ -101,11 +133,11 @@ class _Pair:
                 # An embedding's derivative is slices.
                 return [tf.convert_to_tensor(d) for d in found if d is not None]
 
+            self._python_backward = backward
             # What the backward function captures is what must be kept.
             self._backward = _called(backward, self.output)
-            kept = self._backward.captured_inputs
-            self._kept = [_spec(t) for t in kept]
-            return output, _as_one(kept)
+            self._kept = self._backward.captured_inputs
+            return output, _as_one(self._kept)
 
         self._forward = _called(forward, _spec(inputs))
         self.captured = self._forward.captured_inputs
@@ -132,9 +164,7 @@ class _Pair:
         It is a function of what was kept, the derivative of the output, and
         the inputs, which only tell their shape.
         """
-        places = [0, *(1 + _place(t, sources) for t in self.sources)]
-        if not self._has[0]:
-            places.pop(0)
+        places = self._places(sources)
 
         def branch(kept, upstream, inputs):
             found = []
@@ -153,6 +183,63 @@ class _Pair:
         return _branch(
             branch, tf.TensorSpec([], tf.variant), self.output, inputs
         )
+
+    def tangent_branch(self, inputs, sources):
+        """Returns the branch that takes derivatives of the backward one.
+
+        It is a function of what was kept, the derivative of the output, and
+        directions like inputs and sources.
+        """
+        places = self._places(sources)
+
+        def branch(kept, upstream, *directions):
+            if not places:
+                return _zeros_like(upstream)
+            function, used = self._along()
+            kept = _as_many(kept, self._kept)
+            (found,) = tf.raw_ops.PartitionedCall(
+                args=[
+                    upstream,
+                    *(directions[k] for k in places),
+                    *(kept[k] for k in used),
+                ],
+                Tout=[upstream.dtype],
+                f=function,
+            )
+            return found
+
+        return _branch(
+            branch, tf.TensorSpec([], tf.variant), self.output, inputs, *sources
+        )
+
+    def _along(self):
+        """Returns the function of `tangent_branch`, and what it uses.
+
+        A concrete function of upstream and directions, and of each tensor that
+        it captures the place among those that were kept.
+        """
+
+        def along(upstream, *directions):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(upstream)
+                found = self._python_backward(upstream)
+            return tape.gradient(
+                found,
+                upstream,
+                output_gradients=directions,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+
+        # Where the tensors are that the derivatives are made of.
+        with self._forward.graph.as_default():
+            function = _called(along, self.output, *self._backward.outputs)
+        used = [_place(t, self._kept) for t in function.captured_inputs]
+        return function, used
+
+    def _places(self, sources):
+        """Returns which of inputs and sources it has derivatives by."""
+        places = [0, *(1 + _place(t, sources) for t in self.sources)]
+        return places if self._has[0] else places[1:]
 
 
 def _as_one(tensors):
@@ -174,20 +261,29 @@ def _as_many(value, specs):
 
 
 def _zeros_like(tensor):
-    is_known = tensor.shape.is_fully_defined()
+    return tf.zeros(_shape(tensor), tensor.dtype)
+
+
+def _shape(tensor):
     # Where the shape is known the tensor is not needed, nor captured.
-    return tf.zeros(
-        tensor.shape if is_known else tf.shape(tensor), tensor.dtype
-    )
+    is_known = tensor.shape.is_fully_defined()
+    return tensor.shape if is_known else tf.shape(tensor)
 
 
-def _called(function, spec):
+def _unknown(tensor):
+    """Returns what says of a derivative by a tensor that it is not known."""
+    if not tensor.dtype.is_floating:
+        return None
+    return tf.fill(_shape(tensor), tf.constant(math.nan, tensor.dtype))
+
+
+def _called(function, *likeness):
     """Returns a concrete function that stays one where it is called."""
     return tf.function(
         function,
         autograph=False,
         experimental_attributes={"_noinline": True},
-    ).get_concrete_function(spec)
+    ).get_concrete_function(*(_spec(t) for t in likeness))
 
 
 def _branch(function, *likeness):
@@ -207,17 +303,3 @@ def _distinct(tensors):
 
 def _place(tensor, tensors):
     return next(k for k, t in enumerate(tensors) if t is tensor)
-
-
-@custom_gradient
-def _refuse_derivatives(tensors):
-    """Returns tensors that must not be differentiated again."""
-
-    def gradient(*upstream):
-        raise RuntimeError(
-            "A second derivative was asked of a choice that was run to be "
-            "differentiated once. Leave out `weights` in `run_one`, or "
-            "`once` in `WeightVector.given`."
-        )
-
-    return [tf.identity(t) for t in tensors], gradient

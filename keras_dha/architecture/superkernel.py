@@ -18,9 +18,11 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 from keras import ops
 
+from keras_dha.architecture.custom_gradient import custom_gradient
 from keras_dha.arguments import checked_size
 
 
@@ -175,7 +177,7 @@ class SlicedConvolution(layers.Layer):
     def call(self, inputs):
         return ops.conv(
             inputs,
-            self._slice(self.whole.kernel),
+            _part(self.whole.kernel, self._begin, self.kernel_shape),
             strides=self.strides,
             padding="same",
             data_format="channels_last",
@@ -192,7 +194,7 @@ class SlicedConvolution(layers.Layer):
         """Returns where its weights stand in the whole, flat, a NumPy array."""
         kernel = self.whole.kernel
         every = np.arange(math.prod(kernel.shape)).reshape(kernel.shape)
-        return self._slice(every).ravel()
+        return ops.convert_to_numpy(self._slice(every)).ravel()
 
     def convolution(self):
         """Returns a new `Conv2D` that has the weights of the slice."""
@@ -212,10 +214,13 @@ class SlicedConvolution(layers.Layer):
         layer.kernel.assign(self._slice(self.whole.kernel))
         return layer
 
+    @property
+    def _begin(self):
+        first = (self.whole.kernel_size - self.kernel_size) // 2
+        return first, first, 0, 0
+
     def _slice(self, kernel):
-        begin = (self.whole.kernel_size - self.kernel_size) // 2
-        middle = slice(begin, begin + self.kernel_size)
-        return kernel[middle, middle, : self.inputs, : self.filters]
+        return ops.slice(kernel, self._begin, self.kernel_shape)
 
     def get_config(self):
         return {
@@ -230,3 +235,26 @@ class SlicedConvolution(layers.Layer):
     def from_config(cls, config):
         whole = keras.saving.deserialize_keras_object(config["whole"])
         return cls(**{**config, "whole": whole})
+
+
+def _part(whole, begin, shape):
+    """Returns a slice of a tensor.
+
+    The derivative of brackets takes several times as long. That of `tf.slice`
+    is of a shape that is not known where it is traced, and so is computed once
+    more where it is differentiated itself.
+    """
+    around = [
+        (first, size - first - part)
+        for first, part, size in zip(begin, shape, whole.shape, strict=True)
+    ]
+
+    @custom_gradient
+    def part(tensor):
+        return tf.slice(tensor, begin, shape), padded
+
+    @custom_gradient
+    def padded(tensor):
+        return tf.pad(tensor, around), part
+
+    return part(tf.convert_to_tensor(whole))

@@ -127,24 +127,51 @@ def test_mixed_precision():
     )
 
 
-def second_derivative(weights):
-    @tf.function(autograph=False)
-    def step(x):
-        with tf.GradientTape() as outer:
-            outer.watch(x)
+def second_derivatives(index, weights, like=None):
+    """Returns derivatives of <(J_x^T u, J_w^T u), v> by u and by x, arrays."""
+    directions = [numbers(6, 4, 3), numbers(7, 3, 3), numbers(8, 3)]
+
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec([], "int32"),
+            tf.TensorSpec(like or (4, 3), "float64"),
+            tf.TensorSpec(like or (4, 3), "float64"),
+        ],
+    )
+    def step(index, x, upstream):
+        sources = [x, KERNEL, BIAS]
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch([x, upstream])
             with tf.GradientTape() as inner:
-                inner.watch(x)
-                y = run_one(tf.constant(4), CANDIDATES, x, weights)
-            first = inner.gradient(y, x)
-        return outer.gradient(first, x)
+                inner.watch(sources)
+                y = run_one(index, CANDIDATES, x, weights)
+            first = inner.gradient(
+                y, sources, upstream, unconnected_gradients="zero"
+            )
+        return [
+            outer.gradient(
+                first, source, directions, unconnected_gradients="zero"
+            )
+            for source in (upstream, x)
+        ]
 
-    return step(X)
+    return [t.numpy() for t in step(tf.constant(index), X, numbers(9, 4, 3))]
 
 
-def test_a_second_derivative_is_right_or_refused():
-    np.testing.assert_allclose(second_derivative(None), -np.sin(X) * OTHER)
-    with pytest.raises(RuntimeError, match="to be differentiated once"):
-        second_derivative([KERNEL, BIAS])
+@pytest.mark.parametrize("shape", [(4, 3), (None, 3)], ids=str)
+@pytest.mark.parametrize("index", range(len(CANDIDATES)))
+def test_a_derivative_of_the_derivative_by_what_comes_from_above(index, shape):
+    along, _ = second_derivatives(index, [KERNEL, BIAS, OTHER], shape)
+    expected, _ = second_derivatives(index, None)
+    np.testing.assert_allclose(along, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_other_second_derivatives_are_right_or_not_a_number():
+    _, by_switch = second_derivatives(4, None)
+    expected = -np.sin(X) * OTHER * numbers(6, 4, 3) * numbers(9, 4, 3)
+    np.testing.assert_allclose(by_switch, expected)
+    assert np.isnan(second_derivatives(4, [KERNEL, BIAS])[1]).all()
 
 
 def test_eager_execution_stays_eager():
