@@ -20,8 +20,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     of shape `(n, h, w, c)`, and statistics of one replica; what is not that,
     and all inference, is done as Keras does it.
 
-    Unlike that of Keras, the second derivative is right: TensorFlow's moments
-    stop a part of it.
+    Unlike that of Keras, the second derivative is right by itself: TensorFlow's
+    moments stop a part of it (`keras_dha.second_derivatives`).
 
     Example:
 

@@ -23,8 +23,8 @@ class GivenWeights(keras.StatelessScope):
         layout: `keras_dha.weight_layout.Layout` of the weights.
         pieces: List of vectors, one for each of its pieces.
         moves: Whether other variables move.
-        once: Whether derivatives by the pieces will be taken once, and never
-            twice.
+        once: Whether derivatives by the pieces will be taken once, and of
+            these none but by what comes in from above.
     """
 
     def __init__(self, layout, pieces, moves, once):

@@ -84,7 +84,8 @@ def run(
         values: Dict of what acts through the training loss.
         factors: `(n,)`, unit factors of the losses, or `None`.
         moves: Whether normalisation statistics and seeds move.
-        once: Whether nothing differentiates this pass again.
+        once: Whether nothing differentiates this pass again but by what comes
+            in from above, as the factors do.
     """
     images, labels = batch
     if factors is None:

@@ -6,7 +6,6 @@ Its step is `keras_dha.joint_step`, and how another one takes its place
 
 import keras
 
-from keras_dha import second_derivatives
 from keras_dha import sharing
 from keras_dha import small_images
 from keras_dha.architecture import shared_graph
@@ -89,8 +88,6 @@ class JointModel(keras.Model):
         self.form = Form.of(network)
         self.loss_object = OutputLosses.of(loss)
         self.metric_list = metrics or []
-        if strategy is not None:
-            strategy.check(network)
         self.architecture = LearnedArchitecture(
             find_decisions(network), strategy, seed, target
         )
@@ -111,10 +108,6 @@ class JointModel(keras.Model):
                 "A horizon with Hessian products needs a network without "
                 "choices: use horizon='discounted', or strategy=None. "
                 f"Received: horizon={horizon}"
-            )
-        if self.hyperparameters.by_gradient and horizon.needs_hessian:
-            second_derivatives.check(
-                *(network, f"horizon={horizon}", "horizon='discounted'")
             )
         self.rule = rule or SGD()
         self.reward = Reward(

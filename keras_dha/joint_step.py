@@ -80,7 +80,7 @@ def joint_step(model, batch, schedule, search_batch=None):
     with outer.recording():
         passed = inner_pass.run(
             *(model, weights, batch, seed, values, factors),
-            once=not outer.records,
+            once=outer.is_from_above,
         )
     outer.gradient = passed.gradient
     model.update_metrics(passed.inputs, labels, passed.predictions)
@@ -144,7 +144,7 @@ def _outer_tape(model, weights, factors, values, is_outer):
     if learned.by_gradient and follows_hessian:
         sources[outer_tape.WEIGHTS] = weights
         times += 2  # or more
-    return outer_tape.OuterTape(sources, model.network, times)
+    return outer_tape.OuterTape(sources, times)
 
 
 def _update_weights(model, weights, gradient, schedule, outer):

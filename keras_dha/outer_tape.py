@@ -32,8 +32,6 @@ class OuterTape:
     Args:
         sources: Dict from name to a tensor or a list of tensors; empty ones
             are left out.
-        network: The `keras.Model`, whose second derivatives must be right if
-            the architecture or the weights are among the sources.
         times: Integer, how often `along` will be called. Once is much
             quicker to trace: TensorFlow then needs no third derivatives of
             what stands in branches.
@@ -42,37 +40,39 @@ class OuterTape:
         gradient: The recorded g, `(P,)`; to be set once it is there.
     """
 
-    def __init__(self, sources, network, times):
+    def __init__(self, sources, times):
         self.gradient = None
         self._sources = {
             name: source
             for name, source in sources.items()
             if not (isinstance(source, list) and not source)
         }
-        self._network = network
         self._times = times
         self._tape = None
 
     @property
-    def records(self):
-        """Whether anything will be asked of it."""
-        return bool(self._sources)
+    def is_from_above(self):
+        """Whether all that it watches, if anything, acts on the losses alone.
+
+        No derivatives are taken then by what layers are given, twice.
+        """
+        return self._sources.keys() <= {FACTORS}
 
     @contextlib.contextmanager
     def recording(self):
         """Records what happens inside."""
-        if not self.records:
+        if not self._sources:
             yield
             return
         statistics = contextlib.nullcontext()
-        if self._sources.keys() & {ARCHITECTURE, WEIGHTS}:
-            statistics = second_derivatives.exact_statistics(self._network)
+        if not self.is_from_above:
+            statistics = second_derivatives.exact_statistics()
         with (
             tf.GradientTape(
                 persistent=self._times > 1, watch_accessed_variables=False
             ) as self._tape,
             statistics,
-            second_derivatives.of_bilinear_resizing(),
+            second_derivatives.put_right(),
         ):
             self._tape.watch(tf.nest.flatten(self._sources))
             yield
@@ -97,10 +97,11 @@ class OuterTape:
 
     def _derivatives(self, sources, vector):
         rules = contextlib.nullcontext()
-        if self._sources.keys() == {FACTORS}:
+        if self.is_from_above:
             rules = second_derivatives.by_what_comes_from_above()
         try:
-            with rules:
+            # Candidates' backward passes are traced again.
+            with rules, second_derivatives.put_right():
                 return self._tape.gradient(
                     self.gradient,
                     sources,

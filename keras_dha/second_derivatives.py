@@ -5,7 +5,9 @@ backward pass (`keras_dha.outer_tape`). TensorFlow has none of that of resizing:
 of the bilinear one it takes them for 0, in silence, so that the weights below
 have no part in an influence; of others, and of softsign, there is an error.
 Resizing is linear, so the derivative of its backward pass, by what comes in
-from above, is resizing again.
+from above, is resizing again. That of max pooling is wrong where sizes stay, as
+with `strides=1` and `padding="same"`: TensorFlow writes it over the direction
+that it has yet to read.
 
 Of fused batch normalisation it writes the backward pass out, and derives it by
 the images and the scale as well, in some fifty operations a layer. Influences
@@ -18,36 +20,44 @@ and P is symmetric. So the derivative along (u, u_s, u_o) is P u + n u_s + u_o,
 two fused kernels: the backward pass of u, and normalising x to scale u_s and
 offset u_o.
 
-Of Keras' batch normalisation, which stops a gradient in its variance, they are
-wrong by the weights and the architecture; where these are asked for, it takes
-statistics that have all of it.
+Statistics, of which Keras' normalisations are made, stop a gradient in their
+variance: right once, and wrong twice by all that comes from below, as images,
+weights and the architecture. Where this is asked for, they are taken with all
+of it.
 """
 
 import contextlib
-import functools
 
-import keras
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from keras_dha.architecture.custom_gradient import custom_gradient
-from keras_dha.nested_layers import find_layers
 
 _RESIZING, _NORMALISATION = "ResizeBilinear", "FusedBatchNormGradV3"
+# Of images, as which signals count as well, and of volumes.
+_POOLINGS = {
+    "MaxPoolGrad": tf.raw_ops.MaxPoolGradGrad,
+    "MaxPool3DGrad": tf.raw_ops.MaxPool3DGradGrad,
+}
+_TENSORFLOWS_MOMENTS = tf.nn.moments
 _TENSORFLOWS = {
     name: ops.gradient_registry.lookup(name)
-    for name in (_RESIZING, _NORMALISATION)
+    for name in (_RESIZING, _NORMALISATION, *_POOLINGS)
 }
 
 
 @contextlib.contextmanager
-def of_bilinear_resizing():
-    """Lets the backward pass of what is traced inside have a derivative.
+def put_right():
+    """Puts those right that TensorFlow has wrong.
 
-    What TensorFlow takes for 0 has no public way to be put right: the private
-    hook is here.
+    Of what is traced inside, where a pass is recorded as well as where its
+    backward pass is differentiated. There is no public way: the private hook
+    is here.
     """
-    with _replaced(_RESIZING, _bilinear_backward):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(_RESIZING, _bilinear_backward))
+        for name in _POOLINGS:
+            stack.enter_context(_replaced(name, _pooling))
         yield
 
 
@@ -63,60 +73,28 @@ def by_what_comes_from_above():
 
 
 @contextlib.contextmanager
-def exact_statistics(network):
-    """Lets batch normalisation be differentiated twice, while it is traced.
+def exact_statistics():
+    """Lets normalisations that are traced inside be differentiated twice.
 
-    Keras takes the variance by `tf.nn.moments`, which stops the gradient of
-    the mean in it: right once, wrong twice. What it does for synchronised
-    statistics, or with a mask, has no such stop. There is no public way to
-    statistics of one's own: the private hook, `_moments`, is here.
-
-    Args:
-        network: A `keras.Model`.
+    Keras takes mean and variance by `tf.nn.moments`, which stops the gradient
+    of the mean in the variance; there is no way to tell it otherwise. What it
+    does for statistics of all replicas, or with a mask, has no such stop.
     """
-    layers = [
-        layer
-        for layer in find_layers(network, keras.layers.BatchNormalization)
-        if not layer.synchronized
-    ]
-    for layer in layers:
-        layer._moments = functools.partial(_moments, layer)
+    tf.nn.moments = _moments
     try:
         yield
     finally:
-        for layer in layers:
-            vars(layer).pop("_moments", None)
+        tf.nn.moments = _TENSORFLOWS_MOMENTS
 
 
-def _moments(layer, inputs, mask):
-    """Returns mean and variance as Keras does, with all of the gradient."""
-    if mask is not None:
-        return type(layer)._moments(layer, inputs, mask)
-    axes = layer._reduction_axes
-    mean = tf.reduce_mean(inputs, axes, keepdims=True)
-    variance = tf.reduce_mean(tf.square(inputs - mean), axes)
-    return tf.squeeze(mean, axes), variance
-
-
-def check(network, asked, instead):
-    """Refuses layers whose second derivative TensorFlow gets wrong.
-
-    Args:
-        network: A `keras.Model`.
-        asked: String, the argument that asks for second derivatives.
-        instead: String, the one that does without.
-    """
-    wrong = find_layers(
-        network,
-        (keras.layers.LayerNormalization, keras.layers.GroupNormalization),
-    )
-    if wrong:
-        raise ValueError(
-            f"{asked} needs second derivatives, which TensorFlow does not "
-            "give for LayerNormalization and GroupNormalization: use "
-            f"{instead}, or BatchNormalization. "
-            f"Received: {asked} and {sorted(layer.name for layer in wrong)}"
-        )
+def _moments(x, axes, shift=None, keepdims=False, name=None):
+    """Does as `tf.nn.moments`, with all of the gradient."""
+    del shift, name  # The former is not used there either.
+    values = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    mean = tf.reduce_mean(values, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(values - mean), axes, keepdims=True)
+    found = [tf.cast(moment, x.dtype) for moment in (mean, variance)]
+    return found if keepdims else [tf.squeeze(m, axes) for m in found]
 
 
 @contextlib.contextmanager
@@ -159,6 +137,30 @@ def _normalisation(op, by_images, by_scale, by_offset, *others):
         **options,
     )
     return backward.x_backprop + forward.y, *[None] * 5
+
+
+def _pooling(op, direction):
+    images, pooled, _ = op.inputs
+    sizes, strides = op.get_attr("ksize"), op.get_attr("strides")
+    padding = op.get_attr("padding")
+    if max(sizes) == max(strides) == 1:
+        return None, None, direction
+    if padding == b"SAME" and max(strides) == 1:
+        # With edges, as the windows see them, the sizes differ.
+        edges = [[(size - 1) // 2, size // 2] for size in sizes]
+        images = tf.pad(images, edges, constant_values=images.dtype.min)
+        direction = tf.pad(direction, edges)
+        padding = b"VALID"
+    along = _POOLINGS[op.type](
+        orig_input=images,
+        orig_output=pooled,
+        grad=direction,
+        ksize=sizes,
+        strides=strides,
+        padding=padding,
+        data_format=op.get_attr("data_format"),
+    )
+    return None, None, along
 
 
 def _bilinear_backward(op, upstream):

@@ -123,8 +123,8 @@ class WeightVector:
         Args:
             pieces: List of vectors, as `pieces` gives them.
             moves: Whether normalisation statistics and seeds move.
-            once: Whether derivatives by the pieces will be taken once, and
-                never twice.
+            once: Whether derivatives by the pieces will be taken once, and of
+                these none but by what comes in from above.
         """
         return GivenWeights(self._layout, pieces, moves, once)
 

@@ -3,11 +3,9 @@
 The reference is central differences in float64.
 """
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
 
 import keras_dha
 from keras_dha.hyperparameters import hypergradient
@@ -25,12 +23,13 @@ from tests.test_joint_model import restore
 from tests.test_joint_model import search_loss
 from tests.test_joint_model import snapshot
 from tests.test_loss_hyperparameters import CROSS_ENTROPY
+from tests.test_loss_hyperparameters import NORMALISATIONS
 from tests.test_loss_hyperparameters import RULES
 from tests.test_loss_hyperparameters import choosing
 from tests.test_loss_hyperparameters import with_scale
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalised", NORMALISATIONS)
 def test_hessian_product_equals_central_differences(
     float64,  # noqa: F811
     normalised,
@@ -86,7 +85,7 @@ def test_forward_mode_through_a_network(
     starts = {"learning_rate": 0.05, "weight_decay": 0.02, "momentum": 0.8}
     values = {**starts, name: Range(1e-3, 0.95, start=starts[name])}
     joint = JointModel(
-        with_scale(True),
+        with_scale("batch"),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {**values, "my_scale": 1.0},
@@ -120,7 +119,7 @@ def test_forward_mode_through_a_network(
 def implicit_step(terms, monkeypatch):
     """The vector that v becomes, and what it is made from."""
     joint = JointModel(
-        with_scale(True),
+        with_scale("batch"),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {
@@ -170,26 +169,6 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
 def test_hessian_products_through_the_branches_of_a_choice():
     with pytest.raises(ValueError, match="without choices.*terms=8"):
         choosing("implicit")
-
-
-@pytest.mark.parametrize("horizon", ["forward", "implicit"])
-def test_layers_without_a_second_derivative(horizon):
-    inputs = keras.Input((6,))
-    x = layers.LayerNormalization(name="norm")(layers.Dense(4)(inputs))
-    network = keras.Model(inputs, layers.Dense(3)(x))
-
-    def joint(decay):
-        return JointModel(
-            network,
-            CROSS_ENTROPY,
-            hyperparameters=LearnedHyperparameters(
-                {"weight_decay": decay}, hypergradient.HORIZONS[horizon]
-            ),
-        )
-
-    with pytest.raises(ValueError, match="horizon='discounted'.*'norm'"):
-        joint(Range(1e-4, 0.1))
-    joint(1e-3)  # Where nothing is learned there is no Hessian either.
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -33,9 +33,6 @@ class Dropout(keras.layers.Dropout):
     `keras.layers.Dropout` and the `Random...` ones, act there too. Several
     replicas drop together what one device would.
 
-    The derivative is exact where no normalisation layer comes behind it:
-    TensorFlow's moments stop a part of the second derivative.
-
     Args:
         rate: Float in (0, 1), the rate where none is learned.
         noise_shape: As in `keras.layers.Dropout`.

@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_dha import second_derivatives
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.node_choice import NodeChoice
@@ -36,12 +35,19 @@ def batch(seed, dtype="float64"):
     )
 
 
-def candidates(name, channels):
+NORMALISATIONS = {
+    "batch": layers.BatchNormalization,
+    "layer": layers.LayerNormalization,
+    "group": lambda: layers.GroupNormalization(groups=2),
+}
+
+
+def candidates(name, channels, normalisation):
     return [
         keras.Sequential(
             [
                 layers.Conv2D(channels, 3, padding="same", activation="tanh"),
-                layers.BatchNormalization(),
+                normalisation(),
             ],
             name=f"{name}_three",
         ),
@@ -50,18 +56,21 @@ def candidates(name, channels):
     ]
 
 
-def network():
+def network(normalised="batch"):
     """A choice and a node, normalisation before and behind; no kinks."""
     keras.utils.set_random_seed(0)
+    normalisation = NORMALISATIONS[normalised]
     x = inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, padding="same", activation="tanh")(x)
-    x = layers.BatchNormalization()(x)
-    y = Choice(candidates("choice", 4), name="choice")(x)
+    x = normalisation()(x)
+    y = Choice(candidates("choice", 4, normalisation), name="choice")(x)
     x = NodeChoice(
-        [candidates(f"edge{e}", 4) for e in range(2)], keep=1, name="node"
+        [candidates(f"edge{e}", 4, normalisation) for e in range(2)],
+        keep=1,
+        name="node",
     )([x, y])
     x = layers.Conv2D(4, 3, strides=2, activation="tanh")(x)
-    x = layers.BatchNormalization()(x)
+    x = normalisation()(x)
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(CLASSES)(x))
     rng = np.random.default_rng(2)
@@ -70,9 +79,9 @@ def network():
     return model
 
 
-def joint_model(order, **kwargs):
+def joint_model(order, normalised="batch", **kwargs):
     return JointModel(
-        network(),
+        network(normalised),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         hyperparameters=LearnedHyperparameters(FIXED),
         strategy=DARTS(order=order),
@@ -136,9 +145,13 @@ def search_loss(joint, logits, through_step):
     return loss
 
 
-@pytest.mark.parametrize("order", [1, 2])
-def test_the_derivative_equals_central_differences(float64, monkeypatch, order):
-    joint = joint_model(order)
+@pytest.mark.parametrize(
+    "order, normalised", [(1, "batch"), *((2, n) for n in NORMALISATIONS)]
+)
+def test_the_derivative_equals_central_differences(
+    float64, monkeypatch, order, normalised
+):
+    joint = joint_model(order, normalised)
     for k in range(2):  # so that there is a velocity to speak of
         joint.train_step(batch(k), 1.0)
     # Logits are float32: differences are taken between representable ones.
@@ -220,77 +233,3 @@ def test_a_margin_freezes_early():
     decisions = [made.decision, open_.decision]
     assert DARTS().harden(decisions) == []
     assert DARTS(margin=0.5).harden(decisions) == [made.decision]
-
-
-@pytest.mark.parametrize(
-    "layer", [layers.LayerNormalization, layers.GroupNormalization]
-)
-def test_the_second_order_refuses_what_it_would_get_wrong(layer):
-    arguments = {"groups": 2} if layer is layers.GroupNormalization else {}
-    inputs = keras.Input((4, 4, 2))
-    x = layer(**arguments, name="norm")(Choice(candidates("c", 2))(inputs))
-    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    JointModel(model, loss, strategy=DARTS(order=1))
-    with pytest.raises(ValueError, match="order=1.*Received.*norm"):
-        JointModel(model, loss, strategy=DARTS(order=2))
-
-
-def test_without_the_context_the_second_derivative_is_wrong(float64):
-    """Pins why `exact_statistics` is there; it may go when this fails."""
-    model = keras.Sequential(
-        [keras.Input((5,)), layers.BatchNormalization(), layers.Dense(1)]
-    )
-    x = tf.constant(np.random.default_rng(0).normal(size=(8, 5)))
-    direction = tf.constant(np.random.default_rng(1).normal(size=(8, 5)))
-
-    def twice():
-        with tf.GradientTape() as outer:
-            outer.watch(x)
-            with tf.GradientTape() as inner:
-                inner.watch(x)
-                loss = tf.reduce_sum(tf.tanh(model(x, training=True)))
-            g = tf.reduce_sum(inner.gradient(loss, x) * direction)
-        return outer.gradient(g, x).numpy()
-
-    def slope(distance):
-        moved = x + distance * direction
-        with tf.GradientTape() as tape:
-            tape.watch(moved)
-            loss = tf.reduce_sum(tf.tanh(model(moved, training=True)))
-        return tape.gradient(loss, moved).numpy()
-
-    truth = central_difference(slope, 0.0, 1e-5)
-    assert np.max(np.abs(twice() - truth)) > 1e-3
-    with second_derivatives.exact_statistics(model):
-        np.testing.assert_allclose(twice(), truth, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_statistics_that_are_exact_are_those_of_one_replica(dtype):
-    """Each replica has those of its own part, as in a step that is plain."""
-    parts = [[[0.0], [2.0]], [[10.0], [12.0]]]
-    distribution = tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
-    with distribution.scope():
-        layer = layers.BatchNormalization(dtype=dtype)
-        layer.build((None, 1))
-
-    @tf.function(autograph=False)
-    def step(x):
-        return distribution.run(
-            lambda part: layer(part, training=True), args=(x,)
-        )
-
-    values = distribution.experimental_distribute_values_from_function(
-        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-    )
-    with second_derivatives.exact_statistics(layer):
-        found = distribution.experimental_local_results(step(values))
-    for each in found:
-        np.testing.assert_allclose(
-            tf.cast(each, "float32"), [[-1.0], [1.0]], atol=1e-2
-        )
-    assert "_moments" not in vars(layer)

@@ -26,7 +26,6 @@ what trails (Ye et al., CVPR 2022).
 import keras
 from keras import ops
 
-from keras_dha import second_derivatives
 from keras_dha.architecture.strategies.strategy import Strategy
 
 
@@ -42,8 +41,7 @@ class DARTS(Strategy):
     Args:
         learning_rate: Float, step size of Adam on the logits.
         order: 1: the weights count as constant. 2: the derivative of the
-            inner step is taken as well, exactly. The latter refuses layers
-            whose second derivative TensorFlow does not give.
+            inner step is taken as well, exactly.
         margin: Float in (0, 1]. A decision freezes when what it keeps leads
             the rest by this much; `None`: at the end of the search only, as
             in the paper. A frozen decision goes on running all candidates,
@@ -94,10 +92,6 @@ class DARTS(Strategy):
     @property
     def is_penalized(self):
         return self.beta_decay > 0
-
-    def check(self, network):
-        if self.order == 2:
-            second_derivatives.check(network, "order=2", "order=1")
 
     def coefficients(self, logits):
         return ops.softmax(logits)

@@ -96,14 +96,6 @@ class Strategy:
         """
         del decision, seed
 
-    def check(self, network):
-        """Refuses a network that this strategy cannot search.
-
-        Args:
-            network: A `keras.Model`.
-        """
-        del network
-
     def sample(self, decision, uniform):
         """Returns the operations to run, int32 `(edges,)`.
 
