@@ -41,12 +41,14 @@ def run_one(index, candidates, inputs, weights=None):
     if weights is None or tf.executing_eagerly() or is_on_gpu:
         return ops.switch(index, candidates, inputs)
     weights = _distinct(weights)
-    pairs = [_Pair(candidate, inputs, weights) for candidate in candidates]
-    sources = _distinct([t for pair in pairs for t in pair.sources])
-    captured = _distinct([*sources, *(t for p in pairs for t in p.captured)])
-    forward = [pair.forward_branch(inputs, captured) for pair in pairs]
-    backward = [pair.backward_branch(inputs, sources) for pair in pairs]
-    likeness = pairs[0].output
+    functions = [_Functions(c, inputs, weights) for c in candidates]
+    sources = _distinct([t for each in functions for t in each.sources])
+    captured = _distinct(
+        [*sources, *(t for f in functions for t in f.captured)]
+    )
+    forward = [each.forward_branch(inputs, captured) for each in functions]
+    backward = [each.backward_branch(inputs, sources) for each in functions]
+    likeness = functions[0].output
     tangents = []
 
     @custom_gradient
@@ -73,7 +75,8 @@ def run_one(index, candidates, inputs, weights=None):
                 if not tangents:
                     # Most steps ask for none.
                     tangents.extend(
-                        pair.tangent_branch(inputs, sources) for pair in pairs
+                        each.tangent_branch(inputs, sources)
+                        for each in functions
                     )
                 (by_upstream,) = tf.raw_ops.StatelessCase(
                     branch_index=index,
@@ -97,7 +100,7 @@ def run_one(index, candidates, inputs, weights=None):
     return run(inputs, *sources)
 
 
-class _Pair:
+class _Functions:
     """The functions of one candidate, forward and backward, and along.
 
     Each is a function of its own inside of a branch: TensorFlow optimises
@@ -230,11 +233,20 @@ class _Pair:
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
 
+        kept = self._kept
         # Where the tensors are that the derivatives are made of.
         with self._forward.graph.as_default():
             function = _called(along, self.output, *self._backward.outputs)
-        used = [_place(t, self._kept) for t in function.captured_inputs]
-        return function, used
+        captured = function.captured_inputs
+        unknown = [t.name for t in captured if all(t is not k for k in kept)]
+        if unknown:
+            raise ValueError(
+                "A candidate's gradient is differentiated here, and that of a "
+                "`tf.custom_gradient` in it takes tensors then that it does "
+                "not take itself: compute them in the gradient, or learn no "
+                f"policy (augmentation=None). Received: tensors {unknown}"
+            )
+        return function, [_place(t, kept) for t in captured]
 
     def _places(self, sources):
         """Returns which of inputs and sources it has derivatives by."""

@@ -174,6 +174,31 @@ def test_other_second_derivatives_are_right_or_not_a_number():
     assert np.isnan(second_derivatives(4, [KERNEL, BIAS])[1]).all()
 
 
+def test_gradients_of_ones_own_that_take_more_when_differentiated():
+    @tf.custom_gradient
+    def candidate(x):
+        sine = tf.sin(x)
+
+        @tf.custom_gradient
+        def gradient(upstream):
+            return upstream * x, lambda direction: direction * sine
+
+        return x, gradient
+
+    @tf.function(autograph=False)
+    def step(upstream):
+        with tf.GradientTape() as outer:
+            outer.watch(upstream)
+            with tf.GradientTape() as inner:
+                inner.watch(X)
+                y = run_one(tf.constant(0), [candidate, tf.identity], X, [BIAS])
+            first = inner.gradient(y, X, upstream)
+        return outer.gradient(first, upstream)
+
+    with pytest.raises(ValueError, match="compute them.*Received.*Sin"):
+        step(X)
+
+
 def test_eager_execution_stays_eager():
     ran = []
 
@@ -239,3 +264,25 @@ def test_embeddings_of_integers(by_switch):
     np.testing.assert_array_equal(y, tables[0].numpy()[tokens])
     np.testing.assert_array_equal(used, [[1.0] * 5, [0.0] * 5, [3.0] * 5])
     assert not np.any(unused)
+
+
+def test_embeddings_along_a_direction_of_their_tables():
+    tokens, upstream = tf.constant([[0, 2], [2, 2]]), numbers(6, 2, 2, 5)
+    tables = [numbers(4, 3, 5), numbers(5, 3, 5)]
+    candidates = [lambda x, t=t: tf.gather(t, x) for t in tables]
+
+    @tf.function(autograph=False)
+    def step(tokens, upstream):
+        with tf.GradientTape() as outer:
+            outer.watch(upstream)
+            with tf.GradientTape() as inner:
+                inner.watch(tables)
+                y = run_one(tf.constant(1), candidates, tokens, tables)
+            first = inner.gradient(
+                y, tables, upstream, unconnected_gradients="zero"
+            )
+            first = [tf.convert_to_tensor(d) for d in first]
+        return outer.gradient(first, upstream, tables[::-1])
+
+    expected = tables[0].numpy()[tokens]
+    np.testing.assert_allclose(step(tokens, upstream), expected, rtol=1e-12)
