@@ -104,11 +104,15 @@ def fit_statistics(joint, batches, count=BATCHES):
         batches: Training batches, which are augmented by its policy.
         count: Integer, over how many of them to average.
     """
+    augment = tf.function(
+        lambda images, seed: joint.augment(images, (seed, seed))[1],
+        jit_compile=False,
+        autograph=False,
+    )
 
     def augmented_images():
         for number, (images, _) in enumerate(batches.dataset()):
-            seed = tf.constant([joint.seed, number])
-            yield joint.augment(images, (seed, seed))[1]
+            yield augment(images, tf.constant([joint.seed, number]))
 
     if joint.policy.augments:
         images = augmented_images()
