@@ -23,16 +23,18 @@ class GivenWeights(keras.StatelessScope):
         layout: `keras_dha.weight_layout.Layout` of the weights.
         pieces: List of vectors, one for each of its pieces.
         moves: Whether other variables move.
-        once: Whether derivatives by the pieces will be taken once, and of
-            these none but by what comes in from above.
+        once: Whether derivatives by the pieces will be taken once, and never
+            twice,
+        along: but that of these there will be derivatives by what comes in
+            from above.
     """
 
-    def __init__(self, layout, pieces, moves, once):
+    def __init__(self, layout, pieces, moves, once, along=False):
         super().__init__(collect_losses=True, initialize_variables=False)
         self._layout = layout
         self._pieces = pieces
         self._moves = moves
-        self.once = once
+        self.once, self.along = once, along
 
     def values(self):
         """Returns the given weights as they were taken so far, tensors."""

@@ -71,7 +71,15 @@ def sample(model, seed, explores):
 
 
 def run(
-    model, weights, batch, seed, values, factors=None, moves=True, once=False
+    model,
+    weights,
+    batch,
+    seed,
+    values,
+    factors=None,
+    moves=True,
+    once=False,
+    along=False,
 ):
     """Returns the `Pass` of a batch, along the path that was sampled.
 
@@ -84,8 +92,8 @@ def run(
         values: Dict of what acts through the training loss.
         factors: `(n,)`, unit factors of the losses, or `None`.
         moves: Whether normalisation statistics and seeds move.
-        once: Whether nothing differentiates this pass again but by what comes
-            in from above, as the factors do.
+        once: Whether nothing differentiates this pass again,
+        along: but by what comes in from above, as the factors do.
     """
     images, labels = batch
     if factors is None:
@@ -101,7 +109,7 @@ def run(
         tape.watch(pieces)
         with (
             own.given(values) as used,
-            model.weight_vector.given(pieces, moves, once),
+            model.weight_vector.given(pieces, moves, once, along),
         ):
             predictions = model.network(inputs, training=True)
             losses = pairing.mixed_losses(

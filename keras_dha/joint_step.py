@@ -81,6 +81,7 @@ def joint_step(model, batch, schedule, search_batch=None):
         passed = inner_pass.run(
             *(model, weights, batch, seed, values, factors),
             once=outer.is_from_above,
+            along=outer.records,
         )
     outer.gradient = passed.gradient
     model.update_metrics(passed.inputs, labels, passed.predictions)

@@ -51,6 +51,11 @@ class OuterTape:
         self._tape = None
 
     @property
+    def records(self):
+        """Whether anything will be asked of it."""
+        return bool(self._sources)
+
+    @property
     def is_from_above(self):
         """Whether all that it watches, if anything, acts on the losses alone.
 
@@ -61,18 +66,14 @@ class OuterTape:
     @contextlib.contextmanager
     def recording(self):
         """Records what happens inside."""
-        if not self._sources:
+        if not self.records:
             yield
             return
-        statistics = contextlib.nullcontext()
-        if not self.is_from_above:
-            statistics = second_derivatives.exact_statistics()
         with (
             tf.GradientTape(
                 persistent=self._times > 1, watch_accessed_variables=False
             ) as self._tape,
-            statistics,
-            second_derivatives.put_right(),
+            self._rules(),
         ):
             self._tape.watch(tf.nest.flatten(self._sources))
             yield
@@ -96,18 +97,27 @@ class OuterTape:
         return [found.get(name, []) for name in names]
 
     def _derivatives(self, sources, vector):
-        rules = contextlib.nullcontext()
+        with self._rules():
+            return self._tape.gradient(
+                self.gradient,
+                sources,
+                output_gradients=vector,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+
+    @contextlib.contextmanager
+    def _rules(self):
+        """The rules by which derivatives of backward passes are made.
+
+        Of candidates they are made where these run, of all else where they are
+        asked for.
+        """
+        rules = second_derivatives.exact_statistics()
         if self.is_from_above:
             rules = second_derivatives.by_what_comes_from_above()
         try:
-            # Candidates' backward passes are traced again.
             with rules, second_derivatives.put_right():
-                return self._tape.gradient(
-                    self.gradient,
-                    sources,
-                    output_gradients=vector,
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
+                yield
         except LookupError as error:
             if "gradient registry" not in str(error):
                 raise

@@ -117,16 +117,18 @@ class WeightVector:
         """
         return tf.split(vector, self._layout.sizes)
 
-    def given(self, pieces, moves=False, once=False):
+    def given(self, pieces, moves=False, once=False, along=False):
         """Returns the scope in which the network has other weights.
 
         Args:
             pieces: List of vectors, as `pieces` gives them.
             moves: Whether normalisation statistics and seeds move.
-            once: Whether derivatives by the pieces will be taken once, and of
-                these none but by what comes in from above.
+            once: Whether derivatives by the pieces will be taken once, and
+                never twice,
+            along: but that of these there will be derivatives by what comes in
+                from above.
         """
-        return GivenWeights(self._layout, pieces, moves, once)
+        return GivenWeights(self._layout, pieces, moves, once, along)
 
     def write(self, vector):
         """Assigns a vector to the variables."""

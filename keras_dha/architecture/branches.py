@@ -22,7 +22,7 @@ from keras import ops
 from keras_dha.architecture.custom_gradient import custom_gradient
 
 
-def run_one(index, candidates, inputs, weights=None):
+def run_one(index, candidates, inputs, weights=None, along=False):
     """Returns what one of the candidates makes of the inputs.
 
     Args:
@@ -32,24 +32,30 @@ def run_one(index, candidates, inputs, weights=None):
         inputs: Tensor.
         weights: List of tensors of known shapes that the candidates may use.
             With them the output has first derivatives by `inputs` and by
-            these, and by nothing else; and these have derivatives by what
-            comes in from above, and by `inputs` and `weights` NaN. Without,
-            it has all derivatives.
+            these, and by nothing else. Without, it has all derivatives.
+        along: Whether these have derivatives by what comes in from above.
+            Those by `inputs` and `weights` are NaN then.
+
+    Raises:
+        RuntimeError: From a second derivative, if there are `weights` and it
+            is not `along`.
     """
     # What functions cost on a GPU was not measured.
     is_on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if weights is None or tf.executing_eagerly() or is_on_gpu:
         return ops.switch(index, candidates, inputs)
     weights = _distinct(weights)
-    functions = [_Functions(c, inputs, weights) for c in candidates]
+    functions = [_Functions(c, inputs, weights, along) for c in candidates]
     sources = _distinct([t for each in functions for t in each.sources])
     captured = _distinct(
         [*sources, *(t for f in functions for t in f.captured)]
     )
     forward = [each.forward_branch(inputs, captured) for each in functions]
     backward = [each.backward_branch(inputs, sources) for each in functions]
-    likeness = functions[0].output
     tangents = []
+    if along:
+        tangents = [each.tangent_branch(inputs, sources) for each in functions]
+    likeness = functions[0].output
 
     @custom_gradient
     def run(*values):
@@ -71,12 +77,13 @@ def run_one(index, candidates, inputs, weights=None):
                 output_shapes=[t.shape for t in values],
             )
 
-            def along(*directions):
-                if not tangents:
-                    # Most steps ask for none.
-                    tangents.extend(
-                        each.tangent_branch(inputs, sources)
-                        for each in functions
+            def derivatives(*directions):
+                if not along:
+                    raise RuntimeError(
+                        "A second derivative was asked of a choice that was "
+                        "run to be differentiated once. Say `along` in "
+                        "`run_one`, or leave out `weights`; or so in "
+                        "`WeightVector.given`, or leave out `once`."
                     )
                 (by_upstream,) = tf.raw_ops.StatelessCase(
                     branch_index=index,
@@ -87,7 +94,7 @@ def run_one(index, candidates, inputs, weights=None):
                 )
                 return None, None, by_upstream, *map(_unknown, values)
 
-            return found, along
+            return found, derivatives
 
         def gradient(upstream):
             # Within a branch of `ops.switch` this is in another graph, and
@@ -110,6 +117,7 @@ class _Functions:
         candidate: Function of one tensor.
         inputs: Tensor like those that it will get.
         weights: List of tensors to differentiate by, if it uses them.
+        along: Whether there is a third one.
 
     Attributes:
         output: `tf.TensorSpec` of what it returns.
@@ -117,14 +125,13 @@ class _Functions:
         captured: List of all tensors from outside that it uses.
     """
 
-    def __init__(self, candidate, inputs, weights):
+    def __init__(self, candidate, inputs, weights, along):
         def forward(inputs):
             sources = [inputs, *weights]
             if not inputs.dtype.is_floating:
                 sources[0] = tf.zeros([])  # Which has no derivative.
-            # Asked again where it is differentiated itself.
             with tf.GradientTape(
-                persistent=True, watch_accessed_variables=False
+                persistent=along, watch_accessed_variables=False
             ) as tape:
                 tape.watch(sources)
                 output = candidate(inputs)
@@ -136,11 +143,32 @@ class _Functions:
                 # An embedding's derivative is slices.
                 return [tf.convert_to_tensor(d) for d in found if d is not None]
 
-            self._python_backward = backward
-            # What the backward function captures is what must be kept.
+            def tangent(upstream, *directions):
+                with tf.GradientTape(watch_accessed_variables=False) as twice:
+                    twice.watch(upstream)
+                    found = backward(upstream)
+                return twice.gradient(
+                    found,
+                    upstream,
+                    output_gradients=directions,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+
             self._backward = _called(backward, self.output)
-            self._kept = self._backward.captured_inputs
-            return output, _as_one(self._kept)
+            later = [self._backward]
+            if along:
+                like = self.output, *self._backward.outputs
+                self._tangent = _called(tangent, *like)
+                later.append(self._tangent)
+            # Python does not see what the tape holds: all of the graph, which
+            # would never be forgotten.
+            tape = None
+            # What these functions capture is what must be kept.
+            captured = [function.captured_inputs for function in later]
+            kept = _distinct([t for each in captured for t in each])
+            self._uses = [[_place(t, kept) for t in each] for each in captured]
+            self._kept = [_spec(t) for t in kept]
+            return output, _as_one(kept)
 
         self._forward = _called(forward, _spec(inputs))
         self.captured = self._forward.captured_inputs
@@ -172,8 +200,9 @@ class _Functions:
         def branch(kept, upstream, inputs):
             found = []
             if places:
+                kept = _as_many(kept, self._kept)
                 found = tf.raw_ops.PartitionedCall(
-                    args=[upstream, *_as_many(kept, self._kept)],
+                    args=[upstream, *(kept[k] for k in self._uses[0])],
                     Tout=[t.dtype for t in self._backward.outputs],
                     f=self._backward,
                 )
@@ -198,55 +227,21 @@ class _Functions:
         def branch(kept, upstream, *directions):
             if not places:
                 return _zeros_like(upstream)
-            function, used = self._along()
             kept = _as_many(kept, self._kept)
             (found,) = tf.raw_ops.PartitionedCall(
                 args=[
                     upstream,
                     *(directions[k] for k in places),
-                    *(kept[k] for k in used),
+                    *(kept[k] for k in self._uses[1]),
                 ],
                 Tout=[upstream.dtype],
-                f=function,
+                f=self._tangent,
             )
             return found
 
         return _branch(
             branch, tf.TensorSpec([], tf.variant), self.output, inputs, *sources
         )
-
-    def _along(self):
-        """Returns the function of `tangent_branch`, and what it uses.
-
-        A concrete function of upstream and directions, and of each tensor that
-        it captures the place among those that were kept.
-        """
-
-        def along(upstream, *directions):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(upstream)
-                found = self._python_backward(upstream)
-            return tape.gradient(
-                found,
-                upstream,
-                output_gradients=directions,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-
-        kept = self._kept
-        # Where the tensors are that the derivatives are made of.
-        with self._forward.graph.as_default():
-            function = _called(along, self.output, *self._backward.outputs)
-        captured = function.captured_inputs
-        unknown = [t.name for t in captured if all(t is not k for k in kept)]
-        if unknown:
-            raise ValueError(
-                "A candidate's gradient is differentiated here, and that of a "
-                "`tf.custom_gradient` in it takes tensors then that it does "
-                "not take itself: compute them in the gradient, or learn no "
-                f"policy (augmentation=None). Received: tensors {unknown}"
-            )
-        return function, [_place(t, kept) for t in captured]
 
     def _places(self, sources):
         """Returns which of inputs and sources it has derivatives by."""

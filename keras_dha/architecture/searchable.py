@@ -136,16 +136,17 @@ class SearchableLayer(keras.layers.Layer):
             if shared is not None:
                 return shared
         given = given_weights.active()
-        branches, weights = _runs(candidates, given), None
+        branches, weights, along = _runs(candidates, given), None, False
         if given is not None:
             # A choice within a candidate may have derivatives of its own.
             is_plain = not any(
                 find_layers(c, SearchableLayer) for c in candidates
             )
             weights = given.values() if given.once and is_plain else None
+            along = given.along
         if self.decision.keep < self.decision.edges:
             branches = [*branches, self._nothing(candidates[0])]
-        return run_one(index, branches, inputs, weights)
+        return run_one(index, branches, inputs, weights, along)
 
     def _nothing(self, candidate):
         """Returns the function of an edge on which nothing runs."""
