@@ -16,6 +16,7 @@ from keras_dha.inner_update import Inputs
 from keras_dha.joint_model import JointModel
 from keras_dha.joint_step import search_gradient
 from keras_dha.update_rules import SGD
+from tests.references import NORMALISATIONS
 from tests.references import central_difference
 from tests.test_joint_model import batch
 from tests.test_joint_model import float64  # noqa: F401
@@ -23,13 +24,12 @@ from tests.test_joint_model import restore
 from tests.test_joint_model import search_loss
 from tests.test_joint_model import snapshot
 from tests.test_loss_hyperparameters import CROSS_ENTROPY
-from tests.test_loss_hyperparameters import NORMALISATIONS
 from tests.test_loss_hyperparameters import RULES
 from tests.test_loss_hyperparameters import choosing
 from tests.test_loss_hyperparameters import with_scale
 
 
-@pytest.mark.parametrize("normalised", NORMALISATIONS)
+@pytest.mark.parametrize("normalised", [None, *NORMALISATIONS])
 def test_hessian_product_equals_central_differences(
     float64,  # noqa: F811
     normalised,

@@ -23,6 +23,7 @@ from keras_dha.joint_step import search_gradient
 from keras_dha.reward import Reward
 from keras_dha.temporary_step import reward_at
 from keras_dha.update_rules import SGD
+from tests.references import NORMALISATIONS
 from tests.references import central_difference
 from tests.test_joint_model import RULES
 from tests.test_joint_model import batch
@@ -55,20 +56,13 @@ class Scaled(layers.Layer):
         return x + scale * tf.square(x)
 
 
-NORMALISATIONS = {
-    None: layers.Identity,
-    "batch": layers.BatchNormalization,
-    "layer": layers.LayerNormalization,
-    "group": lambda: layers.GroupNormalization(groups=2),
-}
-
-
 def with_scale(normalised):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, activation="tanh")(x)
     x = Scaled()(x)
-    x = NORMALISATIONS[normalised]()(x)
+    if normalised:
+        x = NORMALISATIONS[normalised]()(x)
     x = layers.Conv2D(4, 3, strides=2, activation="tanh")(x)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(3)(x))
@@ -187,7 +181,7 @@ def test_of_groups_each_has_its_rate_in_the_derivative(
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("normalised", NORMALISATIONS)
+@pytest.mark.parametrize("normalised", [None, *NORMALISATIONS])
 def test_what_acts_below_a_normalisation(
     float64,  # noqa: F811
     normalised,

@@ -12,6 +12,7 @@ from keras_dha import outer_tape
 from keras_dha import second_derivatives
 from keras_dha.architecture.choice import Choice
 from keras_dha.joint_model import JointModel
+from tests.references import NORMALISATIONS
 from tests.references import central_difference
 from tests.test_joint_model import float64  # noqa: F401
 
@@ -245,13 +246,6 @@ def test_an_operation_without_a_second_derivative(is_in_choice):
         ValueError, match="(?s)augmentation=None.*Received.*LRN"
     ):
         influences()
-
-
-NORMALISATIONS = {
-    "batch": layers.BatchNormalization,
-    "layer": layers.LayerNormalization,
-    "group": lambda: layers.GroupNormalization(groups=2),
-}
 
 
 @pytest.mark.parametrize("kind", NORMALISATIONS)

@@ -177,7 +177,7 @@ class SlicedConvolution(layers.Layer):
     def call(self, inputs):
         return ops.conv(
             inputs,
-            _part(self.whole.kernel, self._begin, self.kernel_shape),
+            self._slice(self.whole.kernel),
             strides=self.strides,
             padding="same",
             data_format="channels_last",
@@ -214,13 +214,9 @@ class SlicedConvolution(layers.Layer):
         layer.kernel.assign(self._slice(self.whole.kernel))
         return layer
 
-    @property
-    def _begin(self):
-        first = (self.whole.kernel_size - self.kernel_size) // 2
-        return first, first, 0, 0
-
     def _slice(self, kernel):
-        return ops.slice(kernel, self._begin, self.kernel_shape)
+        begin = (self.whole.kernel_size - self.kernel_size) // 2
+        return _part(kernel, (begin, begin, 0, 0), self.kernel_shape)
 
     def get_config(self):
         return {

@@ -12,6 +12,7 @@ from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
+from tests.references import NORMALISATIONS
 from tests.references import central_difference
 
 CLASSES, BATCH = 3, 6
@@ -33,13 +34,6 @@ def batch(seed, dtype="float64"):
         tf.constant(rng.normal(size=(BATCH, 6, 6, 2)).astype(dtype)),
         tf.constant(rng.integers(0, CLASSES, BATCH)),
     )
-
-
-NORMALISATIONS = {
-    "batch": layers.BatchNormalization,
-    "layer": layers.LayerNormalization,
-    "group": lambda: layers.GroupNormalization(groups=2),
-}
 
 
 def candidates(name, channels, normalisation):
