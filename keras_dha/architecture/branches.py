@@ -130,6 +130,8 @@ class _Functions:
             sources = [inputs, *weights]
             if not inputs.dtype.is_floating:
                 sources[0] = tf.zeros([])  # Which has no derivative.
+            # Only what is made in here may hold the tape: Python does not see
+            # that it holds the graph, which would never be forgotten.
             with tf.GradientTape(
                 persistent=along, watch_accessed_variables=False
             ) as tape:
@@ -160,9 +162,6 @@ class _Functions:
                 like = self.output, *self._backward.outputs
                 self._tangent = _called(tangent, *like)
                 later.append(self._tangent)
-            # Python does not see what the tape holds: all of the graph, which
-            # would never be forgotten.
-            tape = None
             # What these functions capture is what must be kept.
             captured = [function.captured_inputs for function in later]
             kept = _distinct([t for each in captured for t in each])
