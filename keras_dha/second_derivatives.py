@@ -26,6 +26,7 @@ weights and the architecture. Where this is asked for, they are taken with all
 of it.
 """
 
+import collections
 import contextlib
 
 import tensorflow as tf
@@ -44,6 +45,9 @@ _TENSORFLOWS = {
     name: ops.gradient_registry.lookup(name)
     for name in (_RESIZING, _NORMALISATION, *_POOLINGS)
 }
+
+# How many scopes of a name have been entered and not left.
+_inside = collections.Counter()
 
 
 @contextlib.contextmanager
@@ -80,11 +84,12 @@ def exact_statistics():
     of the mean in the variance; there is no way to tell it otherwise. What it
     does for statistics of all replicas, or with a mask, has no such stop.
     """
-    tf.nn.moments = _moments
-    try:
+
+    def put(exact):
+        tf.nn.moments = _moments if exact else _TENSORFLOWS_MOMENTS
+
+    with _until_all_left("moments", put):
         yield
-    finally:
-        tf.nn.moments = _TENSORFLOWS_MOMENTS
 
 
 def _moments(x, axes, shift=None, keepdims=False, name=None):
@@ -101,12 +106,34 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
 def _replaced(name, function):
     """The scope in which a kind of operation has another derivative."""
     entry = ops.gradient_registry._registry[name]
-    entry["type"] = function
+
+    def put(other):
+        entry["type"] = function if other else _TENSORFLOWS[name]
+
+    with _until_all_left(name, put):
+        yield
+
+
+@contextlib.contextmanager
+def _until_all_left(name, put):
+    """The scope of what holds for the whole process.
+
+    Replicas take turns where they exchange something, so several may be inside
+    at once, and scopes within each other as well: the last one that leaves puts
+    back what was there.
+
+    Args:
+        name: String, what the scope is of.
+        put: Function of a boolean: whether to put it in place, or back.
+    """
+    _inside[name] += 1
+    put(True)
     try:
         yield
     finally:
-        # Not what was there before: of several replicas each may be inside.
-        entry["type"] = _TENSORFLOWS[name]
+        _inside[name] -= 1
+        if not _inside[name]:
+            put(False)
 
 
 def _normalisation(op, by_images, by_scale, by_offset, *others):

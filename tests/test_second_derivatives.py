@@ -1,10 +1,13 @@
 """Derivatives of a backward pass, against backward passes of single images."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.framework import ops
 
 import keras_dha
 from keras_dha import inner_pass
@@ -311,3 +314,60 @@ def test_statistics_that_are_exact_are_those_of_one_replica(dtype):
             tf.cast(each, "float32"), [[-1.0], [1.0]], atol=1e-2
         )
     assert tf.nn.moments is before
+
+
+def test_the_last_of_several_replicas_puts_the_rules_back():
+    """They take turns where they exchange something: each may be inside."""
+    entry = ops.gradient_registry._registry["MaxPoolGrad"]
+    before = tf.nn.moments, entry["type"]
+
+    def ours():
+        return [tf.nn.moments is not before[0], entry["type"] is not before[1]]
+
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    for stack in (first, second):
+        stack.enter_context(second_derivatives.exact_statistics())
+        stack.enter_context(second_derivatives.put_right())
+    first.close()
+    assert ours() == [True, True]
+    second.close()
+    assert ours() == [False, False]
+
+
+def test_replicas_that_exchange_statistics_have_the_same_derivatives():
+    """One is done with its backward pass while the other one waits."""
+    distribution = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    with distribution.scope():
+        model = keras.Sequential(
+            [
+                keras.Input((3, 3, 2)),
+                layers.UpSampling2D(2, interpolation="bilinear"),
+                layers.BatchNormalization(synchronized=True),
+                layers.Flatten(),
+                layers.Dense(1),
+            ]
+        )
+    rng = np.random.default_rng(0)
+    x, direction = tf.constant(rng.normal(size=(2, 8, 3, 3, 2)), "float32")
+
+    def twice():
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with second_derivatives.put_right():
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    loss = tf.reduce_sum(tf.tanh(model(x, training=True)))
+                found = inner.gradient(loss, x)
+            g = tf.reduce_sum(found * direction)
+        return outer.gradient(g, x)
+
+    @tf.function(autograph=False)
+    def step():
+        return distribution.run(twice)
+
+    one, two = distribution.experimental_local_results(step())
+    assert np.max(np.abs(one)) > 1e-2
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
