@@ -210,9 +210,9 @@ def _update_hyperparameters(
     """
     learned = model.hyperparameters
     # What v is to g: through the update rule, or as the optimum moves.
-    vector = _pulled_back(model, direction, at, extent)
+    vector, implicit = _pulled_back(model, direction, at, extent), None
     if learned.horizon.terms:
-        direction = vector = implicit_vector(
+        vector = implicit = implicit_vector(
             direction,
             lambda u: (
                 _curvature(model, outer, u)
@@ -235,11 +235,13 @@ def _update_hyperparameters(
             influence, share, values[MIXUP], sum_over_replicas
         )
     if turn is None:
-        learned.update(direction, at, through_loss)
+        learned.update(direction, at, through_loss, implicit=implicit)
         return
 
     def update():
-        learned.update(direction, at, through_loss, outer_steps=2)
+        learned.update(
+            direction, at, through_loss, outer_steps=2, implicit=implicit
+        )
         return tf.constant(True)
 
     # Nothing in an update is exchanged by replicas.

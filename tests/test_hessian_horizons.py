@@ -3,9 +3,11 @@
 The reference is central differences in float64.
 """
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 import keras_dha
 from keras_dha.hyperparameters import hypergradient
@@ -25,6 +27,7 @@ from tests.test_joint_model import search_loss
 from tests.test_joint_model import snapshot
 from tests.test_loss_hyperparameters import CROSS_ENTROPY
 from tests.test_loss_hyperparameters import RULES
+from tests.test_loss_hyperparameters import Scaled
 from tests.test_loss_hyperparameters import choosing
 from tests.test_loss_hyperparameters import with_scale
 
@@ -116,10 +119,9 @@ def test_forward_mode_through_a_network(
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
-def implicit_step(terms, monkeypatch):
-    """The vector that v becomes, and what it is made from."""
-    joint = JointModel(
-        with_scale("batch"),
+def implicit_model(terms, network=None):
+    return JointModel(
+        network or with_scale("batch"),
         CROSS_ENTROPY,
         hyperparameters=LearnedHyperparameters(
             {
@@ -130,11 +132,17 @@ def implicit_step(terms, monkeypatch):
             hypergradient.IMPLICIT._replace(terms=terms),
         ),
     )
-    seen = {}
+
+
+def implicit_step(terms, monkeypatch, network=None):
+    """The vector that v becomes, and what it is made from."""
+    joint, seen = implicit_model(terms, network), {}
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, at, through_loss: seen.update(vector=v.numpy()),
+        lambda v, at, through_loss, implicit: seen.update(
+            vector=implicit.numpy()
+        ),
     )
     weights = joint.weight_vector.read()
     joint.train_step(batch(0), 1.0, batch(3))
@@ -163,6 +171,37 @@ def test_the_implicit_vector_of_a_step(float64, monkeypatch):  # noqa: F811
     product = product + 0.1 * joint.weight_vector.decayed().numpy() * v.numpy()
     np.testing.assert_allclose(
         vector, 2.0 * v - 0.1 / 1.9 * product, rtol=1e-5, atol=1e-9
+    )
+
+
+def test_decay_in_front_of_a_normalisation_answers_to_the_implicit_vector(
+    float64,  # noqa: F811
+    monkeypatch,
+):
+    """By its cosine with D w, which is a matter of length alone there."""
+
+    def network():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 6, 2))
+        x = layers.Conv2D(4, 3, use_bias=False)(inputs)
+        x = layers.Activation("tanh")(layers.BatchNormalization()(x))
+        x = Scaled()(layers.GlobalAveragePooling2D()(x))
+        return keras.Model(inputs, layers.Dense(3)(x))
+
+    _, weights, vector = implicit_step(8, monkeypatch, network())
+    joint = implicit_model(8, network())
+    joint.train_step(batch(0), 1.0, batch(3))
+    decayed = joint.weight_vector.decayed().numpy() * weights.numpy()
+    expected = -np.dot(vector, decayed) / (
+        np.linalg.norm(vector) * np.linalg.norm(decayed)
+    )
+    kernel = decayed != 0
+    kernel[72:] = False
+    assert abs(np.dot(vector[kernel], decayed[kernel])) > 1e-3
+    (key,) = joint.hyperparameters.learned
+    assert key == "weight_decay"
+    np.testing.assert_allclose(
+        joint.hyperparameters.first.numpy(), [0.1 * expected], rtol=1e-4
     )
 
 

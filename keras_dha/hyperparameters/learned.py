@@ -189,22 +189,34 @@ class LearnedHyperparameters(Engine):
                 slot.assign(value)
         super().advance(at, extent, step, schedule, product)
 
-    def update(self, search_gradient, at, through_loss=None, outer_steps=1):
+    def update(
+        self,
+        search_gradient,
+        at,
+        through_loss=None,
+        outer_steps=1,
+        implicit=None,
+    ):
         """Moves what is learned against the search loss.
 
         Args:
-            search_gradient: v, or the implicit horizon's vector for it.
+            search_gradient: v, `(P,)`.
             at: The rule's `Inputs` of the inner step.
             through_loss: Dict from name to the hypergradient, a scalar of
                 any scale, of what has no tangents.
             outer_steps: Integer, how many of them this update stands for.
+            implicit: The implicit horizon's p, which stands for v, `(P,)`.
         """
         if not self.learned:
             return
-        turning = self._follow_lengths(search_gradient, at.weights)
+        tangents = self._follow_lengths(search_gradient, at.weights)
+        if implicit is not None:
+            # v has no part along weights whose length does not matter, but p
+            # has: shorter ones turn faster, which is what decay does there.
+            search_gradient, tangents = implicit, self.tangents
         gradient = [
             hypergradient.alignment(
-                search_gradient, turning[key], self._judged_on(key)
+                search_gradient, tangents[key], self._judged_on(key)
             )
             if key in self.tangents
             else ops.cast(through_loss[key], self.vector_dtype)
