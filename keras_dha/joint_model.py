@@ -43,7 +43,8 @@ class JointModel(keras.Model):
         hyperparameters: `hyperparameters.engine.Engine`; `None` for fixed
             defaults.
         rule: `inner_update.UpdateRule`; `None` for SGD with momentum.
-        policy_rate: Float, step size of Adam on the policy's logits.
+        policy_rate: Float, step size of Adam on the policy's logits, where
+            its estimator has no step of its own.
         refinement: Float, the last share of its runs, over which augmentation
             fades out and nothing but weights is learned.
         seed: Integer; all draws follow from it and the step.

@@ -101,7 +101,8 @@ class LearnedPolicy(keras.layers.Layer):
     Args:
         augmentation: Built `DifferentiableAugmentation`, Q logits in all, or
             `None` for no augmentation.
-        rate: Float, first step size of Adam on the logits.
+        rate: Float, first step size of Adam on the logits, where the estimator
+            has no step of its own.
         size: Number P of the network's weights.
         weights_dtype: Name of their dtype.
         num_classes: Number C of classes.
@@ -352,12 +353,10 @@ class LearnedPolicy(keras.layers.Layer):
         return rewards - tf.gather(baseline, labels)
 
     def _ascend(self, gradient):
-        logits = self._logits()
-        rate = self.rate / tf.sqrt(1.0 + self.count / STEADY)
-        values = _flat(logits)
-        moved, state = adam(values, -gradient, AdamState.of(self), rate)
-        pull = TO_START * self.count / (self.count + LONG_RUN)
-        moved -= rate * pull * (values - self.start)
+        logits, estimator = self._logits(), self.augmentation.estimator
+        values, start = _flat(logits), tf.convert_to_tensor(self.start)
+        step = estimator.step if estimator.has_own_step else self._step
+        moved, state = step(values, start, gradient, AdamState.of(self))
         # Where weights have diverged a run goes back to those before, but may
         # take steps until it looks. No image can be made by such logits.
         moved = tf.where(tf.math.is_finite(moved), moved, values)
@@ -365,6 +364,13 @@ class LearnedPolicy(keras.layers.Layer):
         parts = tf.split(moved, [int(np.prod(v.shape)) for v in logits])
         for variable, part in zip(logits, parts, strict=True):
             variable.assign(tf.reshape(part, variable.shape))
+
+    def _step(self, values, start, gradient, state):
+        """Takes the step at the top, as `Estimator.step` would another."""
+        rate = self.rate / tf.sqrt(1.0 + state.count / STEADY)
+        moved, following = adam(values, -gradient, state, rate)
+        pull = TO_START * state.count / (state.count + LONG_RUN)
+        return moved - rate * pull * (values - start), following
 
     def _count_operations(self, choices, evidence):
         layer = self.augmentation

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation.estimators import gumbel
 from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.inner_update import AdamState
 from tests.augmentation import references
 from tests.references import central_difference
 
@@ -105,6 +106,37 @@ def test_dha_is_the_gradient_of_the_probability(sign):
         )
         np.testing.assert_allclose(gradient.sub_policy[k], -slope, atol=1e-6)
     assert not np.any(gradient.magnitude) and not np.any(gradient.base)
+
+
+def test_dha_takes_the_steps_of_sgd():
+    """Those of Keras, which knows weight decay as a part of the loss."""
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=4), rng.normal(size=(5, 4))
+    arguments = {"learning_rate": 0.3, "momentum": 0.8}
+    estimator = estimators.DHA(weight_decay=0.1, **arguments)
+    values = tf.constant(start, tf.float32)
+    state = AdamState(*(tf.zeros([n]) for n in (4, 4)), tf.zeros([]))
+    theirs = keras.Variable(start, dtype="float32")
+    optimizer = keras.optimizers.SGD(nesterov=True, **arguments)
+    for gradient in gradients:
+        descent = 0.1 * (theirs.value - start.astype("float32")) - gradient
+        optimizer.apply([tf.cast(descent, tf.float32)], [theirs])
+        values, state = estimator.step(
+            values, start.astype("float32"), gradient.astype("float32"), state
+        )
+    np.testing.assert_allclose(values, theirs.value, rtol=1e-5)
+    assert state.count == 5.0
+
+
+def test_numbers_of_dha_out_of_their_domains():
+    for wrong in (
+        {"learning_rate": 0.0},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+    ):
+        name, value = next(iter(wrong.items()))
+        with pytest.raises(ValueError, match=f"Received: .*{name}={value}"):
+            estimators.DHA(**wrong)
 
 
 # Noise that agrees with a choice.

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha import inner_pass
+from keras_dha import methods
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation import learned as module
 from keras_dha.augmentation.learned import LearnedPolicy
@@ -46,6 +47,35 @@ def test_update_finds_what_is_rewarded(name):
     assert statistics["Invert"]["probability"] == policy.probabilities[1]
     # Asked again, nothing has been seen since.
     assert learned.statistics()["Invert"]["share"] == 0.0
+
+
+def test_equal_losses_make_no_policy_of_dhas_objective():
+    """By Adam one pair of 196 had nearly all of p after so many steps."""
+    learned = LearnedPolicy(
+        built(
+            "dha",
+            operations=methods.DHA_POLICY["operations"],
+            levels=1,
+            length=2,
+        ),
+        0.06,
+    )
+    layer = learned.augmentation
+
+    @tf.function(autograph=False)
+    def step(k):
+        seed = tf.stack([1, k])
+        learned.update(
+            *(layer.sample(64, seed), tf.zeros([64])),
+            *(tf.zeros([64], tf.int32), 2.0 * tf.ones([64]), [], seed),
+            lambda tensor: tensor,
+        )
+
+    before = learned.start.numpy()
+    for k in tf.range(500):
+        step(k)
+    after = np.concatenate([v.numpy().ravel() for v in learned._logits()])
+    assert 0.0 < np.max(np.abs(after - before)) < 0.05
 
 
 def test_what_is_augmented_fades_out():

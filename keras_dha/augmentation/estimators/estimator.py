@@ -36,9 +36,12 @@ class Estimator:
     Attributes:
         follows_path: Whether the augmented images have a derivative by the
             policy's variables, which the joint step is to take.
+        has_own_step: Whether logits move by `step`, and not by the rule that
+            others share (`keras_dha.augmentation.learned`).
     """
 
     follows_path = False
+    has_own_step = False
 
     def augment(self, layer, images, choices, draws, noise):
         """Augments images as chosen.
@@ -73,6 +76,20 @@ class Estimator:
         Returns:
             (gradients, state): `Logits` to ascend along, this replica's part
             of a mean over all images, and the new state.
+        """
+        raise NotImplementedError
+
+    def step(self, values, start, gradient, state):
+        """Returns where logits go.
+
+        Args:
+            values, start: float32 tensors of shape `[Q]`, the logits and what
+                they began as.
+            gradient: float32 tensor of shape `[Q]`, to ascend along.
+            state: `inner_update.AdamState` of what is remembered.
+
+        Returns:
+            (values, state) behind the step.
         """
         raise NotImplementedError
 

@@ -16,10 +16,6 @@ operations jump there are `surrogates`.
 
 Flip, shift and mixing have no path; they learn by `influence`.
 
-Keras' batch normalisation holds the mean fixed inside its variance, which is
-right for first derivatives only: with it in the network this mixed derivative
-is biased. Layer and group normalisation do the same.
-
 References:
     Jang et al., Categorical reparameterization with Gumbel-softmax, 2017;
     Dong & Yang, GDAS, 2019: only the chosen part; Hataya et al., Faster
