@@ -12,6 +12,7 @@ import numpy as np
 from keras_dha import combinations
 from keras_dha import compile_arguments
 from keras_dha import optimizers
+from keras_dha import outer_steps
 from keras_dha import progress
 from keras_dha import scale
 from keras_dha import small_images
@@ -20,6 +21,7 @@ from keras_dha.architecture.derive import derive_first
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.hyperparameters.autohas import AutoHAS
+from keras_dha.hyperparameters.learned import STEP_SIZE
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.joint_model import JointModel
@@ -180,12 +182,14 @@ def _joint_model(settings, parts, spec, found, replicas):
     if found and found.begins_small:
         network = small_images.shrunk(network)
     optimizer = settings.optimizer_for(network)
+    step_share = outer_steps.share_of_step(parts.outer_every)
     hyperparameters = _engine(
         parts,
         optimizers.resolved(
             *(optimizer, parts.values),
             is_factor=not isinstance(settings.base_schedule, str),
         ),
+        step_share,
     )
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
@@ -202,6 +206,7 @@ def _joint_model(settings, parts, spec, found, replicas):
         augmentation=augmentation,
         hyperparameters=hyperparameters,
         rule=optimizer.rule,
+        step_share=step_share,
         refinement=parts.refinement,
         seed=settings.seed,
         # Each network has one of its own: a target knows what it counts.
@@ -211,10 +216,12 @@ def _joint_model(settings, parts, spec, found, replicas):
     return joint
 
 
-def _engine(parts, values):
+def _engine(parts, values, step_share):
     if isinstance(parts.hyperparameters, AutoHAS):
         return parts.hyperparameters.engine(values)
-    return LearnedHyperparameters(values, parts.horizon)
+    return LearnedHyperparameters(
+        values, parts.horizon, step_share * STEP_SIZE
+    )
 
 
 def _augmentation(augmentation, spec):

@@ -98,13 +98,14 @@ class AutoModel(Trained):
             `"darts"` nor for `method="dha"`.
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
-        outer_every: Integer, every how many steps these are updated;
-            `"auto"` is the method's. For `"auto"` that is 300 times in a run
-            at most, every 8 steps at first and every 16 or 24 later
-            (`keras_dha.outer_steps`), and 8 where these steps alone move the
-            architecture or hyperparameters move by reward; for `"darts"`,
-            `"dsnas"` and `"gdas"` 8; for `"autohas"`, `"dha"` and
-            `"diffautoml"` 1, as in the papers.
+        outer_every: Integer, every how many steps these are updated, in
+            shorter steps if these are closer than 8; `"auto"` is the
+            method's. For `"auto"` that is 300 times in a run at most, every 8
+            steps at first and every 16 or 24 later (`keras_dha.outer_steps`),
+            and 8 where these steps alone move the architecture or
+            hyperparameters move by reward; for `"darts"`, `"dsnas"` and
+            `"gdas"` 8; for `"autohas"`, `"dha"` and `"diffautoml"` 1, as in
+            the papers.
         seed: Integer in [0, 2**31) for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and

@@ -62,6 +62,7 @@ def _carried_over(joint, network, copies=()):
         hyperparameters=type(learned).from_config(learned.get_config()),
         rule=joint.rule,
         policy_rate=joint.policy.rate,
+        step_share=joint.policy.step_share,
         refinement=joint.refinement,
         seed=joint.seed,
         target=joint.target,

@@ -45,6 +45,8 @@ class JointModel(keras.Model):
         rule: `inner_update.UpdateRule`; `None` for SGD with momentum.
         policy_rate: Float, step size of Adam on the policy's logits, where
             its estimator has no step of its own.
+        step_share: Float in (0, 1], how much of such a step each outer step
+            takes (`keras_dha.outer_steps.share_of_step`).
         refinement: Float, the last share of its runs, over which augmentation
             fades out and nothing but weights is learned.
         seed: Integer; all draws follow from it and the step.
@@ -69,6 +71,7 @@ class JointModel(keras.Model):
         hyperparameters=None,
         rule=None,
         policy_rate=0.06,
+        step_share=1.0,
         refinement=0.0,
         seed=0,
         target=None,
@@ -118,6 +121,7 @@ class JointModel(keras.Model):
         self.policy = LearnedPolicy(
             augmentation,
             policy_rate,
+            step_share,
             self.weight_vector.size,
             self.weight_vector.dtype,
             network.outputs[0].shape[-1],
@@ -319,6 +323,7 @@ class JointModel(keras.Model):
             "hyperparameters": serialize(self.hyperparameters),
             "rule": serialize(self.rule),
             "policy_rate": self.policy.rate,
+            "step_share": self.policy.step_share,
             "refinement": self.refinement,
             "seed": self.seed,
             "target": serialize(self.target),

@@ -23,9 +23,9 @@ is no weight decay on it, where DARTS and DHA have 1e-3; learning rate and decay
 have the bounds that suit the optimizer, and the rate starts where a range test
 says and is a factor of the base schedule; where DHA and DiffAutoML go along the
 hypergradient itself, the rate follows its cosine and decay Adam's direction of
-it; policies are drawn back to where they began, and weight decay to the middle
-of its range; the search split is disjoint from what trains the weights, which
-the code of DHA does not see to.
+it; policies that move by Adam are drawn back to where they began, and weight
+decay to the middle of its range; the search split is disjoint from what trains
+the weights, which the code of DHA does not see to.
 
 `"auto"` searches by DSNAS. Each choice is drawn at half of the steps of a
 longer search, and is what leads at the others, whose training is not lost. It
@@ -42,14 +42,18 @@ every step. The paper trains what it found anew; here training goes on.
 `"darts"`: Liu et al., "DARTS", ICLR 2019, first order. Outer steps at every
 eighth step and a search split of a twentieth, where the paper has every step
 and a half (`outer_every=1`, `search_split=0.5`): more is left for the weights,
-which are kept.
+which are kept. The space of that name has no operation "none" unless asked for
+(`keras_dha.spaces.darts(..., none=True)`).
 
 `"dha"`: Zhou et al., "DHA", TMLR 2022, and its code. Codes of 7 numbers,
 measured by uniform matrices, follow the training loss. In the first tenth,
 before they move, anything is tried, and later nothing beside what is kept; in
 the code of DHA that is so from the start. A policy over the ordered pairs of 14
-operations, at random magnitudes, moves by its loss; the sign is
-`keras_dha.augmentation.estimators.DHA(adversarial=...)`. Hyperparameters
+operations, at random magnitudes, goes by its loss and the published numbers,
+by which it stays about even (`keras_dha.augmentation.estimators.DHA`).
+A decision is made when its code has rested for three hundredths of a run, where
+the paper compares the ends of two epochs. An identity in the space `"darts"`
+has no normalisation behind it, where theirs has one. Hyperparameters
 follow the one-step hypergradient at every step. Sub-policies are drawn from
 the policy itself, where the code draws them from a relaxed sample of it at a
 temperature of 2. Left out: the fixed Cutout behind the policy, magnitudes that

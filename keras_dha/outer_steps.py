@@ -12,6 +12,19 @@ ENOUGH = 300
 CLOSEST, CLOSE = 8, 50
 
 
+def share_of_step(every):
+    """Returns how much of a usual step an outer step takes, in (0, 1].
+
+    Step sizes of rates and policies are for outer steps that are `CLOSEST`
+    apart. Closer ones go less far each, so that as much is learned in as many
+    inner steps, if more evenly.
+
+    Args:
+        every: Integer, inner steps for each outer one, or `"auto"`.
+    """
+    return 1.0 if every == "auto" else min(1.0, every / CLOSEST)
+
+
 class OuterSteps:
     """Says of each step of a run whether it is an outer one.
 

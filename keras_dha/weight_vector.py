@@ -199,8 +199,8 @@ class WeightVector:
         of a layer that is also elsewhere always are. `None` stands for all,
         always, as in a network without decisions.
 
-        While a sparse code is free, what could undo its weights rests, as in
-        ISTA-NAS and DHA: else these would not say what is worth most.
+        While a decision is free, what could undo the weights of its candidates
+        rests where the strategy wants that (`Strategy.rests_scales`).
         """
         owners = self._owners
         if not owners.groups:
@@ -239,13 +239,13 @@ def _names_of_layers(variables, known):
 
 
 def _undoing(network, variables, sizes):
-    """Returns for each sparse code what could undo its weights, a list.
+    """Returns for each decision what is to rest while it is free, a list.
 
     Of pairs (decision, booleans `(P,)`).
     """
     found, layers = [], find_layers(network, SearchableLayer)
     for decision in find_decisions(network):
-        if decision.code is None:
+        if decision.strategy is None or not decision.strategy.rests_scales:
             continue
         held = {
             id(variable)

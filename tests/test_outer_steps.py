@@ -2,9 +2,12 @@
 
 import pytest
 
+from keras_dha import carried_over
 from keras_dha import methods
+from keras_dha import outer_steps
 from keras_dha import strategies
 from keras_dha.hyperparameters.autohas import AutoHAS
+from keras_dha.hyperparameters.learned import STEP_SIZE
 from keras_dha.outer_steps import OuterSteps
 from tests.auto_model.small_runs import fit
 from tests.auto_model.small_runs import joint_auto_model
@@ -85,3 +88,18 @@ def test_a_run_takes_them_so():
     assert int(model.joint.policy.count.numpy()) == outer
     # By turns: every other one is theirs.
     assert int(model.joint.hyperparameters.count.numpy()) == outer // 2
+
+
+@pytest.mark.parametrize(
+    "every, share", [(1, 0.125), (4, 0.5), (8, 1.0), (100, 1.0), ("auto", 1.0)]
+)
+def test_closer_outer_steps_are_shorter(every, share):
+    assert outer_steps.share_of_step(every) == share
+
+
+def test_a_run_takes_shorter_ones():
+    model = joint_auto_model(strategy=None, outer_every=2)
+    fit(model, epochs=1)
+    for joint in (model.joint, carried_over.derived(model.joint)):
+        assert joint.hyperparameters.step_size == 0.25 * STEP_SIZE
+        assert joint.policy.step_share == 0.25

@@ -33,6 +33,7 @@ class SparseCode(keras.layers.Layer):
         sparse: float32 variable z of shape `(n,)`, as last recovered.
         scales: float32 variable of shape `(n,)`, the weights of what is kept
             once the decision is frozen.
+        rested: int32 variable, at how many recoveries in a row z was at rest.
     """
 
     def __init__(self, edges, options, size, penalty, **kwargs):
@@ -51,15 +52,16 @@ class SparseCode(keras.layers.Layer):
         self.measurement = self._constant("measurement", (size, options))
         self.sparse = self._constant("sparse", (options,))
         self.scales = self._constant("scales", (options,), "ones")
+        self.rested = self._constant("rested", (), dtype="int32")
         # As a decision, it is consulted and not called.
         self.built = True
 
-    def _constant(self, name, shape, initializer="zeros"):
+    def _constant(self, name, shape, initializer="zeros", dtype="float32"):
         return self.add_weight(
             name=name,
             shape=shape,
             initializer=initializer,
-            dtype="float32",
+            dtype=dtype,
             trainable=False,
             autocast=False,
         )
@@ -103,6 +105,10 @@ class SparseCode(keras.layers.Layer):
         )
         self.sparse.assign(found)
         return float(np.linalg.norm(found - before))
+
+    def count_rest(self, is_at_rest):
+        """Counts a recovery at which z was at rest, or begins anew."""
+        self.rested.assign(self.rested + 1 if is_at_rest else 0)
 
     def freeze(self, indices=None):
         """Fixes the weights as they are now.

@@ -103,6 +103,8 @@ class LearnedPolicy(keras.layers.Layer):
             `None` for no augmentation.
         rate: Float, first step size of Adam on the logits, where the estimator
             has no step of its own.
+        step_share: Float in (0, 1], how much of such a step each one takes; it
+            counts as so much of one as well.
         size: Number P of the network's weights.
         weights_dtype: Name of their dtype.
         num_classes: Number C of classes.
@@ -114,6 +116,7 @@ class LearnedPolicy(keras.layers.Layer):
         self,
         augmentation,
         rate,
+        step_share=1.0,
         size=0,
         weights_dtype="float32",
         num_classes=1,
@@ -124,6 +127,7 @@ class LearnedPolicy(keras.layers.Layer):
         self.augmentation = augmentation
         self.averaging = min(averaging, AVERAGING)
         self.rate = rate
+        self.step_share = step_share
         learned = self.is_learned
         start = [np.ravel(v.numpy()) for v in self._logits()]
         start = np.concatenate([np.zeros([0]), *start])
@@ -367,9 +371,10 @@ class LearnedPolicy(keras.layers.Layer):
 
     def _step(self, values, start, gradient, state):
         """Takes the step at the top, as `Estimator.step` would another."""
-        rate = self.rate / tf.sqrt(1.0 + state.count / STEADY)
+        count = self.step_share * state.count
+        rate = self.step_share * self.rate / tf.sqrt(1.0 + count / STEADY)
         moved, following = adam(values, -gradient, state, rate)
-        pull = TO_START * state.count / (state.count + LONG_RUN)
+        pull = TO_START * count / (count + LONG_RUN)
         return moved - rate * pull * (values - start), following
 
     def _count_operations(self, choices, evidence):

@@ -38,6 +38,9 @@ _MOST_SHRINKING = 0.02
 # Early on, and where nothing is missed any more, evidence is for that; what
 # decay is good for shows when it has been there for long.
 _SHORTEST_MEMORY, _LONGEST_MEMORY = 0.1, 0.25
+# How far an update goes on a range's scale, if outer steps are the usual
+# distance apart (`keras_dha.outer_steps.share_of_step`).
+STEP_SIZE = 0.5
 # Size of Adam's steps in parts of the range, times the step size.
 _ADAM = 0.1
 
@@ -68,7 +71,7 @@ class LearnedHyperparameters(Engine):
         self,
         values=None,
         horizon=hypergradient.DISCOUNTED,
-        step_size=0.5,
+        step_size=STEP_SIZE,
         update="cosine",
         names_checked=False,
         **kwargs,

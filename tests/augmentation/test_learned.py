@@ -291,6 +291,16 @@ def test_a_short_run_is_hardly_drawn_back():
     )
 
 
+def test_steps_of_an_eighth_go_as_far_in_eight_times_as_many():
+    reached = []
+    for share, count in ((1.0, 50), (0.125, 400)):
+        learned = LearnedPolicy(built("influence"), 0.06, step_share=share)
+        start = learned.augmentation.distribution.variables.sub_policy.numpy()
+        reached.append(after([[1.0, -1.0, 0.0]] * count, learned) - start)
+    assert reached[0][0] > 1.0
+    np.testing.assert_allclose(reached[1], reached[0], rtol=0.02, atol=1e-6)
+
+
 def test_without_evidence_logits_go_back_to_where_they_began():
     learned = LearnedPolicy(built("influence"), 0.06)
     start = learned.augmentation.distribution.variables.sub_policy.numpy()

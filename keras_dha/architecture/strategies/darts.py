@@ -36,7 +36,8 @@ class DARTS(Strategy):
     The weights follow the training loss, the logits the search loss, on the
     steps that see the search split (`outer_every` of
     `keras_dha.AutoModel`, 8 by default; 1 as in the paper). A step costs as
-    much as all candidates together.
+    much as all candidates together. Scale and offset of a normalisation that a
+    candidate ends in rest while its decision is free, as in the paper.
 
     Args:
         learning_rate: Float, step size of Adam on the logits.
@@ -68,6 +69,7 @@ class DARTS(Strategy):
 
     mixes = True
     is_bilevel = True
+    rests_scales = True
 
     def __init__(
         self,

@@ -33,7 +33,9 @@ class GDAS(SinglePath):
     edge. The weights follow the training loss, the logits the search loss, on
     the steps that see the search split (`outer_every` of
     `keras_dha.AutoModel`, 8 by default; the paper has 1 and a
-    `search_split` of 0.5).
+    `search_split` of 0.5). Scale and offset of a normalisation that a
+    candidate ends in rest while its decision is free, as in the code of the
+    paper.
     Where a choice's output goes straight into a convolution with batch
     normalisation the credit vanishes, as for `DSNAS`.
 
@@ -60,6 +62,8 @@ class GDAS(SinglePath):
         Dong & Yang, "Searching for a Robust Neural Architecture in Four GPU
         Hours", CVPR 2019.
     """
+
+    rests_scales = True
 
     def __init__(
         self,

@@ -19,6 +19,9 @@ from keras_dha.architecture.selection import select
 from keras_dha.architecture.sparse_code import SparseCode
 from keras_dha.architecture.strategies.strategy import Strategy
 
+# At so many looks in a row a code is to be at rest.
+_LOOKS = 3
+
 _MEASUREMENTS = ("orthogonal", "uniform")
 
 
@@ -53,7 +56,8 @@ class ISTA(Strategy):
             not kept at the start is hardly ever tried, and a candidate
             without effect stays for ever.
         tolerance: Float. A decision freezes when z moves by no more between
-            two recoveries.
+            one recovery and the next, three times in a row: once alone may be
+            where it turns round.
         warmup: Float in [0, 1), share of all steps before codes move;
             random choices run meanwhile, with weight 1.
         until: Float in (warmup, 1], share of all steps by which every
@@ -69,6 +73,8 @@ class ISTA(Strategy):
         Yang et al., "ISTA-NAS: Efficient and Consistent Neural Architecture
         Search by Sparse Coding", NeurIPS 2020.
     """
+
+    rests_scales = True
 
     def __init__(
         self,
@@ -180,12 +186,10 @@ class ISTA(Strategy):
         Args:
             decisions: List of `keras_dha.Decision`.
         """
-        moved = [
-            (decision, decision.code.recover())
-            for decision in decisions
-            if not decision.is_frozen
-        ]
-        made = [decision for decision, d in moved if d <= self.tolerance]
+        free = [decision for decision in decisions if not decision.is_frozen]
+        for decision in free:
+            decision.code.count_rest(decision.code.recover() <= self.tolerance)
+        made = [d for d in free if int(d.code.rested.numpy()) >= _LOOKS]
         for decision in made:
             decision.freeze()
         return made

@@ -39,6 +39,9 @@ class Strategy:
         reward: The kind of that reward, `"accuracy"` or `"loss"`.
         is_penalized: Whether something is added to the loss that decisions
             follow; then it implements `penalty_gradient`.
+        rests_scales: Whether scale and offset of a normalisation that a
+            candidate ends in rest while its decision is free: else they could
+            undo a weight of the candidate, which is to say what it is worth.
         progress: Share of the search that is done, in [0, 1].
     """
 
@@ -48,6 +51,7 @@ class Strategy:
     is_rewarded = False
     reward = "accuracy"
     is_penalized = False
+    rests_scales = False
     progress = 0.0
 
     def __init__(self, learning_rate, margin, warmup, until):
@@ -92,7 +96,8 @@ class Strategy:
 
         Args:
             decision: `keras_dha.Decision`.
-            seed: Integer, for what is drawn once and for all.
+            seed: Integer or tuple of integers, for what is drawn once and
+                for all.
         """
         del decision, seed
 
