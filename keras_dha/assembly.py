@@ -219,9 +219,7 @@ def _joint_model(settings, parts, spec, found, replicas):
 def _engine(parts, values, step_share):
     if isinstance(parts.hyperparameters, AutoHAS):
         return parts.hyperparameters.engine(values)
-    return LearnedHyperparameters(
-        values, parts.horizon, step_share * STEP_SIZE
-    )
+    return LearnedHyperparameters(values, parts.horizon, step_share * STEP_SIZE)
 
 
 def _augmentation(augmentation, spec):

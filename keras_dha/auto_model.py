@@ -20,6 +20,7 @@ from keras_dha import sharing
 from keras_dha.assembly import assemble
 from keras_dha.assembly import keeping_generators
 from keras_dha.estimate import estimated
+from keras_dha.estimate import leaving_decisions
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
 from keras_dha.run import Run
@@ -408,7 +409,8 @@ class AutoModel(Trained):
             *(True, steps_per_epoch, search_data),
         )
         pace = StepPace(epochs or 30, steps_per_epoch or training.steps)
-        with keeping_generators():
+        given = self.settings.asked["search_space"]
+        with keeping_generators(), leaving_decisions(given):
             joint, _ = assemble(
                 *(self.settings, spec, self._distribution, pace, training)
             )

@@ -89,17 +89,18 @@ def _absorb(joint):
     are scaled as well, and so is what weights answer to hyperparameters.
     What is made of gradients goes the other way: L(s w) has 1/s of them.
     """
-    for variable, scale in absorb(joint.network):
-        position = joint.weight_vector.positions_of([variable])
-        for vector, power, is_signed in _powers(joint):
-            values = keras.ops.convert_to_numpy(vector).copy()
+    scaled = absorb(joint.network)
+    positions = joint.weight_vector.positions()
+    for vector, power, is_signed in _powers(joint) if scaled else ():
+        values = keras.ops.convert_to_numpy(vector).copy()
+        for variable, scale in scaled:
             factor = 0.0
             # What has no part in the output had no gradient either.
             if scale:
                 factor = abs(scale) ** power
                 factor *= np.sign(scale) if is_signed else 1.0
-            values[position] *= factor
-            vector.assign(values)
+            values[positions[id(variable)]] *= factor
+        vector.assign(values)
 
 
 def _powers(joint):

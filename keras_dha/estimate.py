@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 
+import keras
 import tensorflow as tf
 
 from keras_dha import carried_over
@@ -153,6 +154,25 @@ def estimated(
         seconds=seconds,
         memory=_highest_memory(),
     )
+
+
+@contextlib.contextmanager
+def leaving_decisions(search_space):
+    """The scope behind which no search has been at a network of the user's.
+
+    Args:
+        search_space: As `keras_dha.AutoModel` takes it.
+    """
+    is_network = isinstance(search_space, keras.Model)
+    decisions = find_decisions(search_space) if is_network else []
+    before = [(decision.code, decision.strategy) for decision in decisions]
+    try:
+        yield
+    finally:
+        for decision, (code, strategy) in zip(decisions, before, strict=True):
+            decision.strategy = strategy
+            if code is None:
+                decision.forget_code()
 
 
 def number_of_architectures(network):

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+import keras_dha
 from keras_dha import estimate
 from keras_dha.architecture import spaces
+from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.spaces.darts import darts
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.hyperparameters.ranges import Range
@@ -121,6 +123,20 @@ def test_an_estimate_leaves_no_trace():
     np.testing.assert_array_equal(losses, other)
     with pytest.raises(ValueError, match="was fitted"):
         model.estimate(X, Y)
+
+
+def test_an_estimate_of_a_search_by_codes_leaves_none_of_them():
+    network = own_network()
+    names = [weight.path for weight in network.weights]
+    coded = joint_auto_model(network, strategy=keras_dha.strategies.ISTA())
+    coded.estimate(X, Y, batch_size=BATCH, epochs=2)
+    assert [weight.path for weight in network.weights] == names
+    for decision in find_decisions(network):
+        assert decision.code is None and decision.strategy is None
+    # Else another strategy would be refused, and ISTA have old codes.
+    losses = fit(joint_auto_model(network), epochs=1).history["loss"]
+    other = fit(joint_auto_model(own_network()), epochs=1).history["loss"]
+    np.testing.assert_array_equal(losses, other)
 
 
 def test_what_is_no_estimate_is_refused():

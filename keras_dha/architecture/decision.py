@@ -279,6 +279,14 @@ class Decision(keras.layers.Layer):
         running = ops.convert_to_numpy(self._chosen_indices())
         self.sampled.assign(np.reshape(running, tuple(self.sampled.shape)))
 
+    def forget_code(self):
+        """Goes back to before a search gave it a code."""
+        if self.code is not None:
+            # Keras goes on holding a layer in whose place another value is put,
+            # and there is no public way out: the private hook is here.
+            self._tracker.untrack(self.code)
+            self.code = None
+
     @property
     def is_frozen(self):
         """Whether the choice is fixed."""

@@ -222,18 +222,18 @@ def _choices(part):
 @contextlib.contextmanager
 def _of_first(model):
     """The scope in which each decision is frozen for its first option."""
-    decisions = find_decisions(model)
-    before = [
-        [ops.convert_to_numpy(v) for v in (d.chosen, d.sampled)]
-        for d in decisions
-    ]
+    moved = []
+    for decision in find_decisions(model):
+        moved += [decision.chosen, decision.sampled]
+        if decision.code is not None:
+            moved.append(decision.code.scales)
+    before = [ops.convert_to_numpy(variable) for variable in moved]
     freeze_first(model)
     try:
         yield
     finally:
-        for decision, (chosen, sampled) in zip(decisions, before, strict=True):
-            decision.chosen.assign(chosen)
-            decision.sampled.assign(sampled)
+        for variable, value in zip(moved, before, strict=True):
+            variable.assign(value)
 
 
 def _plain(layer):

@@ -94,8 +94,8 @@ class LearnedArchitecture(keras.layers.Layer):
 
     def start(self):
         """Ends the warm-up: from here on the architecture moves."""
-        if not float(self.rate.numpy()):
-            self.rate.assign(self.strategy.learning_rate)
+        # Not asked for first: a device would be waited for.
+        self.rate.assign(self.strategy.learning_rate)
 
     @property
     def can_be_priced(self):

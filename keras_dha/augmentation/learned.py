@@ -183,10 +183,8 @@ class LearnedPolicy(keras.layers.Layer):
             least = self.augmentation.clean
             if self.augmentation.fits_passes:
                 least = max(least, 1.0 - passes / MANY_PASSES)
-            share = np.float32(least + (1.0 - least) * progress)
-            # Most steps change nothing, and to look is quicker than to assign.
-            if self.clean.numpy() != share:
-                self.clean.assign(share)
+            # Not looked at first: a device would be waited for.
+            self.clean.assign(least + (1.0 - least) * progress)
 
     @property
     def augments(self):

@@ -12,7 +12,9 @@ from keras_dha.architecture.cost import NetworkCost
 from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.derive import derive
 from keras_dha.architecture.latency import LatencyTable
+from keras_dha.architecture.learned import LearnedArchitecture
 from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.strategies import ISTA
 from keras_dha.nested_layers import find_layers
 
 
@@ -98,6 +100,19 @@ def test_measuring_changes_no_decision():
     LatencyTable.measure(made, repeats=1)
     assert [int(d.chosen) for d in decisions] == [1, -1, -1]
     assert [int(d.sampled) for d in decisions] == [1, 1, 0]
+
+
+def test_measuring_changes_no_weight_of_a_code():
+    made = model()
+    decisions = find_decisions(made)
+    LearnedArchitecture(decisions, ISTA())
+    for decision in decisions:
+        decision.freeze()
+    scales = [decision.code.scales.numpy() for decision in decisions]
+    assert np.any(scales[0] != 1.0)
+    LatencyTable.measure(made, repeats=1)
+    for decision, before in zip(decisions, scales, strict=True):
+        np.testing.assert_array_equal(decision.code.scales, before)
 
 
 def test_a_table_fits_every_network_that_is_built_alike(measured, tmp_path):
