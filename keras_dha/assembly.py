@@ -35,7 +35,7 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
 
     Args:
         settings: `settings.Settings`.
-        spec: `data.DataSpec` of the training data.
+        spec: `data_spec.DataSpec` of the training data.
         distribution: `tf.distribute.Strategy`.
         pace: The run's `pace.StepPace` or `pace.ClockPace`.
         batches: Training batches (`ArrayBatches` or `StreamBatches`), before

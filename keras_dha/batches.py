@@ -44,7 +44,7 @@ def prepare(
 
     Args:
         x, y: Arrays, or a `tf.data.Dataset` and `None`; or several.
-        spec: Their `data.DataSpec`.
+        spec: Their `data_spec.DataSpec`.
         batch_size: Integer.
         share: Share of the examples to hold out as search split; `None` for
             no split.

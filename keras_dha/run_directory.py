@@ -107,7 +107,7 @@ class RunDirectory:
 
         Args:
             settings: `settings.Settings`.
-            spec: `data.DataSpec` of the training data, what is `known` first.
+            spec: `data_spec.DataSpec` of the training data, what is `known` first.
             fit: Dict of arguments of `fit`.
 
         Returns:

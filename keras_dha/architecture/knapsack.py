@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-# Partial architectures to look at before the best found so far is taken.
+# Partial architectures to look at before one is completed as it comes.
 _MOST_VISITS = 200_000
 # Joint candidates of decisions that depend on each other.
 _MOST_JOINT = 100_000
@@ -110,8 +110,9 @@ def best(groups, log_probabilities, limits):
     Returns:
         List with the candidate of each decision, or `None` if there is no
         architecture within the limits. It is the best one, unless the search
-        had to stop after 200,000 partial architectures: then it is the best
-        of those seen.
+        had to stop after 200,000 partial architectures: then the first of
+        these, by their bounds, that can be completed greedily; under several
+        limits there may be none, though an architecture exists.
     """
     limits = np.asarray(limits, float)
     room = limits * (1 + _SLACK) - groups.base

@@ -74,15 +74,15 @@ class Horizon(NamedTuple):
         discount: Float in [0, 1], gamma: what a tangent keeps per step.
         averaging: Float in [0, 1), beta: what the averages keep per step, at
             the least.
+        restart: Integer K; if not 0, forward mode with exact Hessian
+            products that starts anew every K steps: in those numbered 1,
+            K + 1, 2 K + 1, ... from 0.
+        terms: Integer n; if not 0, the implicit one with n Hessian products.
         window: Float in [0, 1); the averages reach back over this share of
             the run's steps, 1 / (1 - beta), where that is more; but not over
             more than a quarter of the steps so far, or they would still be
             where training began. If most weights are not in front of a
             normalisation, there are no averages instead.
-        restart: Integer K; if not 0, forward mode with exact Hessian
-            products that starts anew every K steps: in those numbered 1,
-            K + 1, 2 K + 1, ... from 0.
-        terms: Integer n; if not 0, the implicit one with n Hessian products.
     """
 
     discount: float = 0.998

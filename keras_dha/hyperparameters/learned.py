@@ -52,15 +52,13 @@ class LearnedHyperparameters(Engine):
     Args:
         values, names_checked: As for `Engine`.
         horizon: `hypergradient.Horizon` or its fields.
-        step_size: Float, how far an update goes on a range's scale: in
-            natural logarithms, or in parts of a linear range.
-        update: `"cosine"`: `step_size` times the mean cosine between
-            hypergradient and search gradient, so that large errors are
-            corrected fast and small ones slowly; for what has no cosine or,
-            as weight decay, a small one in any case, Adam's direction, a
-            tenth of the range being its step, drawn to the range's middle.
-            `"adam"`: Adam on the hypergradients, so that each update goes
-            about `step_size`.
+        step_size: Float, how far an update goes on a range's scale, in
+            natural logarithms, or in parts of a linear range: this times the
+            mean cosine between hypergradient and search gradient, so that
+            large errors are corrected fast and small ones slowly. What has no
+            cosine or, as weight decay, a small one in any case goes in Adam's
+            direction, a tenth of the range being its step, drawn to the
+            range's middle.
         **kwargs: Base layer arguments.
 
     Raises:
@@ -72,18 +70,11 @@ class LearnedHyperparameters(Engine):
         values=None,
         horizon=hypergradient.DISCOUNTED,
         step_size=STEP_SIZE,
-        update="cosine",
         names_checked=False,
         **kwargs,
     ):
         super().__init__(values, horizon, names_checked, **kwargs)
-        if update not in ("adam", "cosine"):
-            raise ValueError(
-                "`update` must be 'adam' or 'cosine'. "
-                f"Received: update={update!r}"
-            )
         self.step_size = step_size
-        self.update_kind = update
         _check_horizon(self.quantities.values(), self.horizon)
 
     @property
@@ -273,9 +264,6 @@ class LearnedHyperparameters(Engine):
         moved, following = adam(
             ops.zeros_like(gradient), gradient, AdamState.of(self), 1.0
         )
-        span = self._span.astype(self.vector_dtype)
-        if self.update_kind == "adam":
-            return -span * moved, following
         # A cosine's size says how far off a rate is; that of decay is small
         # however far off it is.
         mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
@@ -283,6 +271,7 @@ class LearnedHyperparameters(Engine):
         by_cosine = np.isin(names, ("learning_rate", "momentum"))
         extent = ops.convert_to_tensor(self.high) - self.low
         by_adam = _ADAM * extent * (self._from_middle() - moved)
+        span = self._span.astype(self.vector_dtype)
         return ops.where(by_cosine, span * mean, by_adam), following
 
     def _from_middle(self):
@@ -371,20 +360,21 @@ class LearnedHyperparameters(Engine):
         )
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "update": self.update_kind,
-        }
+        return {**super().get_config(), "step_size": self.step_size}
 
 
 def _check_horizon(found, horizon):
     """Refuses a horizon that is none, and what it cannot learn."""
     shares = (horizon.discount, horizon.averaging, horizon.window)
-    if not (0 <= shares[0] <= 1 and all(0 <= s < 1 for s in shares[1:])):
+    counts = (horizon.restart, horizon.terms)
+    if not (
+        (0 <= shares[0] <= 1 and all(0 <= s < 1 for s in shares[1:]))
+        and all(isinstance(n, int) and n >= 0 for n in counts)
+    ):
         raise ValueError(
             "A horizon's `discount` must be in [0, 1], its `averaging` and "
-            f"`window` in [0, 1). Received: horizon={horizon}"
+            "`window` in [0, 1), `restart` and `terms` integers of at least 0. "
+            f"Received: horizon={horizon}"
         )
     for quantity in found:
         if not quantity.is_learned:

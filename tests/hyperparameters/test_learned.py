@@ -83,9 +83,9 @@ def test_what_is_not_given_is_fixed_at_its_default():
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_one_update_moves_each_scale_by_adams_first_step(sign):
-    """Adam's first step is `step_size` against the sign, whatever the size."""
-    layer = learned(VALUES, step_size=0.01, update="adam")
+def test_one_update_moves_each_scale_by_a_step(sign):
+    """Where hypergradient and search gradient are as one, by `step_size`."""
+    layer = learned(VALUES, step_size=0.01)
     gradient = push(layer, "learning_rate", sign)
     push(layer, "momentum", -sign)
     layer.update(gradient, AT)
@@ -213,7 +213,7 @@ def test_groups_have_their_own_values():
 
 
 def test_groups_are_learned_from_their_own_weights():
-    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1, update="adam")
+    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1)
     rng = np.random.default_rng(0)
     w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
     follow(layer, w, b, u, 1.0)
@@ -225,12 +225,13 @@ def test_groups_are_learned_from_their_own_weights():
     assert value(layer, "learning_rate[stem*]") == pytest.approx(
         0.02 * np.exp(0.1), rel=1e-4
     )
-    assert value(layer, "weight_decay[head]") == pytest.approx(1e-3)
+    # Drawn towards the middle of its range, and no more.
+    assert value(layer, "weight_decay[head]") == pytest.approx(1e-3, rel=0.03)
     assert value(layer, "learning_rate[*]") == pytest.approx(0.3)
 
 
 def test_a_groups_cosine_is_taken_over_its_own_weights():
-    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1, update="cosine")
+    layer = learned(GROUPS, horizon=ONE_STEP, step_size=0.1)
     rng = np.random.default_rng(0)
     w, b, u = rng.normal(size=(3, SIZE)).astype("float32")
     follow(layer, w, b, u, 1.0)
@@ -244,9 +245,7 @@ def test_a_groups_cosine_is_taken_over_its_own_weights():
 
 def test_in_forward_mode_a_groups_cosine_is_taken_over_all_weights():
     """Other layers answer to a group's rate, by the Hessian."""
-    layer = learned(
-        GROUPS, horizon=HORIZONS["forward"], step_size=0.1, update="cosine"
-    )
+    layer = learned(GROUPS, horizon=HORIZONS["forward"], step_size=0.1)
     tangent = np.array([1, 0, 2, 1, 0], "float32")
     layer.tangents["learning_rate[stem*]"].averaged.assign(tangent)
     # By the group's own weights alone its rate would rise.
@@ -275,13 +274,12 @@ def through_loss(layer, value):
     layer.update(keras.ops.zeros(SIZE), AT, {"my_weight": value})
 
 
-@pytest.mark.parametrize("update", ["adam", "cosine"])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_what_acts_through_the_loss_goes_down(sign, update):
+def test_what_acts_through_the_loss_goes_down(sign):
     """Whatever the scale of its hypergradient."""
     moved = []
     for size in (1e-5, 1e5):
-        layer = learned({"my_weight": Range(0.01, 10.0)}, update=update)
+        layer = learned({"my_weight": Range(0.01, 10.0)})
         before = value(layer, "my_weight")
         assert before == pytest.approx(np.sqrt(0.1))
         for _ in range(3):
@@ -293,7 +291,7 @@ def test_what_acts_through_the_loss_goes_down(sign, update):
 
 def test_a_cosine_update_goes_as_far_as_the_cosine_says():
     for cosine in (0.5, -0.05):
-        layer = learned(VALUES, step_size=0.4, update="cosine")
+        layer = learned(VALUES, step_size=0.4)
         along = np.array([cosine, np.sqrt(1 - cosine**2), 0, 0, 0], "float32")
         layer.tangents["learning_rate"].averaged.assign(along)
         layer.tangents["momentum"].averaged.assign(np.eye(5)[4])
@@ -304,7 +302,7 @@ def test_a_cosine_update_goes_as_far_as_the_cosine_says():
 
 
 def test_bounds_are_counted():
-    layer = learned(VALUES, step_size=0.05, update="adam")
+    layer = learned(VALUES, step_size=0.05)
     gradient = push(layer, "learning_rate", -1.0)
     for _ in range(100):
         layer.update(gradient, AT)
@@ -340,16 +338,12 @@ def test_what_a_horizon_cannot_learn(values, horizon, message):
 
 @pytest.mark.parametrize(
     "horizon",
-    [Horizon(discount=1.5), Horizon(averaging=1.0), Horizon(window=-0.1)],
+    [Horizon(discount=1.5), Horizon(averaging=1.0), Horizon(window=-0.1)]
+    + [Horizon(0.99, 0.9, 0.1), Horizon(terms=-1)],
 )
 def test_a_horizon_there_is_not(horizon):
     with pytest.raises(ValueError, match="Received: horizon=Horizon"):
         LearnedHyperparameters(VALUES, horizon)
-
-
-def test_an_update_there_is_not():
-    with pytest.raises(ValueError, match="`update` must be"):
-        LearnedHyperparameters(update="momentum")
 
 
 def test_config_round_trip():
