@@ -107,7 +107,8 @@ class RunDirectory:
 
         Args:
             settings: `settings.Settings`.
-            spec: `data_spec.DataSpec` of the training data, what is `known` first.
+            spec: `data_spec.DataSpec` of the training data, what is `known`
+                first.
             fit: Dict of arguments of `fit`.
 
         Returns:
