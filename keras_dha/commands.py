@@ -15,8 +15,8 @@ from keras_dha.cli_flags import UsageError
 
 def fit(values, out):
     """Trains a model and writes all that a run leaves."""
+    from keras_dha import atomic
     from keras_dha import datasets
-    from keras_dha import export
 
     name = datasets.short_name(values.dataset)
     output = _path(values.output or name)
@@ -27,7 +27,7 @@ def fit(values, out):
         "fit", values, seed=values.seed, directory=values.directory
     )
     data = _training_data(values)
-    export.refuse_unwritable(output)
+    atomic.refuse_unwritable(output)
     verbose = values.verbose
     model.fit(
         data.x_train,
@@ -132,16 +132,16 @@ def _path(text):
 
 def _write_found(plain, result, output, name):
     """Writes the model and what was found; returns what is where."""
-    from keras_dha import export
     from keras_dha import run_directory
+    from keras_dha.atomic import written_beside
 
     files = {
         "Keras model": output / f"{name}.keras",
         "Result": output / run_directory.RESULT,
     }
-    with export.written_beside(files["Result"]) as path:
+    with written_beside(files["Result"]) as path:
         path.write_text(result.to_json() + "\n", encoding="utf-8")
-    with export.written_beside(files["Keras model"]) as path:
+    with written_beside(files["Keras model"]) as path:
         plain.save(path)
     return files
 

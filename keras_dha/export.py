@@ -9,15 +9,13 @@ is either whole or not there.
 """
 
 import contextlib
-import os
 import pathlib
-import shutil
-import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha.atomic import written_beside
 from keras_dha.float32 import HALVES
 from keras_dha.float32 import in_float32
 from keras_dha.float32 import layers_in
@@ -110,40 +108,6 @@ def refuse_existing(path):
             "There is something at this path already; choose another or "
             f"pass overwrite=True. Received: path={str(path)!r}"
         )
-
-
-def refuse_unwritable(folder):
-    """Makes a folder and tries it, before work is done rather than after."""
-    probe = pathlib.Path(folder) / ".probe"
-    with written_beside(probe) as path:
-        path.touch()
-    probe.unlink()
-
-
-@contextlib.contextmanager
-def written_beside(path):
-    """Gives a scratch path to write to; renames it when all went well.
-
-    Args:
-        path: `pathlib.Path` of the file or folder in the end. Missing
-            parents are made; what is there already is replaced.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
-        raise OSError(
-            f"Cannot write here: {error.strerror}. Received: path={str(path)!r}"
-        ) from None
-    try:
-        # A level down, since mkdtemp's own folder is private to this user.
-        target = pathlib.Path(scratch) / path.name
-        yield target
-        if path.is_dir() or (target.is_dir() and path.exists()):
-            path.rename(pathlib.Path(scratch) / "replaced")
-        os.replace(target, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_arguments(model, path, format, quantize, representative_data):

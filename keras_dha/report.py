@@ -13,11 +13,11 @@ import warnings
 
 import keras
 
-from keras_dha import export
 from keras_dha import report_drawing
 from keras_dha import report_figures as figures
 from keras_dha.architecture.genotype import chosen_names
 from keras_dha.arguments import checked_size
+from keras_dha.atomic import written_beside
 from keras_dha.result import mean_statistics
 from keras_dha.result import operations
 
@@ -84,7 +84,7 @@ def write(result, filepath):
     """
     path = _checked(filepath)
     text = page(result)
-    with export.written_beside(path) as half:
+    with written_beside(path) as half:
         half.write_text(text, encoding="utf-8")
     return path
 

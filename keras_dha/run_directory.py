@@ -24,8 +24,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import arguments
+from keras_dha import atomic
 from keras_dha import data
-from keras_dha import export
 from keras_dha import saving
 from keras_dha._version import __version__
 from keras_dha.architecture.description import USED
@@ -35,6 +35,8 @@ from keras_dha.data_spec import DataSpec
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
 RESULT = "result.json"
 _CHECKPOINT = "checkpoint-"
+# All that is written here, as patterns of names.
+_WRITTEN = (CONFIGURATION, f"{_CHECKPOINT}*.keras", RESULT, FINISHED)
 _KEPT = 2
 # Of the time at most this share is spent on checkpoints.
 _SHARE = 0.05
@@ -84,7 +86,7 @@ class RunDirectory:
             settings.seed = self._there["seed"]
         if self._there is None or not (self.path / FINISHED).is_file():
             # What has ended is read alone.
-            export.refuse_unwritable(self.path)
+            atomic.refuse_unwritable(self.path)
 
     def known(self, x):
         """Returns the `DataSpec` that the run there began with, or `None`.
@@ -124,10 +126,12 @@ class RunDirectory:
             "asked": asked,
             "data": spec._asdict(),
         }
-        if self._there is None:
-            return None
-        self._refuse_another(self._there["asked"], asked)
-        return self._newest()
+        if self._there is not None:
+            self._refuse_another(self._there["asked"], asked)
+        # Not before this is known for its own run: of another one it might
+        # be what is being written.
+        atomic.sweep(self.path, *_WRITTEN)
+        return None if self._there is None else self._newest()
 
     def keep(self, epochs, write, result):
         """Writes a checkpoint, unless the last one was a moment ago.
@@ -201,13 +205,16 @@ class RunDirectory:
         )
 
     def _refuse_other_files(self):
-        try:
-            export.refuse_existing(self.path)
-        except FileExistsError:
+        is_free = not self.path.exists()
+        if self.path.is_dir():
+            # Of a run that was killed before it had a configuration.
+            ours = atomic.leftovers(self.path, *_WRITTEN)
+            is_free = set(self.path.iterdir()) <= set(ours)
+        if not is_free:
             raise ValueError(
                 "`directory` must be empty, missing, or that of a run. "
                 f"Received: directory={str(self.path)!r}, where other files are"
-            ) from None
+            )
 
     def _refuse_another(self, there, asked):
         names = sorted(
@@ -283,7 +290,7 @@ class RunDirectory:
         return None
 
     def _write(self, name, text):
-        with export.written_beside(self.path / name) as path:
+        with atomic.written_beside(self.path / name) as path:
             path.write_text(text + "\n", encoding="utf-8")
 
 

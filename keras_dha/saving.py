@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import keras
 
-from keras_dha import export
 from keras_dha import sharing
+from keras_dha.atomic import written_beside
 from keras_dha.data_spec import DataSpec
 from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
@@ -84,7 +84,7 @@ def write(
         "run": run,
     }
     # Beside its place first: a reader never sees half a file.
-    with export.written_beside(path) as half:
+    with written_beside(path) as half:
         joint.save(half)
 
 

@@ -28,6 +28,7 @@ from keras_dha.architecture.derive import derive
 from keras_dha.architecture.derive import freeze_first
 from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
+from keras_dha.atomic import written_beside
 from keras_dha.nested_layers import find_layers
 
 ENGINES = ("keras", "litert")
@@ -154,13 +155,23 @@ class LatencyTable:
         }
 
     def save(self, path):
-        """Writes the table as JSON.
+        """Writes the table as JSON, whole or not at all.
 
         Args:
-            path: Path of the file; what is there is replaced.
+            path: Path of the file; what is there is replaced. Missing parents
+                are made.
         """
+        path = pathlib.Path(path)
+        if path.is_dir():
+            raise ValueError(
+                "A latency table is one file; give its path, not that of a "
+                f"folder. Received: path={str(path)!r}"
+            )
         content = {"format": _FORMAT, **self.get_config()}
-        pathlib.Path(path).write_text(json.dumps(content, indent=2) + "\n")
+        with written_beside(path) as half:
+            half.write_text(
+                json.dumps(content, indent=2) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, path):

@@ -128,6 +128,24 @@ def test_a_table_fits_every_network_that_is_built_alike(measured, tmp_path):
         loaded.terms(model(width=3))
 
 
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "tables" / "table.json"
+    LatencyTable("keras", {}, "here").save(path)
+
+    def failing(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("keras_dha.atomic.os.replace", failing)
+    with pytest.raises(OSError, match="No space"):
+        LatencyTable("keras", {}, "there").save(path)
+    assert LatencyTable.load(path).device == "here"
+    assert list(path.parent.iterdir()) == [path]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="one file.*Received: path="):
+        LatencyTable("keras", {}, "here").save(path.parent)
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_the_network_that_is_timed_does_not_give_zeros():
     x = inputs = keras.Input((8, 8, 2))
     x = Choice([layers.Rescaling(0.0, name="none"), layers.ReLU(name="relu")])(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_dha import AutoModel
-from keras_dha import export
+from keras_dha import atomic
 from keras_dha import run_directory
 from tests.auto_model.directories import EPOCHS
 from tests.auto_model.directories import SLOW
@@ -128,7 +128,7 @@ def test_a_run_that_has_ended_may_be_where_nothing_can_be_written(
     def refused(*args, **kwargs):
         raise OSError("Read-only file system")
 
-    monkeypatch.setattr(export.tempfile, "mkdtemp", refused)
+    monkeypatch.setattr(atomic.tempfile, "mkdtemp", refused)
     again = quick(tmp_path)
     fit(again, epochs=2)
     np.testing.assert_array_equal(again.predict(X), first.predict(X))
@@ -224,6 +224,49 @@ def test_a_directory_of_other_files_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="empty, missing, or that of a"):
         fit(quick(tmp_path / "photo.jpg"))
     assert names(tmp_path) == ["photo.jpg"]
+
+
+def half_written(path):
+    """Makes what a process leaves that is killed while it writes a file."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(atomic.shutil, "rmtree", lambda *args, **kwargs: None)
+        with pytest.raises(Killed), atomic.written_beside(path) as half:
+            half.write_text("half")
+            raise Killed
+
+
+@pytest.mark.parametrize("name", ["configuration.json", "probe"])
+def test_killed_in_its_first_write_it_begins_anew(tmp_path, name):
+    half_written(tmp_path / name)
+    assert len(names(tmp_path)) == 1
+    fit(quick(tmp_path), epochs=1)
+    assert names(tmp_path) == ["configuration.json", "result.json", "run.keras"]
+
+
+def test_what_was_half_written_is_swept_when_a_run_goes_on(tmp_path):
+    killed(quick(tmp_path), 2)
+    kept = names(tmp_path)
+    written = [*kept, "checkpoint-0003.keras", "run.keras", "probe"]
+    for name in written:
+        half_written(tmp_path / name)
+    (tmp_path / ".run.keras-mine").mkdir()
+    before = names(tmp_path)
+    assert len(before) == len(kept) + len(written) + 1
+    # Refused, it may be that of a run that is under way.
+    with pytest.raises(ValueError, match="asked for otherwise"):
+        fit(quick(tmp_path, seed=2), epochs=EPOCHS)
+    assert names(tmp_path) == before
+    killed(quick(tmp_path), 2)
+    assert names(tmp_path) == [".run.keras-mine", *kept]
+
+
+def test_beside_other_files_what_was_half_written_is_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").write_text("mine")
+    half_written(tmp_path / "configuration.json")
+    before = names(tmp_path)
+    with pytest.raises(ValueError, match="empty, missing, or that of a"):
+        fit(quick(tmp_path))
+    assert names(tmp_path) == before
 
 
 def test_an_empty_path_is_the_folder_that_it_names(tmp_path, monkeypatch):
