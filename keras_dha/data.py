@@ -18,6 +18,12 @@ from keras_dha.data_summary import summary_of_arrays
 # Of what is looked at, evaluated or predicted, if nobody gives another one,
 # and as many bytes at the most.
 BATCH_SIZE, _BATCH_BYTES = 256, 2**28
+# What TensorFlow says where images of a batch have several shapes: where they
+# are put together, and where they are mapped and put together at once.
+_UNEQUAL = (
+    "Cannot batch tensors with different shapes",
+    "Cannot add tensor to the batch",
+)
 # Seconds after which it is worth a word that a generator has not ended.
 LONG = 30.0
 
@@ -103,11 +109,14 @@ def inspect(x, y=None, steps=None, num_classes=None):
             for images, labels in _watched(untuned(batches)):
                 summary.add(images, labels)
         except tf.errors.InvalidArgumentError as error:
+            if not any(text in error.message for text in _UNEQUAL):
+                # An error of the user's own in the dataset says more itself.
+                raise
             raise ValueError(
                 "All images must have one shape; resize them in the dataset, "
                 "for instance with `dataset.map`. Received a batch that "
                 f"cannot be formed: {error.message.splitlines()[0]}"
-            ) from None
+            ) from error
     return summary.spec(num_classes)
 
 

@@ -295,8 +295,38 @@ def of_two_sizes(batched):
 
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_batch_shape_that_changes(batched):
-    with pytest.raises(ValueError, match="All images must have one shape"):
+    with pytest.raises(
+        ValueError, match="All images must have one shape"
+    ) as raised:
         data.inspect(of_two_sizes(batched))
+    if not batched:
+        # TensorFlow's own error, which says where it came from.
+        assert "Cannot batch" in raised.value.__cause__.message
+
+
+def test_images_of_several_shapes_that_are_mapped_and_batched_at_once():
+    """As datasets are optimised to do, with words of its own."""
+    at_once = tf.data.experimental.map_and_batch(
+        lambda k: (tf.zeros([4 + k % 2, 6, 1]), k % 3), batch_size=3
+    )
+    with pytest.raises(
+        ValueError, match="All images must have one shape"
+    ) as raised:
+        data.inspect(tf.data.Dataset.range(6).apply(at_once))
+    assert "Cannot add tensor to" in raised.value.__cause__.message
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_an_error_inside_a_dataset_says_what_it_says(batch_size):
+    def refusing(x, y):
+        with tf.control_dependencies(
+            [tf.debugging.assert_less(y, 2, message="labels of mine")]
+        ):
+            return tf.identity(x), y
+
+    failing = dataset(images(), labels(), batch_size).map(refusing)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels of mine"):
+        data.inspect(failing)
 
 
 def test_arrays_of_several_sizes():
