@@ -315,14 +315,43 @@ def _accuracy(model, x, y, batch_size=None):
 
 @contextlib.contextmanager
 def muffled():
-    """Keeps what TensorFlow's C++ code says about itself off the screen."""
+    """Keeps what TensorFlow's C++ code says about itself off the screen.
+
+    What Python says goes there still: its warnings, and what is printed to
+    `sys.stderr`.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    saved = os.dup(2)
+    usual = sys.stderr
+    usual.flush()
+    beside, saved = _beside(usual), os.dup(2)
     try:
+        sys.stderr = beside
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
+        sys.stderr = usual
         os.dup2(saved, 2)
         os.close(saved)
+        beside.flush()
+
+
+def _beside(stream):
+    """Returns a stream to where one goes, whatever becomes of descriptor 2."""
+    try:
+        is_muffled = stream.fileno() == 2
+    except (AttributeError, OSError):
+        # In notebooks and tests it is no file.
+        is_muffled = False
+    if not is_muffled:
+        return stream
+    # Never closed: handlers of logs that are made meanwhile keep it, such as
+    # that of absl, which is imported with TensorFlow.
+    return open(
+        os.dup(2),
+        "w",
+        buffering=1,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        closefd=False,
+    )

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 import keras_dha
 from keras_dha import cli
+from keras_dha import commands
 from keras_dha import datasets
 from keras_dha import export
 
@@ -341,6 +343,61 @@ def in_a_process(*arguments):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+MUFFLED = """
+import logging, os, sys, warnings
+from keras_dha import commands
+
+usual = sys.stderr
+with commands.muffled():
+    os.write(2, b"of C++ inside\\n")
+    warnings.warn("a warning")
+    sys.stderr.write("a line\\n")
+    # As absl's is made when TensorFlow is imported.
+    logging.getLogger("other").addHandler(logging.StreamHandler())
+    print("half a line, \\u00e9", end="", file=sys.stderr)
+assert sys.stderr is usual
+os.write(2, b" and of C++ behind\\n")
+logging.getLogger("other").warning("a logger")
+try:
+    with commands.muffled():
+        raise KeyError("gone wrong")
+except KeyError:
+    assert sys.stderr is usual
+    sys.stderr.write("in the end\\n")
+"""
+
+
+def test_what_python_says_is_not_muffled():
+    done = subprocess.run(
+        [sys.executable, "-c", MUFFLED],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stderr.splitlines()
+    assert "UserWarning: a warning" in first
+    if "warnings.warn" in lines[0]:
+        # Python 3.13 knows the source of `-c`.
+        del lines[0]
+    assert lines == [
+        "a line",
+        "half a line, \u00e9 and of C++ behind",
+        "a logger",
+        "in the end",
+    ]
+
+
+def test_a_stream_that_is_no_file_stays_in_place(capsys):
+    usual = sys.stderr
+    with commands.muffled():
+        assert sys.stderr is usual
+        sys.stderr.write("a line")
+    assert capsys.readouterr().err == "a line"
 
 
 @pytest.mark.slow
