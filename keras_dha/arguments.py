@@ -4,7 +4,6 @@ import numbers
 import os
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 # What users of other libraries pass, and what to use here instead.
@@ -70,37 +69,29 @@ def pair(given):
     )
 
 
-def check_integer(name, value):
-    """Refuses what is no integer; a boolean is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(
-            f"`{name}` must be an integer. Received: {name}={value!r}"
-        )
+def checked_count(name, value, least=1, or_else=None):
+    """Returns an integer of at least `least`; refuses others.
 
+    Those of NumPy are some, as Python's integer, since layers and checkpoints
+    are written down in JSON. A boolean is none.
 
-def checked_count(name, value):
-    """Returns an integer of at least 1, or `None`; refuses others.
-
-    Python's integer, as checkpoints are written down in JSON.
+    Args:
+        name: What it is called, for the message.
+        value: What was given.
+        least: Integer.
+        or_else: What the caller takes besides, for the message, or `None`.
     """
-    if value is None:
-        return None
-    check_integer(name, value)
-    if value < 1:
+    if not _is_integer(value) or value < least:
+        besides = "" if or_else is None else f"{or_else!r} or "
         raise ValueError(
-            f"`{name}` must be at least 1. Received: {name}={value}"
+            f"`{name}` must be {besides}an integer of at least {least}. "
+            f"Received: {name}={value!r}"
         )
     return int(value)
 
 
-def checked_size(name, value):
-    """Returns Python's integer of at least 1; refuses others."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer of at least 1. "
-            f"Received: {name}={value!r}"
-        )
-    return value
+def _is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_seed(seed):
@@ -108,7 +99,8 @@ def check_seed(seed):
 
     Seeds of TensorFlow are of 32 bits, of NumPy they are not negative.
     """
-    check_integer("seed", seed)
+    if not _is_integer(seed):
+        raise ValueError(f"`seed` must be an integer. Received: seed={seed!r}")
     if not 0 <= seed < 2**31:
         raise ValueError(
             "`seed` must be at least 0 and less than 2**31. "
@@ -127,8 +119,10 @@ def checked_length(epochs, time_limit, steps_per_epoch):
             "Give `epochs` or `time_limit`, not both. "
             f"Received: epochs={epochs!r}, time_limit={time_limit!r}"
         )
-    epochs = checked_count("epochs", epochs)
-    steps_per_epoch = checked_count("steps_per_epoch", steps_per_epoch)
+    if epochs is not None:
+        epochs = checked_count("epochs", epochs)
+    if steps_per_epoch is not None:
+        steps_per_epoch = checked_count("steps_per_epoch", steps_per_epoch)
     if time_limit is not None and (
         isinstance(time_limit, bool)
         or not isinstance(time_limit, numbers.Real)
@@ -184,8 +178,7 @@ def checked_class_weight(class_weight, num_classes):
             f"resample the data. Received: class_weight={class_weight!r}"
         )
     if not isinstance(class_weight, dict) or not all(
-        isinstance(number, (int, np.integer))
-        and not isinstance(number, bool)
+        _is_integer(number)
         and 0 <= number < num_classes
         and isinstance(weight, numbers.Real)
         and 0 <= weight < float("inf")

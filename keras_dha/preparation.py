@@ -40,7 +40,8 @@ def prepare(
     Raises:
         ValueError: The data cannot be used, or are others than before.
     """
-    batch_size = arguments.checked_count("batch_size", batch_size)
+    if batch_size is not None:
+        batch_size = arguments.checked_count("batch_size", batch_size)
     form = known_form(settings, joint)
     search_pair = _search_pair(search_data, form)
     x, y = data.arranged(x, y, form)

@@ -16,7 +16,7 @@ import keras
 from keras_dha import report_drawing
 from keras_dha import report_figures as figures
 from keras_dha.architecture.genotype import chosen_names
-from keras_dha.arguments import checked_size
+from keras_dha.arguments import checked_count
 from keras_dha.atomic import written_beside
 from keras_dha.result import mean_statistics
 from keras_dha.result import operations
@@ -49,7 +49,7 @@ class SearchReport(keras.callbacks.Callback):
     def __init__(self, filepath, every=1):
         super().__init__()
         self.filepath = _checked(filepath)
-        self.every = checked_size("every", every)
+        self.every = checked_count("every", every)
         require_packages()
 
     def on_epoch_end(self, epoch, logs=None):

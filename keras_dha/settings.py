@@ -116,12 +116,9 @@ def checked(
             "`search_split` must be in (0, 0.5]. "
             f"Received: search_split={search_split}"
         )
-    if outer_every != "auto" and (
-        not isinstance(outer_every, int) or outer_every < 1
-    ):
-        raise ValueError(
-            "`outer_every` must be 'auto' or an integer of at least 1. "
-            f"Received: outer_every={outer_every}"
+    if outer_every != "auto":
+        outer_every = arguments.checked_count(
+            "outer_every", outer_every, or_else="auto"
         )
     asked = {
         "search_space": search_space,

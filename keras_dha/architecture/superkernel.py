@@ -23,7 +23,7 @@ from keras import layers
 from keras import ops
 
 from keras_dha.architecture.custom_gradient import custom_gradient
-from keras_dha.arguments import checked_size
+from keras_dha.arguments import checked_count
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -65,9 +65,11 @@ class SuperKernel(layers.Layer):
 
     def __init__(self, kernel_size, inputs, filters, smallest=None, **kwargs):
         super().__init__(**kwargs)
-        self.kernel_size = checked_size("kernel_size", kernel_size)
-        self.inputs = checked_size("inputs", inputs)
-        self.filters = checked_size("filters", filters)
+        self.kernel_size = kernel_size = checked_count(
+            "kernel_size", kernel_size
+        )
+        self.inputs = inputs = checked_count("inputs", inputs)
+        self.filters = filters = checked_count("filters", filters)
         self.smallest = self._checked_smallest(smallest)
         fan_in = self.smallest[0] ** 2 * self.smallest[1]
         # He's initialiser for other shapes than that of this fan.
@@ -144,8 +146,8 @@ class SlicedConvolution(layers.Layer):
                 "`whole` must be a `keras_dha.SuperKernel`. "
                 f"Received: whole={whole}"
             )
-        checked_size("filters", filters)
-        checked_size("kernel_size", kernel_size)
+        filters = checked_count("filters", filters)
+        kernel_size = checked_count("kernel_size", kernel_size)
         difference = whole.kernel_size - kernel_size
         if filters > whole.filters or difference < 0 or difference % 2:
             raise ValueError(
@@ -157,7 +159,7 @@ class SlicedConvolution(layers.Layer):
         self.whole = whole
         self.filters = filters
         self.kernel_size = kernel_size
-        self.strides = checked_size("strides", strides)
+        self.strides = checked_count("strides", strides)
 
     def build(self, input_shape):
         self.inputs = input_shape[-1]

@@ -67,17 +67,6 @@ def clean_share(value):
     return value
 
 
-def count(name, value):
-    """Returns `value`, refuses what is no positive integer."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer of at least 1. "
-            f"Received: {name}={value}"
-        )
-    return int(value)
-
-
 def levels(value):
     """Returns a number of levels, or a tuple of them; refuses others."""
     magnitudes = magnitudes_of(value)

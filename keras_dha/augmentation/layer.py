@@ -11,6 +11,7 @@ of the expected reward is `sum_i reward_i * d log p(choice_i)`, in closed form
 import keras
 import tensorflow as tf
 
+from keras_dha.arguments import checked_count
 from keras_dha.augmentation import arguments as check
 from keras_dha.augmentation import estimators
 from keras_dha.augmentation import mixing
@@ -179,9 +180,9 @@ class DifferentiableAugmentation(PolicyLayer):
         self.value_range = check.value_range(value_range)
         self.flip = flip
         self.shift = shift
-        self.length = check.count("length", length)
+        self.length = checked_count("length", length)
         if sub_policies is not None:
-            sub_policies = check.count("sub_policies", sub_policies)
+            sub_policies = checked_count("sub_policies", sub_policies)
         self.sub_policies = sub_policies
         self.application = application
         self.mixup = mixup

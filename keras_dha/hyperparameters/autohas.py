@@ -27,6 +27,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dha.arguments import checked_count
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import quantities
 from keras_dha.hyperparameters.engine import Engine
@@ -92,18 +93,13 @@ class AutoHAS:
                 "`values` must be 'auto' or a dict. "
                 f"Received: values={values!r}"
             )
-        if not isinstance(basis, int) or isinstance(basis, bool) or basis < 2:
-            raise ValueError(
-                "`basis` must be an integer of at least 2. "
-                f"Received: basis={basis!r}"
-            )
         if not learning_rate > 0:
             raise ValueError(
                 "`learning_rate` must be positive. "
                 f"Received: learning_rate={learning_rate}"
             )
         self.values = values if is_auto else quantities.validated(values)
-        self.basis = basis
+        self.basis = checked_count("basis", basis, least=2)
         self.learning_rate = learning_rate
         self.reward = checked_reward(reward)
 

@@ -18,6 +18,7 @@ from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.spaces import blocks
 from keras_dha.architecture.spaces import darts_operations as operations
 from keras_dha.architecture.wiring import Place
+from keras_dha.arguments import checked_count
 from keras_dha.nested_layers import find_layers
 
 NODES = 4
@@ -210,7 +211,8 @@ def darts_genotype(model):
 
 def _network(input_shape, num_classes, channels, cells, value_range, node):
     """Stem, cells and head; `node` builds one node of a cell."""
-    _check_extent(channels, cells)
+    channels = checked_count("channels", channels, least=2)
+    cells = checked_count("cells", cells)
     inputs, x = blocks.images(input_shape, num_classes, value_range)
     before, last, reduced = operations.stem(x, channels)
     reductions = {cells // 3, 2 * cells // 3} if cells > 1 else set()
@@ -246,15 +248,6 @@ def _cell(before, last, reduced, channels, reduces, node, name):
             )
         )
     return layers.Concatenate(name=f"{name}_output")(states[2:])
-
-
-def _check_extent(channels, cells):
-    for name, value, least in (("channels", channels, 2), ("cells", cells, 1)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {least}. "
-                f"Received: {name}={value}"
-            )
 
 
 def _check_genotype(genotype):

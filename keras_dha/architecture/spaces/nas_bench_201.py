@@ -16,7 +16,7 @@ from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.genotype import genotype
 from keras_dha.architecture.spaces import blocks
 from keras_dha.architecture.wiring import Place
-from keras_dha.arguments import checked_size
+from keras_dha.arguments import checked_count
 
 OPERATIONS = (
     "none",
@@ -94,8 +94,8 @@ def nas_bench_201(
         Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible
         Neural Architecture Search", ICLR 2020, section 2.
     """
-    checked_size("channels", channels)
-    checked_size("cells", cells)
+    channels = checked_count("channels", channels)
+    cells = checked_count("cells", cells)
     if len(set(operations)) < 2 or not set(operations) <= set(OPERATIONS):
         raise ValueError(
             f"`operations` must be at least two of {list(OPERATIONS)}. "

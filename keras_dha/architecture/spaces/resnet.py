@@ -14,7 +14,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.spaces import blocks as parts
 from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.architecture.superkernel import SuperKernel
-from keras_dha.arguments import checked_size
+from keras_dha.arguments import checked_count
 
 
 def resnet(
@@ -63,9 +63,9 @@ def resnet(
         Sandler et al., "MobileNetV2", CVPR 2018 for the inverted bottleneck.
     """
     inputs, x = parts.images(input_shape, num_classes, value_range)
-    for name, value in (("width", width), ("stages", stages)):
-        checked_size(name, value)
-    checked_size("blocks", blocks)
+    width = checked_count("width", width)
+    stages = checked_count("stages", stages)
+    blocks = checked_count("blocks", blocks)
     if stem_stride is None:
         stem_stride = usual_stem_stride(input_shape)
     x = parts.convolution(width, 3, stem_stride, "stem")(x)

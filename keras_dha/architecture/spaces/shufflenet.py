@@ -16,7 +16,7 @@ from keras import layers
 
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.spaces import blocks
-from keras_dha.arguments import checked_size
+from keras_dha.arguments import checked_count
 
 _KERNELS = (3, 5, 7)
 # Below this many pixels a stage does not halve the resolution any more.
@@ -71,7 +71,7 @@ def shufflenet(
         One-Shot Neural Architecture Search", ECCV 2020 for the blocks.
     """
     _check_stages(repeats, widths, stem)
-    checked_size("head", head)
+    head = checked_count("head", head)
     inputs, x = blocks.images(input_shape, num_classes, value_range)
     if stem_stride is None:
         stem_stride = blocks.stem_stride(input_shape, 64, float("inf"))
@@ -99,7 +99,7 @@ def _check_stages(repeats, widths, stem):
             f"Received: repeats={repeats}, widths={widths}"
         )
     for repeat in repeats:
-        checked_size("repeats", repeat)
+        checked_count("repeats", repeat)
     for before, width in zip((stem, *widths), widths, strict=False):
         if before < 2 or before % 2 or width % 2 or width <= before:
             raise ValueError(

@@ -18,6 +18,7 @@ from keras import ops
 from keras_dha.architecture.selection import select
 from keras_dha.architecture.sparse_code import SparseCode
 from keras_dha.architecture.strategies.strategy import Strategy
+from keras_dha.arguments import checked_count
 
 # At so many looks in a row a code is to be at rest.
 _LOOKS = 3
@@ -89,10 +90,6 @@ class ISTA(Strategy):
         until=0.5,
     ):
         super().__init__(learning_rate, None, warmup, until)
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"`size` must be a positive integer. Received: size={size}"
-            )
         if measurement not in _MEASUREMENTS:
             raise ValueError(
                 f"`measurement` must be one of {_MEASUREMENTS}. "
@@ -112,7 +109,7 @@ class ISTA(Strategy):
                 "`exploration` must be in [0, 1]. "
                 f"Received: exploration={exploration}"
             )
-        self.size = size
+        self.size = checked_count("size", size)
         self.measurement = measurement
         self.penalty = penalty
         self.scale = scale
