@@ -6,11 +6,11 @@ each class is held out, the same images on every machine for a given seed.
 
 import dataclasses
 import gzip
-import importlib.util
 import pathlib
 
 import numpy as np
 
+from keras_dha import extras
 from keras_dha import image_folders
 
 FASHION_MNIST_CLASSES = (
@@ -181,14 +181,6 @@ def _checked_size(image_size):
     return tuple(int(s) for s in size)
 
 
-def _require(module, extra, what):
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(
-            f"{what} needs {module}, which is not installed: run "
-            f'`pip install "keras_dha[{extra}]"`.'
-        )
-
-
 def _split(name, images, labels, class_names, seed):
     test = held_out(labels, TEST_SHARE, seed)
     return Dataset(
@@ -202,7 +194,7 @@ def _split(name, images, labels, class_names, seed):
 
 
 def _digits(seed):
-    _require("sklearn", "datasets", "The digits dataset")
+    extras.require(("sklearn",), "datasets", "The digits dataset")
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
@@ -244,7 +236,7 @@ def _idx(path):
 
 
 def _tfds(name, seed, size):
-    _require("tensorflow_datasets", "datasets", f"tfds:{name}")
+    extras.require(("tensorflow_datasets",), "datasets", f"tfds:{name}")
     import tensorflow_datasets as tfds
 
     try:
@@ -299,7 +291,7 @@ def _folder(path, seed, size):
             f"Received: image_size=None, name_or_path={str(path)!r}"
         )
     class_names = image_folders.class_names(train, least=2)
-    _require("PIL", "datasets", "Reading images from a folder")
+    extras.require(("PIL",), "datasets", "Reading images from a folder")
     images, labels = image_folders.read(train, class_names, size)
     name = short_name(path)
     if test is None:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dha import extras
 from keras_dha.atomic import written_beside
 from keras_dha.float32 import HALVES
 from keras_dha.float32 import in_float32
@@ -81,6 +82,8 @@ def export_model(
     """
     path = pathlib.Path(path)
     _check_arguments(model, path, format, quantize, representative_data)
+    if format == "onnx":
+        extras.require(("onnxruntime", "tf2onnx"), "onnx", "An ONNX file")
     if not overwrite:
         refuse_existing(path)
     if format != "tf_saved_model":
@@ -187,7 +190,9 @@ def _write_saved_model(model, folder):
 
 
 def _write_onnx(model, file):
-    onnxruntime, tf2onnx = _onnx_packages()
+    import onnxruntime
+    import tf2onnx
+
     names = _output_names(model)
 
     def named(inputs):
@@ -245,18 +250,6 @@ def _output_names(model):
     if isinstance(outputs, dict):
         return keras.tree.flatten({name: name for name in outputs})
     return [f"output_{k}" for k in range(len(model.outputs))]
-
-
-def _onnx_packages():
-    try:
-        import onnxruntime
-        import tf2onnx
-    except ImportError as error:
-        raise ImportError(
-            "ONNX files need more packages: pip install 'keras_dha[onnx]'. "
-            f"Received: {error}"
-        ) from None
-    return onnxruntime, tf2onnx
 
 
 def _signature(model):

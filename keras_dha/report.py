@@ -7,12 +7,12 @@ draws. Both are of the extra `report` and are loaded when they are used.
 """
 
 import base64
-import importlib.util
 import pathlib
 import warnings
 
 import keras
 
+from keras_dha import extras
 from keras_dha import report_drawing
 from keras_dha import report_figures as figures
 from keras_dha.architecture.genotype import chosen_names
@@ -124,12 +124,7 @@ def page(result):
 
 def require_packages():
     """Refuses to go on without what a report is made with."""
-    missing = [n for n in _NEEDED if importlib.util.find_spec(n) is None]
-    if missing:
-        raise ImportError(
-            f"A report needs {' and '.join(missing)}, which is not "
-            'installed: run `pip install "keras_dha[report]"`.'
-        )
+    extras.require(_NEEDED, "report", "A report")
 
 
 def _checked(filepath):

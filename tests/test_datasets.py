@@ -1,5 +1,6 @@
 """Datasets: splits against counting, readers against known content."""
 
+import sys
 import types
 
 import numpy as np
@@ -32,6 +33,25 @@ def test_digits_are_scikit_learns_with_a_fifth_held_out():
     for label in range(10):
         share = (data.y_test == label).sum() / (y == label).sum()
         assert abs(share - 0.2) < 0.004
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("digits", "sklearn"),
+        ("tfds:mnist", "tensorflow_datasets"),
+        ("pictures", "PIL"),
+    ],
+)
+def test_missing_packages_are_asked_for(tmp_path, monkeypatch, name, module):
+    for kind in ("cat", "dog"):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        PIL_Image.new("L", (4, 4)).save(tmp_path / "pictures" / kind / "1.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    needed = rf"needs {module}, which is .*keras_dha\[datasets\]"
+    with pytest.raises(ImportError, match=needed):
+        datasets.load(name, image_size=4)
 
 
 def test_the_held_out_part_is_fixed_by_the_seed():

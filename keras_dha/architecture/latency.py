@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_dha import extras
 from keras_dha.architecture import graph
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import positions
@@ -80,14 +81,19 @@ class LatencyTable:
 
         Args:
             model: A built Sequential or functional `keras.Model`.
-            engine: `"keras"` or `"litert"`, which needs the package
-                `ai-edge-litert`.
+            engine: `"keras"` or `"litert"`, which needs the extra `litert`.
             repeats: Integer, how often each part is timed.
 
         Returns:
             A `LatencyTable`.
+
+        Raises:
+            ValueError: There is no such engine, or examples have no one size.
+            ImportError: The package that runs LiteRT files is not installed.
         """
         table = cls(engine, {}, _device())
+        if engine == "litert":
+            extras.require(("ai_edge_litert",), "litert", 'engine="litert"')
         prepare = _keras_call if engine == "keras" else _litert_call
         timed = {}
         with _of_first(model):

@@ -1,6 +1,7 @@
 """The latency table: what is timed, and how the parts add up."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -185,6 +186,13 @@ def test_litert_times_what_it_can_run():
     assert len(table.entries) == 6
     cost = NetworkCost(made, (), latency_ms=table.terms(made))
     assert cost.of([0, 0, 0])["latency_ms"] > 0
+
+
+def test_litert_is_asked_for_before_anything_is_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    needed = r"needs ai_edge_litert, .*keras_dha\[litert\]"
+    with pytest.raises(ImportError, match=needed):
+        LatencyTable.measure("not looked at", engine="litert")
 
 
 def test_a_plain_network_is_one_part():
