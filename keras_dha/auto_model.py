@@ -274,7 +274,8 @@ class AutoModel(Trained):
                 It is not `search_split` of the constructor, the part that
                 judges what is learned.
             validation_data: Pair of arrays, or dataset that ends, that is
-                evaluated after each epoch. Nothing is learned from it.
+                evaluated after each epoch, and looked through before the
+                first. Nothing is learned from it.
             shuffle: Whether to shuffle arrays; datasets keep their order.
             class_weight: Dict from class numbers to weights of at least 0, 1
                 for those that it lacks: how much the loss of an example of
@@ -432,7 +433,7 @@ class AutoModel(Trained):
         given = arguments.pair(given)
         counted = given[0]
         size = None if data.is_batched_dataset(counted) else batch_size
-        x, y = evaluable_data.evaluable(*given, self._spec, form, size)
+        x, y = evaluable_data.validatable(*given, self._spec, form, size)
         if y is not None:
             counted = x
         steps = preparation.batches_in(counted, batch_size)

@@ -92,6 +92,15 @@ def inspect(x, y=None, steps=None, num_classes=None):
         ValueError: No examples, one class, labels out of range or of the
             wrong rank, NaN or infinite values, examples of several shapes.
     """
+    return looked_through(x, y, steps).spec(num_classes)
+
+
+def looked_through(x, y=None, steps=None):
+    """Returns the `Summary` of data, from one look at each example.
+
+    Args:
+        x, y, steps: As `inspect` takes them.
+    """
     if y is not None or not isinstance(x, tf.data.Dataset):
         summary = summary_of_arrays(*checked_arrays(x, y))
     else:
@@ -117,7 +126,7 @@ def inspect(x, y=None, steps=None, num_classes=None):
                 "for instance with `dataset.map`. Received a batch that "
                 f"cannot be formed: {error.message.splitlines()[0]}"
             ) from error
-    return summary.spec(num_classes)
+    return summary
 
 
 def _watched(batches):
@@ -131,7 +140,8 @@ def _watched(batches):
         if not is_known and not warned and time.monotonic() - begun > LONG:
             warnings.warn(
                 "All examples are looked at before training, and these have "
-                "not ended yet; give `steps_per_epoch` if they do not. "
+                "not ended yet; if they do not, give `steps_per_epoch`, or to "
+                "validate on `dataset.take(n)`. "
                 f"Received: {number} batches so far",
                 stacklevel=2,
             )

@@ -47,6 +47,11 @@ class Summary:
             facts.add(np.asarray(part))
 
     @property
+    def shape(self):
+        """Shape of one example."""
+        return forms.like(self._x, [facts.shape for facts in self._inputs])
+
+    @property
     def one_hot(self):
         """Whether labels are one-hot rows."""
         return forms.like(self._y, [bool(f.one_hot) for f in self._labels])
@@ -80,7 +85,7 @@ class Summary:
                 f"Received: value {self._inputs[0].low}"
             )
         return DataSpec(
-            forms.like(self._x, [facts.shape for facts in self._inputs]),
+            self.shape,
             forms.like(self._y, classes),
             self.one_hot,
             forms.like(self._x, [f.value_range for f in self._inputs]),

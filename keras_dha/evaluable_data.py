@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_dha import data
 from keras_dha import form as forms
+from keras_dha.batches import first_of
 from keras_dha.data_summary import summary_of_arrays
 
 
@@ -34,6 +35,12 @@ def evaluable(x, y, spec, form=None, batch_size=None):
         x = data.in_batches(
             x, data.is_batched(data.checked_element(x)), batch_size
         )
+        if int(x.cardinality()) == 0:
+            raise ValueError(
+                "Data to evaluate on must hold examples: leave out "
+                "drop_remainder=True where there are fewer than a batch. "
+                "Received: a dataset of cardinality 0"
+            )
         images, labels = x.element_spec
         shape = _each(images, lambda part: tuple(part.shape[1:]))
         one_hot = _each(labels, lambda part: part.shape[1:] not in ([], [1]))
@@ -44,6 +51,36 @@ def evaluable(x, y, spec, form=None, batch_size=None):
         one_hot = summary.one_hot
         if _same_form(one_hot, spec.one_hot):
             summary.check_classes(spec.num_classes)
+    _check_alike(shape, one_hot, spec)
+    return x, y
+
+
+def validatable(x, y, spec, form=None, batch_size=None):
+    """Returns data to evaluate on after each epoch, looked through once.
+
+    Else what is wrong in a dataset would end a run after its first epoch.
+
+    Args:
+        x, y, spec, form, batch_size: As for `evaluable`.
+
+    Returns:
+        As `evaluable`.
+
+    Raises:
+        ValueError: The data do not look like the training data, have labels
+            of other classes or NaN, or can be read only once.
+    """
+    x, y = evaluable(x, y, spec, form, batch_size)
+    if isinstance(x, tf.data.Dataset):
+        summary = data.looked_through(x)
+        summary.check_classes(spec.num_classes)
+        _check_alike(summary.shape, summary.one_hot, spec)
+        first_of(x)
+    return x, y
+
+
+def _check_alike(shape, one_hot, spec):
+    """Refuses data of another form than the training data."""
     alike = _same_form(shape, spec.shape) and all(
         tf.TensorShape(found).is_compatible_with(expected)
         for found, expected in zip(
@@ -56,7 +93,6 @@ def evaluable(x, y, spec, form=None, batch_size=None):
             f"{shape}, one_hot={one_hot}; training data: shape "
             f"{spec.shape}, one_hot={spec.one_hot}"
         )
-    return x, y
 
 
 def predictable(x, spec, form, batch_size=None):

@@ -90,9 +90,18 @@ class Trained:
 
     def _evaluated(self, x, y, batch_size=None, **options):
         given = x if y is None else (x, y)
-        return self.joint.network.evaluate(
+        found = self.joint.network.evaluate(
             _batches(given, batch_size), **options
         )
+        # A loss alone is a number, which may be 0.
+        if isinstance(found, (dict, list)) and not found:
+            raise ValueError(
+                "There was nothing to evaluate on: a dataset must hold "
+                "examples each time that it is read, so let the function of "
+                "`from_generator` return a new generator each time. "
+                "Received: a dataset that gave no batches"
+            )
+        return found
 
     def _validation_logs(self, x, y, batch_size, callbacks):
         x, y = self.joint.form.arranged(x, y)

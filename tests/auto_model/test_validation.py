@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import CLASSES
@@ -69,3 +70,34 @@ def test_validation_has_batches_of_the_size_that_was_given(form):
     model = quick_auto_model(strategy=None)
     fit(model, epochs=1, validation_data=given, callbacks=[count])
     assert count.batches == -(-len(X_NEW) // BATCH)
+
+
+def test_what_is_wrong_in_a_dataset_is_said_before_training():
+    # The last of three batches.
+    wrong = as_dataset(X_NEW, np.where(np.arange(40) < 39, Y_NEW, 3), 16)[0]
+    model, seen = quick_auto_model(strategy=None), []
+    steps = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(batch)
+    )
+    with pytest.raises(ValueError, match=r"classes 0\.\.2.*up to 3"):
+        fit(model, epochs=1, validation_data=wrong, callbacks=[steps])
+    assert seen == [] and model.joint is None
+
+
+# Keras says so of all data whose length it does not know.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("return_dict", [False, True])
+def test_an_evaluation_without_batches_is_none(fitted, return_dict):
+    once = iter([(X_NEW, Y_NEW)])
+    given = tf.data.Dataset.from_generator(
+        lambda: once,
+        output_signature=(
+            tf.TensorSpec((None, *X.shape[1:]), "float32"),
+            tf.TensorSpec((None,), "int64"),
+        ),
+    )
+    # Once it can be read.
+    loss, _ = fitted.evaluate(given)
+    assert loss == pytest.approx(fitted.evaluate(X_NEW, Y_NEW)[0], rel=1e-5)
+    with pytest.raises(ValueError, match="generator each time.*no batches"):
+        fitted.evaluate(given, return_dict=return_dict)
