@@ -96,14 +96,17 @@ def keeping_generators():
 
 
 def _say_what_is_left(settings, verbose):
-    """Says that what a given model was compiled with is not taken over."""
+    """Says that what a given model was compiled with is not taken over.
+
+    Of a loss that changes what is trained a warning does, at any `verbose`.
+    """
     network = settings.asked["search_space"]
     is_compiled = isinstance(network, keras.Model) and network.compiled
     said = settings.loss, settings.loss_weights, settings.metrics
     if is_compiled and not settings.optimizer.is_given and not any(said):
         progress.message(
-            "Loss, metrics and optimizer that the model was compiled with are "
-            "not taken over: give them to `AutoModel.compile`",
+            "Metrics and optimizer that the model was compiled with are not "
+            "taken over: give them to `AutoModel.compile`",
             verbose,
         )
 

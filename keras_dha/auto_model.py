@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import arguments
+from keras_dha import compile_arguments
 from keras_dha import data
 from keras_dha import evaluable_data
 from keras_dha import optimizers
@@ -45,7 +46,7 @@ class AutoModel(Trained):
             your own may have several inputs and several outputs; a function
             then gets a dict or list of shapes, or of numbers of classes, as
             the data are one. A `keras.Model` is trained itself, and compiled
-            for that.
+            for that; what it was compiled with before is not taken over.
         method: `"auto"` learns all three parts, and so do `"dha"` and
             `"diffautoml"`, as in the papers of that name; `"autohas"` the
             architecture and hyperparameters by reward; `"dsnas"`, `"gdas"`
@@ -356,6 +357,10 @@ class AutoModel(Trained):
         )
         if saved and saved.result:
             return self._load_finished(saved, verbose)
+        if is_new:
+            compile_arguments.warn_of_another_loss(
+                self.settings.asked["search_space"], self.settings.loss
+            )
         begin = functools.partial(
             self._begin,
             *(training, search, steps, pace, verbose, begun, saved),

@@ -5,6 +5,8 @@ matched with its outputs, and what is not said gets its default: the
 cross-entropy that fits an output's last layer and its labels, and accuracy.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.losses import OutputLosses
+from keras_dha.nested_layers import compiled_with
 from keras_dha.nested_layers import output_layers
 
 # How many examples show whether an output gives probabilities.
@@ -24,6 +27,15 @@ _BOUNDED = (
     keras.activations.tanh,
     keras.activations.hard_tanh,
     keras.activations.softsign,
+)
+# One of these is what an output has by default.
+_DEFAULTS = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+)
+_FUNCTIONS_OF_DEFAULTS = (
+    keras.losses.categorical_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
 )
 
 
@@ -95,6 +107,51 @@ def check_metrics(network):
             "A metric must give one number, as `keras.metrics.F1Score` does "
             f'with average="macro". Received: metrics of shapes {several}'
         )
+
+
+def warn_of_another_loss(network, loss):
+    """Warns if a model was compiled with a loss that it is not trained by.
+
+    Args:
+        network: As `search_space` of `keras_dha.AutoModel`.
+        loss: As given to `keras_dha.AutoModel.compile`.
+    """
+    if loss is not None or not isinstance(network, keras.Model):
+        return
+    asked = compiled_with(network)
+    others = [
+        each
+        for each in keras.tree.flatten(asked.get("loss"))
+        if each is not None and not _is_default(each)
+    ]
+    weights = keras.tree.flatten(asked.get("loss_weights"))
+    if others or any(weight not in (None, 1) for weight in weights):
+        warnings.warn(
+            "The model was compiled with a loss of its own, which is not taken "
+            "over: it is trained by the cross-entropy. Give loss and "
+            "`loss_weights` to `AutoModel.compile`. Received: "
+            f"loss={asked['loss']!r}, "
+            f"loss_weights={asked.get('loss_weights')!r} of the model, none "
+            "of `AutoModel.compile`",
+            # The line that calls `fit`.
+            stacklevel=3,
+        )
+
+
+def _is_default(loss):
+    """Whether a loss is the cross-entropy that an output gets by itself.
+
+    Whether it is for logits follows from the output, and the mean is taken
+    whatever its reduction says.
+    """
+    loss = keras.losses.get(loss)
+    if type(loss) not in _DEFAULTS:
+        return loss in _FUNCTIONS_OF_DEFAULTS
+    found, usual = loss.get_config(), type(loss)().get_config()
+    return all(
+        found[name] == usual[name]
+        for name in {*usual} - {"name", "dtype", "from_logits", "reduction"}
+    )
 
 
 def _as_list(given):

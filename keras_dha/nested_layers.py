@@ -163,18 +163,30 @@ def cloned(model, **arguments):
         model.compiled = is_compiled
 
 
-def compile_alike(model, other):
-    """Compiles a model with the loss and the metrics of another, if it is.
+def compiled_with(model):
+    """Returns the arguments that a model was compiled with, a dict.
 
     Uses Keras' private `_compile_config`: there is no public way to what a
     model was compiled with but one that writes it down.
 
     Args:
         model: A `keras.Model`.
+
+    Returns:
+        Dict of objects, `{}` if it was not compiled.
+    """
+    return model._compile_config.config if model.compiled else {}
+
+
+def compile_alike(model, other):
+    """Compiles a model with the loss and the metrics of another, if it is.
+
+    Args:
+        model: A `keras.Model`.
         other: The `keras.Model` whose objects it gets.
     """
     if other.compiled:
-        model.compile(**other._compile_config.config)
+        model.compile(**compiled_with(other))
 
 
 def hand_over(layer, copy):

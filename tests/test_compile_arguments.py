@@ -1,5 +1,7 @@
 """What `compile` takes, matched with the outputs of a network."""
 
+import warnings
+
 import keras
 import pytest
 from keras import layers
@@ -195,3 +197,48 @@ def test_candidates_of_an_output_end_alike(ends):
             None, None, model(activation, activation), spec
         ).losses
         assert loss.get_config()["from_logits"] == from_logits
+
+
+def compiled(loss, **arguments):
+    made = network()
+    made.compile("adam", loss, **arguments)
+    return made
+
+
+@pytest.mark.parametrize(
+    "loss, weights",
+    [
+        (FOCAL(), None),
+        ("mse", None),
+        (CATEGORICAL(label_smoothing=0.1), None),
+        (["sparse_categorical_crossentropy", "kl_divergence"], None),
+        ("categorical_crossentropy", [1.0, 0.3]),
+    ],
+)
+def test_a_loss_of_the_model_that_does_not_train_it(loss, weights):
+    given = compiled(loss, loss_weights=weights)
+    with pytest.warns(
+        UserWarning, match="`AutoModel.compile`.*Received: loss=.*of the model"
+    ):
+        compile_arguments.warn_of_another_loss(given, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile_arguments.warn_of_another_loss(given, SPARSE())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        compiled("sparse_categorical_crossentropy"),
+        compiled("SparseCategoricalCrossentropy"),
+        compiled([SPARSE(), CATEGORICAL(from_logits=True)]),
+        compiled(keras.losses.categorical_crossentropy, loss_weights=[1, 1]),
+        compiled(None),
+        network(),
+        "auto",
+    ],
+)
+def test_a_model_that_is_trained_by_the_loss_that_it_has(given):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile_arguments.warn_of_another_loss(given, None)

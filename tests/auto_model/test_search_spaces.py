@@ -242,7 +242,7 @@ def test_a_choice_that_cannot_be_replaced_is_refused_first(within_a_candidate):
     assert model.joint is None
 
 
-def test_a_class_may_have_no_example(capsys):
+def test_a_class_may_have_no_example_and_a_model_may_be_compiled(capsys):
     network = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -252,7 +252,9 @@ def test_a_class_may_have_no_example(capsys):
     )
     network.compile("adam", "kl_divergence")
     model = quick_auto_model(network)
-    fit(model, epochs=1, verbose=2)
+    # Nor is what it was compiled with dropped in silence.
+    with pytest.warns(UserWarning, match="'kl_divergence'.*of the mod") as said:
+        model.fit(X, Y, epochs=1, verbose=2)
+    assert said[0].filename == __file__
     assert model.predict(X).shape == (len(X), CLASSES + 1)
-    # Nor is what it was compiled with taken over in silence.
     assert "compiled with are not taken over" in capsys.readouterr().out
