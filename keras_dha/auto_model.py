@@ -269,14 +269,20 @@ class AutoModel(Trained):
             epochs: Integer of at least 1, default 30.
             verbose: 0 silent, 1 bars, 2 a line an epoch; `"auto"` is 1.
             callbacks: List of `keras.callbacks.Callback`; their `model` is
-                this object.
+                this object. One that stops the run early should wait until
+                it has searched and augmentation has faded out, as
+                `EarlyStopping` does by `start_from_epoch`: else a warning
+                says that the network has not settled.
             validation_split: Float in [0, 1), the share of the arrays `x`
                 and `y`, their last examples, to take for `validation_data`.
                 It is not `search_split` of the constructor, the part that
                 judges what is learned.
             validation_data: Pair of arrays, or dataset that ends, that is
                 evaluated after each epoch, and looked through before the
-                first. Nothing is learned from it.
+                first. Nothing is learned from it. The last `val_*` are of
+                the network that is delivered, unless a callback stopped the
+                run: they are then of the one before it was derived, and
+                before its statistics were fitted.
             shuffle: Whether to shuffle arrays; datasets keep their order.
             class_weight: Dict from class numbers to weights of at least 0, 1
                 for those that it lacks: how much the loss of an example of

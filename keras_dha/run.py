@@ -7,6 +7,7 @@ here; callbacks, metrics and the progress bar are Keras'.
 
 import contextlib
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -201,6 +202,7 @@ class Run:
                 self.record.take_over(owner.history.history)
                 keep()
         if not last:
+            self._warn_of_stop()
             self._finish()
             self._hand_over(owner)
         self._end(listeners, logs)
@@ -210,6 +212,33 @@ class Run:
                 self._next_step, self.steps_per_epoch, self._spent()
             )
         return owner.history
+
+    def _warn_of_stop(self):
+        """Warns if a callback ends the run before its network has settled."""
+        plan, needed = self.plan, 0
+        position = self.pace.position(self._next_step)
+        if plan.refine_from < plan.total and self.joint.policy.augments:
+            needed = plan.refine_from
+        if not self.is_derived:
+            needed = max(needed, plan.search_end)
+            what = "its architecture was still searched"
+        elif self.joint.is_shrunk:
+            needed = max(needed, plan.whole_from)
+            what = "it had shown small images alone"
+        elif position < needed:
+            what = "it augmented images as much as ever"
+        else:
+            return
+        warnings.warn(
+            f"A callback stopped the run while {what}, so weights have not "
+            "settled on what is delivered. A run is laid out over the length "
+            "that it is given: give fewer `epochs`, or a `time_limit`, or let "
+            "`EarlyStopping` wait for "
+            f"{needed / plan.total:.0%} of the run by `start_from_epoch`. "
+            f"Received: a stop after {self.epochs_done} epochs, at "
+            f"{position / plan.total:.0%} of the run",
+            stacklevel=2,
+        )
 
     def _end(self, listeners, logs):
         """Tells callbacks of the end, where they may restore weights."""

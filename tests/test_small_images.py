@@ -185,7 +185,8 @@ def test_statistics_are_those_of_whole_images(begins_small, monkeypatch):
         lambda network, *_: seen.append(small_images.is_shrunk(network)),
     )
     model = model_of_seconds()
-    assert run(model, callbacks=[Watch(last=0)]) == ["small images"]
+    with pytest.warns(UserWarning, match="small images alone"):
+        assert run(model, callbacks=[Watch(last=0)]) == ["small images"]
     assert_whole(model)
     assert seen and not any(seen)
 

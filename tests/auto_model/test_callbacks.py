@@ -1,5 +1,6 @@
 """Callbacks, validation and output during `fit`."""
 
+import contextlib
 import csv
 import itertools
 
@@ -185,7 +186,9 @@ def test_a_checkpoint_has_no_result_yet(observed):
 def test_early_stopping_leaves_a_plain_trained_model():
     model = quick_auto_model(strategy=DSNAS(until=0.9))
     stop = keras.callbacks.EarlyStopping("loss", min_delta=99.0, patience=1)
-    history = fit(model, epochs=50, callbacks=stop)  # one needs no list
+    told = "still searched.* for 90% .*`start_from_epoch`.*after 2 epochs"
+    with pytest.warns(UserWarning, match=told):
+        history = fit(model, epochs=50, callbacks=stop)  # one needs no list
     assert history.epoch == [0, 1]
     assert_plain(model.export_model())
     assert set(model.result.genotype) == {"choice0", "choice1"}
@@ -225,10 +228,29 @@ class Stopping(keras.callbacks.Callback):
 
 def test_stopping_after_a_batch():
     model, recorder = quick_auto_model(), Recorder()
-    history = fit(model, callbacks=[Stopping(), recorder])
+    with pytest.warns(UserWarning, match="architecture was still searched"):
+        history = fit(model, callbacks=[Stopping(), recorder])
     assert recorder.events == ["begin", 0, "batch 0", "batch 1", "end"]
     assert history.epoch == [0]
     assert_plain(model.export_model())
+
+
+@pytest.mark.parametrize("epochs, is_told", [(1, True), (4, False)])
+def test_stopping_before_augmentation_fades_out(epochs, is_told):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch + 1 == epochs
+
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    outputs = layers.Dense(CLASSES, activation="softmax")(x)
+    model = AutoModel(keras.Model(inputs, outputs), hyperparameters=None)
+    told = contextlib.nullcontext()
+    if is_told:
+        told = pytest.warns(UserWarning, match="as ever.* for 6.% .* at 20% of")
+    with told:
+        history = fit(model, epochs=5, callbacks=[Stop()])
+    assert history.epoch == list(range(epochs))
 
 
 @pytest.mark.parametrize("steps", [3, 10])
