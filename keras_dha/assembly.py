@@ -63,15 +63,14 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
         if not found.is_searched:
             parts = parts._replace(strategy=None)
     _say_what_is_left(settings, verbose)
-    if isinstance(parts.augmentation, (str, dict)):
-        _say_what_is_an_image(spec, verbose)
-    if parts.augmentation == "auto" and spec.is_image:
-        flip = _flip(batches, spec, verbose)
-        parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
+    replicas = distribution.num_replicas_in_sync
     keras.utils.set_random_seed(settings.seed)
     with distribution.scope():
-        replicas = distribution.num_replicas_in_sync
-        joint = _joint_model(settings, parts, spec, found, replicas)
+        network = _network(settings, parts, spec, found, replicas)
+    if isinstance(parts.augmentation, (str, dict)):
+        parts = _for_data(parts, network, spec, batches, verbose)
+    with distribution.scope():
+        joint = _joint_model(settings, parts, spec, network, replicas)
     optimizer = settings.optimizer_for(joint.network)
     _say_what_trains_it(settings, optimizer, verbose)
     _say_what_is_fixed(settings, optimizer, verbose)
@@ -139,9 +138,28 @@ def _say_what_trains_it(settings, optimizer, verbose):
         )
 
 
+def _for_data(parts, network, spec, batches, verbose):
+    """Returns the parts with the augmentation that is for these data."""
+    if not combinations.is_augmented(parts.augmentation, spec, network):
+        if spec.is_image:
+            progress.message(
+                f"Examples of shape {facts(spec.shape)[spec.image]} are taken "
+                "for sequences, by the layers of the network, and are not "
+                "augmented; if they are images, give as `augmentation` a "
+                "keras_dha.DifferentiableAugmentation",
+                verbose,
+            )
+        return parts._replace(augmentation=None)
+    _say_what_is_an_image(spec, verbose)
+    if parts.augmentation == "auto":
+        flip = _flip(batches, spec, verbose)
+        parts = parts._replace(augmentation={"clean": "auto", "flip": flip})
+    return parts
+
+
 def _say_what_is_an_image(spec, verbose):
     """Says that what may be sequences, unlike squares, is taken for images."""
-    shape = facts(spec.shape)[spec.image] if spec.is_image else ()
+    shape = facts(spec.shape)[spec.image]
     if len(shape) == 2 and shape[0] != shape[1]:
         progress.message(
             f"Examples of shape {shape} are taken for grey images and "
@@ -169,7 +187,8 @@ def _flip(batches, spec, verbose):
     return flip
 
 
-def _joint_model(settings, parts, spec, found, replicas):
+def _network(settings, parts, spec, found, replicas):
+    """Returns the network that a run begins with, searched or derived."""
     network = settings.builder(spec, **(found.arguments if found else {}))
     if replicas > 1:
         combinations.check_scope("a network", network.variables)
@@ -184,6 +203,10 @@ def _joint_model(settings, parts, spec, found, replicas):
             combinations.check_statistics(network)
     if found and found.begins_small:
         network = small_images.shrunk(network)
+    return network
+
+
+def _joint_model(settings, parts, spec, network, replicas):
     optimizer = settings.optimizer_for(network)
     step_share = outer_steps.share_of_step(parts.outer_every)
     hyperparameters = _engine(
@@ -205,7 +228,7 @@ def _joint_model(settings, parts, spec, found, replicas):
             *(settings.loss, settings.loss_weights, network, spec)
         ),
         metrics=compile_arguments.metrics(settings.metrics, network),
-        strategy=strategy if decisions else None,
+        strategy=parts.strategy if find_decisions(network) else None,
         augmentation=augmentation,
         hyperparameters=hyperparameters,
         rule=optimizer.rule,
@@ -231,15 +254,13 @@ def _augmentation(augmentation, spec):
         return None
     shapes = facts(spec.shape)
     if not spec.is_image:
-        if len(shapes) > 1 and not isinstance(augmentation, (str, dict)):
-            raise ValueError(
-                "An augmentation acts on the one input that is an image, "
-                "(h, w) or (h, w, c). Leave augmentation='auto' or None, which "
-                "augment none of several images. "
-                f"Received: augmentation={augmentation!r} for inputs of shape "
-                f"{spec.shape}"
-            )
-        return None
+        raise ValueError(
+            "An augmentation acts on the one input that is an image, "
+            "(h, w) or (h, w, c). Leave augmentation='auto' or None, which "
+            "augment nothing else, and none of several images. "
+            f"Received: augmentation={augmentation!r} for inputs of shape "
+            f"{spec.shape}"
+        )
     shape, measured = shapes[spec.image], facts(spec.value_range)[spec.image]
     channels = (shape[2:] or (1,))[0]
     if isinstance(augmentation, dict):

@@ -57,9 +57,11 @@ class AutoModel(Trained):
             choice takes its first candidate.
         augmentation: `"auto"`, a `keras_dha.DifferentiableAugmentation`, or
             `None`. A layer is moved itself: a second run begins at what the
-            first made of it. Data that are not images have none. Of several
-            inputs the one that is an image is augmented; if several are, none
-            is.
+            first made of it. Data that are not images have none, and a layer
+            for them is refused. Of several inputs the one that is an image is
+            augmented; if several are, none is. `"auto"` leaves examples of
+            two axes as they are where the network goes along one of them, by
+            `Conv1D`, recurrent or attention layers without a `Conv2D`.
             `"auto"` augments nine in ten images, fewer in runs of few passes
             over them: in N passes N / 20; and begins with flips as rare as
             mirror images are unlike the images. With `method="auto"` fewer
@@ -255,7 +257,8 @@ class AutoModel(Trained):
             x: NumPy array of images `(n, h, w)` or `(n, h, w, c)`, or
                 vectors `(n, d)` with a search space of your own; or a
                 `tf.data.Dataset` of (image, label), batched or not. Sequences
-                `(n, time, channels)` are taken for grey images too: they need
+                `(n, time, channels)` are taken for grey images too, unless the
+                layers of the network say that they are none: they need
                 `augmentation=None`, or they are rotated and cut out of. If its
                 images change at random from pass to pass, give `search_data`
                 as well: the split tells images apart by what they show.

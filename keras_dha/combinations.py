@@ -12,9 +12,30 @@ import tensorflow as tf
 
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.strategies import ISTA
+from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.data_spec import image_among
+from keras_dha.form import facts
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.nested_layers import find_layers
+
+# What goes along one axis of examples of two, and what along both.
+_ALONG_TIME = (
+    keras.layers.AdditiveAttention,
+    keras.layers.Attention,
+    keras.layers.Conv1D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.GroupQueryAttention,
+    keras.layers.MultiHeadAttention,
+    keras.layers.RNN,
+    keras.layers.SeparableConv1D,
+)
+_IN_THE_PLANE = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    SlicedConvolution,
+)
 
 
 def check_decides(strategy, network):
@@ -90,6 +111,34 @@ def check_scope(what, variables):
             "`with strategy.scope():`, or give the function that builds a "
             f"network. Received: variables of elsewhere {outside[:5]}"
         )
+
+
+def is_augmented(augmentation, spec, network):
+    """Whether an augmentation takes data for images.
+
+    A layer that was given takes all that may be images. Else the network says
+    of examples of two axes whether they are sequences.
+
+    Args:
+        augmentation: As `methods.Parts` has it.
+        spec: `DataSpec` of the training data.
+        network: `keras.Model`, or what makes one.
+    """
+    if augmentation is None or not spec.is_image:
+        return False
+    if not isinstance(augmentation, (str, dict)):
+        return True
+    are_flat = len(facts(spec.shape)[spec.image]) == 2
+    return not (are_flat and _reads_sequences(network))
+
+
+def _reads_sequences(network):
+    """Whether a network goes along one axis of its examples alone."""
+    return (
+        isinstance(network, keras.Model)
+        and bool(find_layers(network, _ALONG_TIME))
+        and not find_layers(network, _IN_THE_PLANE)
+    )
 
 
 def check_augmentation(augmentation, network, replicas):

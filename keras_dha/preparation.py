@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_dha import arguments
 from keras_dha import batches
+from keras_dha import combinations
 from keras_dha import data
 from keras_dha import form as forms
 from keras_dha import methods
@@ -174,7 +175,11 @@ def _search_pair(given, form):
 def _learns(settings, joint, spec, search_data):
     """Returns whether search data are of use; refuses those that are not."""
     if joint is None:
-        learns = settings.learns_from_search_data(spec.is_image)
+        # What a function makes is not there yet.
+        is_augmented = combinations.is_augmented(
+            settings.parts.augmentation, spec, settings.asked["search_space"]
+        )
+        learns = settings.learns_from_search_data(is_augmented)
         names = ("method", "strategy", "augmentation", "hyperparameters")
         asked = ", ".join(f"{n}={settings.asked[n]!r}" for n in names)
     else:

@@ -73,17 +73,17 @@ class Settings:
             return self.optimizer
         return optimizers.fitting(self.optimizer, network)
 
-    def learns_from_search_data(self, is_image):
+    def learns_from_search_data(self, is_augmented):
         """Whether anything will be learned from the search split.
 
         Args:
-            is_image: Whether the data are images, which can be augmented.
+            is_augmented: Whether data can be augmented, as images can.
         """
         values = optimizers.resolved(self.optimizer, self.parts.values)
         # A layer that is not trainable has a policy that is given; a name or
         # arguments stand for one that is learned.
         augmentation = self.parts.augmentation
-        policy = is_image and augmentation is not None
+        policy = is_augmented and augmentation is not None
         policy = policy and getattr(augmentation, "trainable", True)
         strategy = self.parts.strategy
         judged = strategy is not None and strategy.follows_search_split

@@ -213,13 +213,11 @@ def test_when_the_scale_is_chosen(monkeypatch, arguments, fit, fitted):
 
     def build_instead(settings, parts, spec, found, _):
         assert found is None
-        # How flips begin is known from the images by now, and nothing else.
-        asked = settings.parts
-        assert parts._replace(augmentation=asked.augmentation) == asked
+        assert parts == settings.parts
         raise Asked("assemble")
 
     monkeypatch.setattr(scale, "fitting", refuse)
-    monkeypatch.setattr(assembly, "_joint_model", build_instead)
+    monkeypatch.setattr(assembly, "_network", build_instead)
     model = AutoModel(seed=0, **arguments)
     with pytest.raises(Asked, match="fitting" if fitted else "assemble"):
         model.fit(X, Y, batch_size=16, verbose=0, **fit)
@@ -251,7 +249,7 @@ def test_too_short_a_time_is_for_the_weights(
         raise Asked("off" if parts.strategy is None else "on")
 
     monkeypatch.setattr(scale, "fitting", found)
-    monkeypatch.setattr(assembly, "_joint_model", look)
+    monkeypatch.setattr(assembly, "_network", look)
     model = AutoModel(seed=0, **arguments)
     expected = "on" if is_searched and asked is not False else "off"
     with pytest.raises(Asked, match=expected):

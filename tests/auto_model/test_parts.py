@@ -8,9 +8,12 @@ import pytest
 
 from keras_dha import assembly
 from keras_dha import data
+from keras_dha.architecture.choice import Choice
 from keras_dha.augmentation.layer import DifferentiableAugmentation
+from keras_dha.auto_model import AutoModel
 from keras_dha.result import operations
 from tests.auto_model.small_runs import BATCH
+from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import RATES
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
@@ -122,6 +125,77 @@ def test_what_may_be_a_sequence_is_said_to_be_an_image(
     if is_said:
         assert "shape (7, 8) are taken for" in out
         assert "give augmentation=None" in out
+
+
+def of_flat_examples(*between):
+    """A network of examples of two axes."""
+    inputs = x = keras.Input((7, 8))
+    for layer in between:
+        x = layer(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(
+        inputs, keras.layers.Dense(CLASSES, activation="softmax")(x)
+    )
+
+
+SEQUENTIAL = {
+    "convolution": lambda: keras.layers.Conv1D(4, 3),
+    "recurrent": lambda: keras.layers.Bidirectional(keras.layers.GRU(4)),
+    "candidate": lambda: Choice(
+        [keras.layers.Conv1D(4, 1), keras.layers.Conv1D(4, 1, use_bias=False)]
+    ),
+}
+
+
+@pytest.mark.parametrize("made_by", ["model", "function"])
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_the_layers_of_a_network_say_that_examples_are_sequences(
+    name, made_by, capsys
+):
+    network = of_flat_examples(SEQUENTIAL[name]())
+    given = network if made_by == "model" else lambda *_: network
+    model = AutoModel(given, strategy=None, hyperparameters=None)
+    fit(model, X[:, :7, :, 0], epochs=1, verbose=2)
+    out = capsys.readouterr().out
+    assert "shape (7, 8) are taken for sequences" in out
+    assert "grey images" not in out and "Mirror images" not in out
+    assert model.result.policy is None
+    # Nothing is held out of what is known to learn nothing.
+    steps = len(X) // BATCH - (made_by == "function")
+    assert model.result.cost["phases"]["train"]["steps"] == steps - 1
+
+
+def test_what_is_in_the_plane_is_an_image(capsys):
+    begin(
+        X[:, :7, :, 0],
+        search_space=of_flat_examples(
+            keras.layers.Reshape((7, 8, 1)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.Reshape((5, 24)),
+            keras.layers.Conv1D(4, 1),
+        ),
+        augmentation="auto",
+    )
+    assert "taken for grey images" in capsys.readouterr().out
+
+
+def test_a_layer_that_was_given_augments_what_may_be_sequences():
+    model = joint_auto_model(
+        of_flat_examples(keras.layers.Conv1D(4, 3)),
+        strategy=None,
+        hyperparameters=None,
+    )
+    fit(model, X[:, :7, :, 0], epochs=1)
+    assert "Rotate" in model.result.policy.operations
+
+
+def test_a_layer_that_was_given_for_what_is_no_image_is_refused():
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(CLASSES, activation="softmax")(inputs)
+    model = joint_auto_model(keras.Model(inputs, outputs), strategy=None)
+    with pytest.raises(ValueError, match=r"one input that is an im.*\(8,\)"):
+        fit(model, X[:, 0, :, 0], epochs=1)
+    assert model.joint is None
 
 
 def test_a_layer_for_other_pixels_is_warned_of():
