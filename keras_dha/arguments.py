@@ -1,5 +1,6 @@
 """Arguments: what is refused, and with which words."""
 
+import importlib.util
 import numbers
 import os
 
@@ -278,12 +279,18 @@ def _refuse_what_needs_a_keras_model(callback):
 def _advice_on_options(callback):
     """Returns what to do about how a callback was made, or `None`."""
     kinds = keras.callbacks
+    is_board = isinstance(callback, kinds.TensorBoard)
+    if is_board and importlib.util.find_spec("tensorboard") is None:
+        return (
+            "TensorBoard needs the package tensorboard, which is not "
+            "installed: run `pip install tensorboard`"
+        )
     if getattr(callback, "save_weights_only", False):
         return "A run is saved whole: use save_weights_only=False"
     is_checkpoint = isinstance(callback, kinds.ModelCheckpoint)
     if is_checkpoint and not callback.filepath.endswith(".keras"):
         return "A run is saved whole: use a filepath that ends in '.keras'"
-    if isinstance(callback, kinds.TensorBoard) and (
+    if is_board and (
         callback.histogram_freq
         or callback.embeddings_freq
         or callback.write_steps_per_second

@@ -49,6 +49,7 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     # What the default space is not for, its builder refuses.
     fits = spec.is_single and spec.is_image
     if fits and settings.fits_time and pace.epochs is None:
+        _check_on_one_layer(settings, spec, distribution)
         begun = time.monotonic()
         found = scale.fitting(
             functools.partial(settings.builder, spec),
@@ -76,6 +77,39 @@ def assemble(settings, spec, distribution, pace, batches, verbose=0):
     _say_what_is_fixed(settings, optimizer, verbose)
     combinations.check_pairs(joint, batches.batch_size, replicas)
     return joint, timed
+
+
+def _check_on_one_layer(settings, spec, distribution):
+    """Refuses at once what a default network of any scale would be refused.
+
+    Scales are timed for a part of the time there is, which would be lost to a
+    loss or a metric that is none.
+    """
+    pools = {
+        2: keras.layers.GlobalAveragePooling1D,
+        3: keras.layers.GlobalAveragePooling2D,
+    }
+    with distribution.scope():
+        inputs = keras.Input(spec.shape)
+        x = pools[len(spec.shape)]()(inputs)
+        x = keras.layers.Dense(spec.num_classes)(x)
+        # Called as in the space: metrics may go by the name.
+        last = keras.layers.Softmax(name="probabilities")
+        network = keras.Model(inputs, last(x))
+        joint = JointModel(
+            network,
+            compile_arguments.losses(
+                *(settings.loss, settings.loss_weights, network, spec)
+            ),
+            metrics=compile_arguments.metrics(settings.metrics, network),
+            hyperparameters=_hyperparameters(
+                settings, settings.parts, settings.optimizer
+            ),
+        )
+        combinations.check_dropout(joint)
+    labels = np.zeros((2, spec.num_classes) if spec.one_hot else 2, "int32")
+    distribution.run(joint.build_metrics, args=(labels,))
+    compile_arguments.check_metrics(network)
 
 
 @contextlib.contextmanager
@@ -208,15 +242,7 @@ def _network(settings, parts, spec, found, replicas):
 
 def _joint_model(settings, parts, spec, network, replicas):
     optimizer = settings.optimizer_for(network)
-    step_share = outer_steps.share_of_step(parts.outer_every)
-    hyperparameters = _engine(
-        parts,
-        optimizers.resolved(
-            *(optimizer, parts.values),
-            is_factor=not isinstance(settings.base_schedule, str),
-        ),
-        step_share,
-    )
+    hyperparameters = _hyperparameters(settings, parts, optimizer)
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
     combinations.check_augmentation(augmentation, network, replicas)
@@ -232,19 +258,26 @@ def _joint_model(settings, parts, spec, network, replicas):
         augmentation=augmentation,
         hyperparameters=hyperparameters,
         rule=optimizer.rule,
-        step_share=step_share,
+        step_share=outer_steps.share_of_step(parts.outer_every),
         refinement=parts.refinement,
         seed=settings.seed,
         # Each network has one of its own: a target knows what it counts.
         target=settings.target and settings.target.unattached(),
     )
     hyperparameters.check_groups(joint.paths)
+    combinations.check_dropout(joint)
     return joint
 
 
-def _engine(parts, values, step_share):
+def _hyperparameters(settings, parts, optimizer):
+    """Returns the `hyperparameters.engine.Engine` of a run."""
+    values = optimizers.resolved(
+        *(optimizer, parts.values),
+        is_factor=not isinstance(settings.base_schedule, str),
+    )
     if isinstance(parts.hyperparameters, AutoHAS):
         return parts.hyperparameters.engine(values)
+    step_share = outer_steps.share_of_step(parts.outer_every)
     return LearnedHyperparameters(values, parts.horizon, step_share * STEP_SIZE)
 
 

@@ -15,6 +15,7 @@ from keras_dha.architecture.strategies import ISTA
 from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.data_spec import image_among
 from keras_dha.form import facts
+from keras_dha.hyperparameters import dropout
 from keras_dha.hyperparameters.quantities import MIXUP
 from keras_dha.nested_layers import find_layers
 
@@ -208,6 +209,33 @@ def check_mixup(network, augmentation, spec):
             "`mixup`, or give such inputs as floats. "
             f"Received: inputs {dtypes}"
         )
+
+
+def check_dropout(joint):
+    """Refuses a rate of dropout that nothing in a network reads.
+
+    Code of the user's own may read it by name, in a layer or a loss; whether
+    it does shows when the first step is compiled.
+    """
+    layers = find_layers(joint.network, keras.layers.Layer)
+    if (
+        dropout.RATE in joint.hyperparameters.quantities
+        and not any(isinstance(layer, dropout.Dropout) for layer in layers)
+        and not any(isinstance(layer, keras.layers.Lambda) for layer in layers)
+        and all(map(_is_known, [*layers, *joint.loss_object.losses]))
+    ):
+        raise ValueError(
+            f"{dropout.RATE!r} is the rate of `keras_dha.Dropout` layers: put "
+            "one into the network, or leave it out. Received: hyperparameters "
+            f"with {dropout.RATE!r} for the model {joint.network.name!r} "
+            "without such a layer"
+        )
+
+
+def _is_known(found):
+    """Whether the class of a layer or a loss is of Keras or of ours."""
+    package = type(found).__module__.partition(".")[0]
+    return package in ("keras", "keras_dha")
 
 
 def check_pairs(joint, batch_size, replicas):

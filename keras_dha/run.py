@@ -178,21 +178,7 @@ class Run:
             return self._fit(owner, callbacks, validate, is_new, keep)
 
     def _fit(self, owner, callbacks, validate, is_new, keep):
-        is_resumed = self._stepper.has_begun
-        if not is_resumed:
-            # The `fit` before may have been interrupted in its search.
-            self.joint.architecture.rest()
-            self._find_rate(is_new)
-            self.record.begin(self.joint.hyperparameters)
-            self._stepper.begin()
-        self._stepper.open_streams()
-        listeners = self._listeners(owner, callbacks)
-        if not is_resumed:
-            self.pace.start()
-        listeners.on_train_begin()
-        before = {name: list(v) for name, v in self.record.history.items()}
-        owner.history.history.update(before)
-        owner.history.epoch.extend(range(self.epochs_done))
+        listeners = self._begin(owner, callbacks, is_new)
         while True:
             logs, last = self._epoch(owner, listeners, validate)
             if last or owner.stop_training:
@@ -212,6 +198,30 @@ class Run:
                 self._next_step, self.steps_per_epoch, self._spent()
             )
         return owner.history
+
+    def _begin(self, owner, callbacks, is_new):
+        """Prepares for the first step; returns the begun `CallbackList`."""
+        is_resumed = self._stepper.has_begun
+        if not is_resumed:
+            # The `fit` before may have been interrupted in its search.
+            self.joint.architecture.rest()
+            self.record.begin(self.joint.hyperparameters)
+        # Before steps are compiled: what a callback cannot do, as to write to
+        # a directory that is missing, it says here.
+        listeners = self._listeners(owner, callbacks)
+        listeners.on_train_begin()
+        if not is_resumed:
+            self._find_rate(is_new)
+            # From where a range test has left them.
+            self.record.begin(self.joint.hyperparameters)
+            self._stepper.begin()
+        self._stepper.open_streams()
+        if not is_resumed:
+            self.pace.start()
+        before = {name: list(v) for name, v in self.record.history.items()}
+        owner.history.history.update(before)
+        owner.history.epoch.extend(range(self.epochs_done))
+        return listeners
 
     def _warn_of_stop(self):
         """Warns if a callback ends the run before its network has settled."""
@@ -350,7 +360,9 @@ class Run:
         found = self.genotype
         if not self.is_derived:
             found = genotype(self.joint.network)
-        return self.record.result(self.joint, found, self._guard.undone)
+        # There is no guard before the rate is found.
+        undone = self._guard.undone if self._guard else 0
+        return self.record.result(self.joint, found, undone)
 
     def _find_rate(self, is_new):
         """Finds where the learning rate starts, if that is to be found."""

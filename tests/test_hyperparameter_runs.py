@@ -361,6 +361,31 @@ def test_a_name_that_nothing_reads():
         fitted(hyperparameters={"my_weight": Range(0.1, 1.0)})
 
 
+class ByRate(keras.losses.Loss):
+    """Code of the user's own may read the name as well."""
+
+    def call(self, y_true, y_pred):
+        loss = keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+        return loss * keras_dha.hyperparameter("dropout_rate", default=1.0)
+
+
+@pytest.mark.parametrize("rate", [0.2, Range(0.1, 0.5)])
+def test_a_rate_of_dropout_without_dropout_is_refused_before_a_step(
+    rate, monkeypatch
+):
+    monkeypatch.setattr("keras_dha.auto_model.Run", None)
+    with pytest.raises(ValueError, match="put one into the network.*without"):
+        fitted(hyperparameters={"dropout_rate": rate})
+
+
+def test_a_rate_of_dropout_may_be_read_by_a_loss():
+    fitted(
+        epochs=1,
+        compiled={"loss": ByRate()},
+        hyperparameters={"dropout_rate": 0.2},
+    )
+
+
 def test_a_run_that_diverges_ends_well():
     with pytest.warns(UserWarning, match="diverged"):
         model = fitted(

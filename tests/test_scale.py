@@ -223,6 +223,50 @@ def test_when_the_scale_is_chosen(monkeypatch, arguments, fit, fitted):
         model.fit(X, Y, batch_size=16, verbose=0, **fit)
 
 
+def timed(*_):
+    raise Asked("fitting")
+
+
+FOCAL = keras.losses.CategoricalFocalCrossentropy
+
+
+@pytest.mark.parametrize(
+    "hyperparameters, compiled, message",
+    [
+        ("auto", {"loss": "crossentropi"}, "crossentropi"),
+        ("auto", {"metrics": ["acuracy"]}, "acuracy"),
+        ("auto", {"metrics": [keras.metrics.F1Score()]}, 'average="macro"'),
+        ({"label_smoothing": 0.1}, {"loss": FOCAL()}, "smoothing.*Focal"),
+        ({"dropout_rate": 0.1}, {}, "keras_dha.Dropout"),
+    ],
+)
+def test_what_is_wrong_is_said_before_networks_are_timed(
+    monkeypatch, hyperparameters, compiled, message
+):
+    monkeypatch.setattr(scale, "fitting", timed)
+    model = AutoModel(seed=0, hyperparameters=hyperparameters)
+    model.compile(**compiled)
+    y = np.eye(3)[Y]
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y, batch_size=16, verbose=0, time_limit=30.0)
+    assert model.joint is None
+
+
+@pytest.mark.parametrize(
+    "dtype, error", [("mixed_float16", ValueError), ("mixed_bfloat16", Asked)]
+)
+def test_a_precision_is_refused_before_networks_are_timed(
+    monkeypatch, dtype, error
+):
+    monkeypatch.setattr(scale, "fitting", timed)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        with pytest.raises(error, match="mixed_bfloat16|fitting"):
+            AutoModel(seed=0).fit(X, Y, verbose=0, time_limit=30.0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 @pytest.mark.parametrize("is_searched", [True, False])
 @pytest.mark.parametrize(
     "arguments, asked",

@@ -12,9 +12,11 @@ from keras import layers
 from tensorboard.compat.proto import event_pb2
 
 from keras_dha import saving
+from keras_dha import trust
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X_NEW
@@ -409,6 +411,44 @@ def test_a_network_without_choices_delivers_the_weights_of_an_epoch(
         np.testing.assert_allclose(
             delivered.predict(X_NEW, verbose=0), seen[0], rtol=1e-5
         )
+
+
+def test_tensorboard_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: {"tensorboard": None}[name]
+    )
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        fit(
+            quick_auto_model(strategy=None),
+            callbacks=keras.callbacks.TensorBoard(tmp_path),
+        )
+
+
+def test_callbacks_begin_before_the_range_test(tmp_path, monkeypatch):
+    begun, test_range = [], trust.test_range
+
+    class Beginning(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            begun.append(self.model.result.hyperparameters["learning_rate"])
+
+    def look(*arguments):
+        assert len(begun) == 1
+        return test_range(*arguments)
+
+    monkeypatch.setattr(trust, "test_range", look)
+    model = quick_auto_model(
+        strategy=None, hyperparameters={"learning_rate": Range(1e-3, 0.2)}
+    )
+    written = keras.callbacks.CSVLogger(tmp_path / "nowhere" / "log.csv")
+    with pytest.raises(FileNotFoundError):
+        fit(model, epochs=1, callbacks=[Beginning(), written])
+    assert model.joint is None
+    begun.clear()
+    fit(model, epochs=1, callbacks=[Beginning()])
+    (before,) = begun
+    # The record is of where the range test has put it.
+    found = model.result.hyperparameters["learning_rate"]
+    assert before["value"] == before["start"] != found["start"]
 
 
 # Its package is not needed to refuse it, and Keras has not always had it.
