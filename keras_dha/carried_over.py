@@ -70,6 +70,8 @@ def _carried_over(joint, network, copies=()):
         counts_each=joint.counts_each,
         name=joint.name,
     )
+    # The layer is the same one, and need not be traced again.
+    made.policy.graph = joint.policy.graph
     kept = np.concatenate(
         [positions[id(v)] for v in made.weight_vector.variables]
     )

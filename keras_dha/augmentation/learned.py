@@ -66,9 +66,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import data
-from keras_dha.augmentation import mixing
+from keras_dha.augmentation import one_graph
 from keras_dha.augmentation.estimators import Evidence
-from keras_dha.augmentation.estimators.gumbel import Noise
 from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import adam
 from keras_dha.inner_update import average
@@ -110,6 +109,9 @@ class LearnedPolicy(keras.layers.Layer):
         num_classes: Number C of classes.
         averaging: Float, what the average of the weights keeps in a step.
         **kwargs: Base layer arguments.
+
+    Attributes:
+        graph: `one_graph.OneGraph` of the augmentation.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class LearnedPolicy(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.augmentation = augmentation
+        self.graph = one_graph.OneGraph(augmentation)
         self.averaging = min(averaging, AVERAGING)
         self.rate = rate
         self.step_share = step_share
@@ -237,23 +240,14 @@ class LearnedPolicy(keras.layers.Layer):
         layer = self.augmentation
         if layer is None:
             return None, images, None
-        size = images.shape[0] or tf.shape(images)[0]
-        clean = tf.convert_to_tensor(self.clean)
-        choices, draws = layer.draw_part(size, seeds, replica, replicas, clean)
-        is_plain = images.shape.rank == 3
-        inputs = images[..., None] if is_plain else images
-        if self.is_learned:
-            augmented = layer.estimator.augment(
-                *(layer, inputs, choices, draws),
-                _noise(seeds[0], replica, replicas),
+        clean, learned = tf.convert_to_tensor(self.clean), self.is_learned
+        # Derivatives of the images are taken where they are made.
+        is_followed = learned and layer.estimator.follows_path
+        if replicas > 1 or is_followed:
+            return one_graph.augmented(
+                *(layer, images, seeds, clean, learned, replica, replicas)
             )
-        else:
-            augmented = layer.transform(inputs, choices, draws)
-        share = None
-        if layer.mixers:
-            mix = layer.mix(inputs, choices, draws)
-            augmented, share = mixing.mix_images(augmented, mix), mix.share
-        return choices, augmented[..., 0] if is_plain else augmented, share
+        return self.graph.augmented(images, seeds, clean, learned)
 
     def follow(self, weights):
         """Follows one inner step with the average of the weights, `(P,)`."""
@@ -323,7 +317,7 @@ class LearnedPolicy(keras.layers.Layer):
             ]
             or None,
             count=count,
-            noise=_noise(
+            noise=one_graph.noise(
                 seed,
                 context.replica_id_in_sync_group,
                 context.num_replicas_in_sync,
@@ -412,12 +406,6 @@ class LearnedPolicy(keras.layers.Layer):
             }
             for k, operation in enumerate(self.augmentation.active_operations)
         }
-
-
-def _noise(seed, replica, replicas):
-    # A step further than what choices and draws are made of.
-    seed = tf.random.experimental.stateless_fold_in(seed, 2)
-    return Noise(seed, replica, replicas)
 
 
 def _flat(tensors):
