@@ -27,14 +27,15 @@ class GivenWeights(keras.StatelessScope):
             twice,
         along: but that of these there will be derivatives by what comes in
             from above.
+        credits: Whether there will be derivatives by the architecture.
     """
 
-    def __init__(self, layout, pieces, moves, once, along=False):
+    def __init__(self, layout, pieces, moves, once, along=False, credits=True):
         super().__init__(collect_losses=True, initialize_variables=False)
         self._layout = layout
         self._pieces = pieces
         self._moves = moves
-        self.once, self.along = once, along
+        self.once, self.along, self.credits = once, along, credits
 
     def values(self):
         """Returns the given weights as they were taken so far, tensors."""

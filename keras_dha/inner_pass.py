@@ -236,7 +236,7 @@ def taken(model, at, extent):
     return step._replace(weights=weights)
 
 
-def predictions_at(model, images, pieces, once=False):
+def predictions_at(model, images, pieces, once=False, credits=False):
     """Returns the predictions to judge by, at weights other than its own.
 
     Layers act as in training, for the statistics of the batch. So do stock
@@ -247,9 +247,13 @@ def predictions_at(model, images, pieces, once=False):
             what a loss needs of statistics it computes from its own batch.
         images: Tensor.
         pieces: List of tensors, `WeightVector.pieces` of the weights.
-        once: Whether they will be differentiated by the pieces, once.
+        once: Whether they will be differentiated by the pieces, once,
+        credits: and by the architecture.
     """
-    with own.judging(), model.weight_vector.given(pieces, once=once):
+    with (
+        own.judging(),
+        model.weight_vector.given(pieces, once=once, credits=credits),
+    ):
         return model.network(images, training=True)
 
 

@@ -288,7 +288,9 @@ def _search_gradients(model, batch, weights, parameters):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([*pieces, *parameters])
         predictions = inner_pass.predictions_at(
-            model, images, pieces, once=True
+            *(model, images, pieces),
+            once=True,
+            credits=bool(parameters),
         )
         # Outside of `own.given`: what judges has the defaults.
         losses = model.loss_object.call(labels, predictions)

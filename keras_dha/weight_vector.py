@@ -117,7 +117,7 @@ class WeightVector:
         """
         return tf.split(vector, self._layout.sizes)
 
-    def given(self, pieces, moves=False, once=False, along=False):
+    def given(self, pieces, moves=False, once=False, along=False, credits=True):
         """Returns the scope in which the network has other weights.
 
         Args:
@@ -127,8 +127,9 @@ class WeightVector:
                 never twice,
             along: but that of these there will be derivatives by what comes in
                 from above.
+            credits: Whether there will be derivatives by the architecture.
         """
-        return GivenWeights(self._layout, pieces, moves, once, along)
+        return GivenWeights(self._layout, pieces, moves, once, along, credits)
 
     def write(self, vector):
         """Assigns a vector to the variables."""

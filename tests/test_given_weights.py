@@ -320,3 +320,30 @@ def test_weights_of_few_digits_are_refused():
     model = keras.Model(inputs, layers.Dense(2, dtype="bfloat16")(inputs))
     with pytest.raises(ValueError, match="mixed_bfloat16.*bfloat16"):
         WeightVector(model)
+
+
+def test_what_credits_the_architecture_is_left_out_where_nobody_asks():
+    model = network()
+    vector = WeightVector(model)
+    noise = np.random.default_rng(1).normal(size=vector.size)
+    pieces = vector.pieces(tf.constant(noise, vector.dtype))
+    for k, decision in enumerate(find_decisions(model)):
+        decision.strategy = DSNAS()
+        decision.logits.assign(np.arange(decision.num_candidates))
+        decision.take(np.full(decision.edges, k % 2))
+
+    def run(pieces, credits):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(pieces)
+            with vector.given(pieces, once=True, credits=credits):
+                loss = loss_of(model, IMAGES)
+        return loss, tape.gradient(loss, pieces)
+
+    run, found, size = tf.function(run, autograph=False), {}, {}
+    for credits in (True, False):
+        found[credits] = run(pieces, credits)
+        graph = run.get_concrete_function(pieces, credits).graph
+        size[credits] = len(graph.get_operations())
+    # They are 1, and a product with it is the other factor to the last bit.
+    tf.nest.map_structure(np.testing.assert_array_equal, *found.values())
+    assert size[False] < size[True] - 20 * len(find_decisions(model))

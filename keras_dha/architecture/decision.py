@@ -155,21 +155,28 @@ class Decision(keras.layers.Layer):
         taken = ops.where(self.is_free(), operations, self._chosen_indices())
         self.sampled.assign(ops.reshape(taken, self.sampled.shape))
 
-    def factors(self, training):
+    def factors(self, training, credits=True):
         """Returns the factor of what runs on each edge, float32 `(edges,)`.
 
         Under a sampling strategy its value is 1 and its gradient carries
         the credit to the logits. `None` stands for 1 without a gradient.
+
+        Args:
+            training: Boolean.
+            credits: Whether that gradient is asked for.
         """
+        is_sampled = training and self.strategy is not None
+        if self.code is None:
+            if not (is_sampled and credits):
+                return None
+            return ops.where(self.is_free(), self.strategy.factors(self), 1.0)
         indices = self.indices(training)
-        if training and self.strategy is not None:
-            free = self.strategy.factors(self)
-        elif self.code is not None:
-            free = self.code.weights_at(indices)
-        else:
-            return None
-        frozen = 1.0 if self.code is None else self.code.scales_at(indices)
-        return ops.where(self.is_free(), free, frozen)
+        free = (
+            self.strategy.factors(self)
+            if is_sampled
+            else self.code.weights_at(indices)
+        )
+        return ops.where(self.is_free(), free, self.code.scales_at(indices))
 
     def coefficients(self):
         """Returns the candidates' weights in a mixture, as a table."""

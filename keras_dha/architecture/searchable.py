@@ -104,7 +104,8 @@ class SearchableLayer(keras.layers.Layer):
             self._single(edge, x, index, training)
             for edge, (x, index) in enumerate(zip(inputs, indices, strict=True))
         ]
-        factors = decision.factors(training)
+        given = given_weights.active()
+        factors = decision.factors(training, given is None or given.credits)
         if factors is None:
             return outputs
         return [

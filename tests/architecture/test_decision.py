@@ -65,6 +65,8 @@ def test_factors_are_one_and_there_only_with_a_strategy():
     made.strategy = DSNAS()
     np.testing.assert_array_equal(made.factors(training=True), [1.0])
     assert made.factors(training=False) is None
+    # Nor where nobody asks for their gradient.
+    assert made.factors(training=True, credits=False) is None
 
 
 @pytest.mark.parametrize("size", [1, 0, -2, 2.0, "3", None, True])

@@ -193,6 +193,9 @@ def test_frozen_codes_and_weights_do_not_drift():
         np.testing.assert_array_equal(new, old, err_msg=new.path)
     np.testing.assert_array_equal(decision.factors(training=True), factors)
     np.testing.assert_array_equal(decision.factors(training=False), factors)
+    # They are more than credits.
+    uncredited = decision.factors(training=True, credits=False)
+    np.testing.assert_array_equal(uncredited, factors)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(decision.factors(training=True))
     gradient = tape.gradient(total, decision.code.code.value)

@@ -77,10 +77,11 @@ class DSNAS(Strategy):
     def sample(self, decision, uniform):
         # One draw an edge, by the distribution function of q. Where the edge
         # is not kept, what leads is one past the last: nothing runs.
-        draw = decision.table(uniform)[:, :1]
-        passed = draw >= ops.cumsum(self._shares(decision)[:, :-1], axis=-1)
+        draw, leading = decision.table(uniform)[:, :1], decision.indices(False)
+        shares = self._shares(decision, leading)
+        passed = draw >= ops.cumsum(shares[:, :-1], axis=-1)
         # The shares of all but nothing may sum to a little less than 1.
-        last = ops.maximum(decision.indices(False), decision.operations - 1)
+        last = ops.maximum(leading, decision.operations - 1)
         return ops.minimum(ops.sum(ops.cast(passed, "int32"), axis=-1), last)
 
     def factors(self, decision):
@@ -88,19 +89,25 @@ class DSNAS(Strategy):
         drawn = pick(ops.softmax(decision.table(decision.logits)), index)
         # Of p/q with q held, the gradient is p/q times that of log p.
         # Where nothing runs and is never drawn, both are 0.
-        share = ops.stop_gradient(pick(self._shares(decision), index))
+        shares = self._shares(decision, decision.indices(False))
+        share = ops.stop_gradient(pick(shares, index))
         weight = ops.divide_no_nan(drawn, share)
         return 1.0 + (weight - ops.stop_gradient(weight))
 
-    def _shares(self, decision):
-        """Returns q, `(edges, operations + 1)`; the last one is of nothing."""
+    def _shares(self, decision, leading):
+        """Returns q, `(edges, operations + 1)`; the last one is of nothing.
+
+        Args:
+            decision: `keras_dha.Decision`.
+            leading: int32 tensor `(edges,)`, the operations that lead.
+        """
         drawn = ops.softmax(decision.table(decision.logits))
         is_warmup = ops.convert_to_tensor(self.progress, "float32") <= 0
         share = ops.cast(
             ops.where(is_warmup, 1.0, self.exploration), drawn.dtype
         )
         leading = ops.one_hot(
-            decision.indices(False), decision.operations + 1, dtype=drawn.dtype
+            leading, decision.operations + 1, dtype=drawn.dtype
         )
         return share * ops.pad(drawn, ((0, 0), (0, 1))) + (1 - share) * leading
 
