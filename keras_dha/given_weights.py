@@ -1,6 +1,7 @@
 """A network at given weights: those of a vector, in place of its variables'."""
 
 import contextlib
+import itertools
 import math
 import threading
 
@@ -48,21 +49,28 @@ class GivenWeights(keras.StatelessScope):
             number = self._layout.piece_of.get(id(variable))
             if number is None:
                 return None
-            variables = self._layout.variables[number]
-            self._take(number, 0, len(variables))
+            every = range(len(self._layout.variables[number]))
+            self._take(number, every)
         return self.state_mapping[id(variable)]
 
-    def _take(self, number, first, end):
+    def _take(self, number, places):
         """Maps some variables of a piece to their values in it."""
         variables = self._layout.variables[number]
-        sizes = [math.prod(v.shape) for v in variables]
-        around = [sum(sizes[:first]), sum(sizes[end:])]
-        parts = [self._pieces[number]]
-        if len(sizes) > 1:
-            sizes = [around[0], *sizes[first:end], around[1]]
-            parts = tf.split(self._pieces[number], sizes)[1:-1]
-        for variable, part in zip(variables[first:end], parts, strict=True):
-            self.state_mapping[id(variable)] = reshaped(part, variable.shape)
+        taken, sizes = [], []
+        for is_taken, run in itertools.groupby(
+            range(len(variables)), lambda place: place in places
+        ):
+            found = [variables[place] for place in run]
+            each = [math.prod(variable.shape) for variable in found]
+            # What is left out between them is one part.
+            taken += found if is_taken else [None]
+            sizes += each if is_taken else [sum(each)]
+        piece = self._pieces[number]
+        parts = tf.split(piece, sizes) if len(sizes) > 1 else [piece]
+        for variable, part in zip(taken, parts, strict=True):
+            if variable is not None:
+                value = reshaped(part, variable.shape)
+                self.state_mapping[id(variable)] = value
 
     def add_update(self, update):
         """Assigns at once, or not at all; refuses it of the given weights.

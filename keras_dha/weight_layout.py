@@ -20,8 +20,8 @@ class Layout(NamedTuple):
         variables: For each piece the list of its variables.
         sizes: For each piece its number of elements.
         piece_of: Dict from a variable's id to the number of its piece.
-        candidates: Dict from a candidate's id to (piece, first, end), which
-            variables of the piece are its own.
+        candidates: Dict from a candidate's id to (piece, places), which
+            variables of the piece it uses.
     """
 
     variables: list
@@ -33,11 +33,11 @@ class Layout(NamedTuple):
 def layout(network, variables):
     """Returns the `Layout` of a network's weights.
 
-    One piece are the weights of an edge's candidates, if they stand together
-    in the vector and each is of one candidate alone, and if the edge does not
-    share its graph with others, to which it hands its weights one by one.
-    Edges within candidates are parts of these. All other weights are pieces
-    of their own.
+    One piece are the weights of an edge's candidates, which may have some in
+    common, if they stand together in the vector, and if the edge does not share
+    its graph with others, to which it hands its weights one by one. Edges
+    within candidates are parts of these. All other weights are pieces of their
+    own.
 
     Args:
         network: A built Keras model.
@@ -50,7 +50,7 @@ def layout(network, variables):
             [number[id(v)] for v in c.trainable_variables if id(v) in number]
             for c in edge
         ]
-        together = [k for numbers in own for k in numbers]
+        together = sorted({k for numbers in own for k in numbers})
         start = min(together, default=0)
         is_row = together == [*range(start, start + len(together))]
         if together and is_row and claimed.isdisjoint(together):
@@ -63,8 +63,8 @@ def layout(network, variables):
             found.sizes.append(0)
         for candidate, own in edges.get(k, ()):
             if own:
-                place = len(found.sizes) - 1, own[0] - k, own[-1] + 1 - k
-                found.candidates[id(candidate)] = place
+                places = {place - k for place in own}
+                found.candidates[id(candidate)] = len(found.sizes) - 1, places
         found.piece_of[id(variable)] = len(found.sizes) - 1
         found.variables[-1].append(variable)
         found.sizes[-1] += math.prod(variable.shape)

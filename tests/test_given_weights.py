@@ -133,14 +133,13 @@ def test_nothing_moves_if_it_shall_not():
 def test_the_candidates_of_an_edge_are_one_piece():
     _, vector, weights = at(PATHS[0])
     sizes = [int(tf.size(p)) for p in vector.pieces(weights)]
-    norm, conv, common = 2 + 2, 2 * 2 * 9 + 2, [2 * 2 * 9, 2]
+    norm, conv = 2 + 2, 2 * 2 * 9 + 2
     one = conv + norm
     dense = [32 * 3, 3]
-    # Shared weights are a piece each, and so is what is beside them.
-    beside = [2 * 2 * 9, 2, 2, 2]
     stem = [2 * 2, 2]
-    expected = [*stem, 2 * one, 4 * one, *common, *beside]
-    expected += [2 * one, 2 * one, *dense]
+    # With weights that candidates have in common, once.
+    common = conv + one
+    expected = [*stem, 2 * one, 4 * one, common, 2 * one, 2 * one, *dense]
     assert sizes == expected
     np.testing.assert_array_equal(
         tf.concat(vector.pieces(weights), axis=0), weights
