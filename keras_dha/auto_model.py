@@ -295,7 +295,7 @@ class AutoModel(Trained):
                 have metrics. Of several outputs it is refused.
             steps_per_epoch: Integer; by default one pass over the data. Of a
                 dataset of unknown length the classes are those of the first
-                epoch.
+                epoch, unless labels are one-hot or a `keras.Model` was given.
             search_data: Pair of arrays, or dataset that ends, to be used in
                 place of `search_split`, where anything is learned from it.
                 Augmentation and learning then go on to the end, as these

@@ -92,7 +92,8 @@ def inspect(x, y=None, steps=None, num_classes=None):
         ValueError: No examples, one class, labels out of range or of the
             wrong rank, NaN or infinite values, examples of several shapes.
     """
-    return looked_through(x, y, steps).spec(num_classes)
+    summary = looked_through(x, y, steps)
+    return summary.spec(num_classes, may_be_endless(x, steps))
 
 
 def looked_through(x, y=None, steps=None):

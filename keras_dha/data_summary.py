@@ -68,15 +68,20 @@ class Summary:
         if self._inputs[0].count == 0:
             raise ValueError("The data hold no examples. Received: 0 examples")
 
-    def spec(self, num_classes):
-        """Returns the `DataSpec` of what was seen."""
+    def spec(self, num_classes, is_part=False):
+        """Returns the `DataSpec` of what was seen.
+
+        Args:
+            num_classes: As `data.inspect` takes it.
+            is_part: Whether it is a part of the data.
+        """
         self._check_count()
         if num_classes is None:
             known = [None] * len(self._labels)
         else:
             known = forms.facts(num_classes)
         classes = [
-            facts.classes(number)
+            facts.classes(number, is_part)
             for facts, number in zip(self._labels, known, strict=True)
         ]
         if all(facts.is_constant for facts in self._inputs):

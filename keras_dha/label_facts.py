@@ -1,6 +1,19 @@
 """Label facts: what is seen of the labels of one output, part by part."""
 
+import contextlib
+import re
+
 import numpy as np
+import tensorflow as tf
+
+# Of a dataset that is not looked at whole a class may not be seen.
+_KNOWN_OTHERWISE = (
+    "give one-hot labels, a `keras.Model` as `search_space`, or a larger "
+    "`steps_per_epoch`"
+)
+_OUT_OF_RANGE = re.compile(
+    r"label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)"
+)
 
 
 class LabelFacts:
@@ -55,21 +68,32 @@ class LabelFacts:
                 + (f", {self.width} columns" if self.one_hot else "")
             )
 
-    def classes(self, num_classes):
+    def classes(self, num_classes, is_part=False):
         """Returns how many classes there are.
 
         Args:
             num_classes: Integer, or `None` to infer it.
+            is_part: Whether these labels are of a part of the data.
         """
         self.check_classes(num_classes)
+        classes = num_classes or self.width or max(self.labels) + 1
+        is_inferred = num_classes is None and not self.one_hot
+        if is_part and not is_inferred:
+            return int(classes)
+        has_gaps = is_inferred and classes - len(self.labels) > classes / 2
+        if is_part and (has_gaps or len(self.labels) < 2):
+            raise ValueError(
+                "The classes of a dataset that is not looked at whole are "
+                "those of its first epoch, and too few of them were seen: "
+                f"{_KNOWN_OTHERWISE}. Received: {len(self.labels)} different "
+                f"labels up to {max(self.labels)}"
+            )
         if len(self.labels) < 2:
             raise ValueError(
                 "There must be at least two classes to tell apart. "
                 f"Received: only label {min(self.labels)}"
             )
-        classes = num_classes or self.width or max(self.labels) + 1
-        is_inferred = num_classes is None and not self.one_hot
-        if is_inferred and classes - len(self.labels) > classes / 2:
+        if has_gaps:
             raise ValueError(
                 "Labels must be integers 0..classes-1 without large gaps; "
                 "number them anew, for instance with "
@@ -78,6 +102,26 @@ class LabelFacts:
                 f"{max(self.labels)}"
             )
         return int(classes)
+
+
+@contextlib.contextmanager
+def explained():
+    """The scope in which a label of no class is an error of ours.
+
+    TensorFlow says so at the end of a page on the graph that it was met in.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = _OUT_OF_RANGE.search(error.message)
+        if found is None:
+            raise
+        label, classes = map(int, found.groups())
+        raise ValueError(
+            f"Labels must be of the classes 0..{classes - 1}. Those of a "
+            "dataset that is not looked at whole are those of its first "
+            f"epoch: {_KNOWN_OTHERWISE}. Received: label {label}"
+        ) from None
 
 
 def _are_integers(labels):

@@ -84,14 +84,17 @@ def prepare(
 def _classes(settings):
     """Returns the number of classes that a given network tells apart.
 
-    `None` if it is no network yet, or of several outputs. A class may have no
-    example.
+    As in a `DataSpec`, with `None` for what is to be inferred, as it is if
+    there is no network yet. A class may have no example.
     """
     network = settings.asked["search_space"]
-    if not isinstance(network, keras.Model) or len(network.outputs) != 1:
+    if not isinstance(network, keras.Model):
         return None
-    number = network.outputs[0].shape[-1]
-    return number if number and number > 1 else None
+    widths = [tensor.shape[-1] for tensor in network.outputs]
+    numbers = [width if width and width > 1 else None for width in widths]
+    if len(numbers) == 1:
+        return numbers[0]
+    return forms.Form.of(network).outputs.packed(numbers, list)
 
 
 def split(x, y, share, form):

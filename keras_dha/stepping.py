@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_dha import base_schedule
 from keras_dha import compile_arguments
 from keras_dha import compiled
+from keras_dha import label_facts
 from keras_dha import outer_steps
 from keras_dha import phases
 from keras_dha import run_record
@@ -161,7 +162,7 @@ class Stepper:
         losses = []
 
         def step(batch, schedule):
-            losses.append(self._inner(batch, schedule))
+            losses.append(_run(self._inner, batch, schedule))
             return losses[-1]
 
         found = trust.test_range(self._joint, step, stream)
@@ -197,11 +198,11 @@ class Stepper:
             learned.expect_run(step, self._pace.expected_steps(step))
             function = self._outer
             search_batch = self._next(self._search_stream)
-            loss = function(batch, schedule, search_batch)
+            loss = _run(function, batch, schedule, search_batch)
             self._drawn[1] += 1
         else:
             function = self._inner
-            loss = function(batch, schedule)
+            loss = _run(function, batch, schedule)
         is_first = function not in self._traced
         if is_first:
             self._traced.append(function)
@@ -271,3 +272,9 @@ class Stepper:
         if found is None or not found.any():
             return self._prices
         return found.tolist()
+
+
+def _run(function, *arguments):
+    """Takes a step."""
+    with label_facts.explained():
+        return function(*arguments)

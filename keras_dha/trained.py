@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_dha import data
 from keras_dha import evaluable_data
 from keras_dha import export as exporting
+from keras_dha import label_facts
 from keras_dha import report
 from keras_dha import small_images
 from keras_dha import stock
@@ -90,9 +91,10 @@ class Trained:
 
     def _evaluated(self, x, y, batch_size=None, **options):
         given = x if y is None else (x, y)
-        found = self.joint.network.evaluate(
-            _batches(given, batch_size), **options
-        )
+        with label_facts.explained():
+            found = self.joint.network.evaluate(
+                _batches(given, batch_size), **options
+            )
         # A loss alone is a number, which may be 0.
         if isinstance(found, (dict, list)) and not found:
             raise ValueError(

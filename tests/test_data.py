@@ -193,6 +193,23 @@ def test_labels_with_gaps(form):
         data.inspect(*form(images(), labels() * 500))
 
 
+def partly_seen(y):
+    return dataset(images(), y, 3).repeat()
+
+
+@pytest.mark.parametrize("y", [labels() * 500, np.arange(12) // 7])
+def test_too_few_classes_of_a_dataset_that_is_partly_seen(y):
+    told = "one-hot labels, a `keras.Model`.*larger `steps_per_epoch`. Rec"
+    with pytest.raises(ValueError, match=told):
+        data.inspect(partly_seen(y), steps=2)
+
+
+def test_classes_that_are_known_need_not_be_seen():
+    y = np.arange(12) // 7
+    assert data.inspect(partly_seen(y), steps=2, num_classes=9).num_classes == 9
+    assert data.inspect(partly_seen(np.eye(5)[y]), steps=2).num_classes == 5
+
+
 @every_form
 def test_labels_beyond_the_known_classes(form):
     x, y = images(), labels()

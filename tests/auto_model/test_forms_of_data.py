@@ -14,6 +14,7 @@ from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.batches import StreamBatches
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.methods import space_builder
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import CLASSES
@@ -75,6 +76,26 @@ def test_an_endless_dataset():
     np.testing.assert_allclose(
         history.history["loss"], reference_losses(), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("has_range", [False, True])
+def test_a_label_that_the_first_epoch_did_not_have(has_range):
+    """In the range test, or in a step behind those that were looked at."""
+    order = np.argsort(Y == 2, kind="stable")
+    endless = as_dataset(X[order], np.where(Y < 2, Y, 9)[order], BATCH)[0]
+    rate = Range(1e-3, 0.2) if has_range else 0.05
+    model = quick_auto_model(
+        strategy=None, hyperparameters={"learning_rate": rate}
+    )
+    told = r"classes 0\.\.1.*one-hot labels.*Received: label 9$"
+    with pytest.raises(ValueError, match=told):
+        fit(model, endless.repeat(), None, batch_size=None, steps_per_epoch=3)
+
+
+def test_a_label_of_no_class_is_said_in_an_evaluation(fitted):
+    wrong = as_dataset(X, Y + 1, BATCH)[0]
+    with pytest.raises(ValueError, match=r"classes 0\.\.2.*Received: label 3$"):
+        fitted.evaluate(wrong)
 
 
 @pytest.mark.parametrize("batch_size", [BATCH, 300])

@@ -167,7 +167,7 @@ def test_mixers_leave_no_input_behind():
         ((IMAGES, X[:50]), ORDERED[1], "as long as there are labels"),
         (NAMED[0], (Y, OTHER[:50]), "same number of examples"),
         ((X, IMAGES), ORDERED[1], "must map examples of shape"),
-        (NAMED[0], (OTHER, Y), "must map examples of shape"),
+        (NAMED[0], (OTHER, Y), r"classes 0\.\.1.*up to 2"),
         ({"image": IMAGES, "vector": X * np.nan}, NAMED[1], "NaN"),
         ({"image": IMAGES, "vector": X[:, 0]}, NAMED[1], "axis of their own"),
     ],

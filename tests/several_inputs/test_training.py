@@ -93,6 +93,15 @@ def test_a_function_gets_classes_as_the_labels_are_and_finds_their_output():
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("is_dict", [False, True])
+def test_a_class_may_have_no_example(is_dict):
+    network = with_another_output((7,), {"first": 3, "extra": 4})
+    y = {"first": Y, "extra": OTHER} if is_dict else (Y, OTHER)
+    fixed = {"learning_rate": 0.05}
+    model = run(network, X, y, epochs=1, hyperparameters=fixed)
+    assert [p.shape[1] for p in model.predict(X)] == [3, 4]
+
+
 def seeing(shape, num_classes):
     """A choice whose one candidate is blind to the input with the class."""
     noise, telling = keras.Input(shape[0]), keras.Input(shape[1])
