@@ -192,6 +192,13 @@ def split_arrays(x, y, spec, share, seed):
         labels = labels.argmax(axis=1)
     labels = labels.reshape(-1)
     held_out = datasets.held_out(labels, share, seed, most=2 * share)
+    if not held_out.any():
+        raise ValueError(
+            "Each class has one example, so none can be held out to judge by: "
+            "give `search_data`, or learn the weights alone by "
+            "augmentation=None and hyperparameters=None of `AutoModel`. "
+            f"Received: {len(labels)} examples of as many classes"
+        )
 
     def rows(chosen):
         return keras.tree.map_structure(lambda part: part[chosen], (x, y))

@@ -16,6 +16,7 @@ from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import as_dataset
 from tests.auto_model.small_runs import fit
+from tests.auto_model.small_runs import joint_auto_model
 from tests.auto_model.small_runs import quick_auto_model
 from tests.auto_model.small_runs import space
 
@@ -324,6 +325,23 @@ def test_search_data_in_a_further_fit_that_trains_weights_alone():
     fit(model, epochs=1)
     with pytest.raises(ValueError, match="Nothing learns.*a further `fit`"):
         fit(model, epochs=1, search_data=(X_NEW, Y_NEW))
+
+
+@pytest.mark.parametrize("instead", ["nothing", "search_data", "weights"])
+def test_one_example_of_each_class(instead):
+    first = [np.flatnonzero(k == Y)[0] for k in range(CLASSES)]
+    x, y = X[first], Y[first]
+    model = joint_auto_model(hyperparameters={"learning_rate": 0.01})
+    if instead == "weights":
+        model = joint_auto_model(augmentation=None, hyperparameters=None)
+    given = (X_NEW, Y_NEW) if instead == "search_data" else None
+    if instead == "nothing":
+        told = "one example.*`search_data`.*augmentation=None.*: 3 examples"
+        with pytest.raises(ValueError, match=told):
+            fit(model, x, y, batch_size=None, epochs=2)
+        return
+    fit(model, x, y, batch_size=None, epochs=2, search_data=given)
+    assert model.predict(X_NEW).shape == (len(X_NEW), CLASSES)
 
 
 def test_a_layer_that_assigns_its_trained_weights():
