@@ -18,9 +18,18 @@ _ELSEWHERE = {
     "what is learned",
     "validation_steps": "give `validation_data` that end there: "
     "`dataset.take(steps)`",
+    "validation_freq": "validation comes after each epoch; for longer ones "
+    "give `steps_per_epoch`",
+    "validation_batch_size": "validation has batches of `batch_size`; for "
+    "others give a batched dataset as `validation_data`",
     "initial_epoch": "a further `fit` goes on by itself",
     "sample_weight": "not available in this version; resample the data, or "
     "use `class_weight` of `fit`",
+    "time_limit": "it is for `fit`, which then takes that time",
+    "weighted_metrics": "use `metrics`",
+    "run_eagerly": "steps are always compiled",
+    "jit_compile": "steps are compiled without XLA",
+    "steps_per_execution": "each step is carried out by itself",
 }
 _DIRECTORY = "A run goes on by itself: use AutoModel(directory=...)"
 

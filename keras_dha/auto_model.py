@@ -213,11 +213,7 @@ class AutoModel(Trained):
                 Of several outputs a dict of such lists by output name, or a
                 list of them.
         """
-        if unknown:
-            raise ValueError(
-                "`compile` takes `optimizer`, `loss`, `loss_weights` and "
-                f"`metrics`. Received: {sorted(unknown)}"
-            )
+        arguments.refuse_unknown(unknown, where="compile")
         if self.joint is not None:
             raise ValueError(
                 "Loss, metrics and optimizer are fixed by the first `fit`. "
@@ -316,6 +312,8 @@ class AutoModel(Trained):
         Raises:
             ValueError: Whatever is wrong with the arguments or the data is
                 said before training begins.
+            TypeError: An argument that it does not take, with what to use
+                instead.
         """
         begun = time.monotonic()
         arguments.refuse_unknown(unknown, where="fit")

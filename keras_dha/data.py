@@ -6,6 +6,7 @@ wrong (NaN, labels, shapes) is looked at once, before a model is built.
 
 import time
 import warnings
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -158,10 +159,13 @@ def arranged(x, y, form=None):
         form: `form.Form`, or `None` to keep the form that they have.
     """
     if x is None or (y is None and not isinstance(x, tf.data.Dataset)):
+        hint = ""
+        if isinstance(x, (keras.utils.PyDataset, Iterator)):
+            hint = "Make one of it by `tf.data.Dataset.from_generator`. "
         raise ValueError(
             "Expected arrays `x` and `y`, or a `tf.data.Dataset` of (image, "
-            f"label) pairs. Received: x of type {type(x).__name__}, y of type "
-            f"{type(y).__name__}"
+            f"label) pairs. {hint}Received: x of type {type(x).__name__}, "
+            f"y of type {type(y).__name__}"
         )
     if not isinstance(x, tf.data.Dataset):
         x, y = forms.structured(x, y)

@@ -10,7 +10,7 @@ from keras_dha.batches import first_of
 from keras_dha.data_summary import summary_of_arrays
 
 
-def evaluable(x, y, spec, form=None, batch_size=None):
+def evaluable(x, y, spec, form=None, batch_size=None, steps=None):
     """Returns data to evaluate on, as `keras.Model.evaluate` takes them.
 
     Args:
@@ -21,6 +21,7 @@ def evaluable(x, y, spec, form=None, batch_size=None):
         form: `form.Form` of the network that the data are brought into, or
             `None` before there is one.
         batch_size: Integer, of a dataset that is not batched; default 256.
+        steps: Integer, how many batches are read; `None` for all.
 
     Returns:
         Pair of arrays, or (batched dataset, `None`).
@@ -29,7 +30,8 @@ def evaluable(x, y, spec, form=None, batch_size=None):
         ValueError: The data do not look like the training data. Of a dataset
             only shapes and length are known without reading it.
     """
-    data.check_ends(x, "Data to evaluate on")
+    if steps is None:
+        data.check_ends(x, "Data to evaluate on")
     x, y = data.arranged(x, y, form)
     if isinstance(x, tf.data.Dataset) and y is None:
         x = data.in_batches(
@@ -95,7 +97,7 @@ def _check_alike(shape, one_hot, spec):
         )
 
 
-def predictable(x, spec, form, batch_size=None):
+def predictable(x, spec, form, batch_size=None, steps=None):
     """Returns data to predict for, as `keras.Model.predict` takes them.
 
     Args:
@@ -103,13 +105,14 @@ def predictable(x, spec, form, batch_size=None):
             (example, label), batched or not; or several arrays.
         spec: `DataSpec` of the training data, in the form of the network.
         form: `form.Form` of the network.
-        batch_size: As for `evaluable`.
+        batch_size, steps: As for `evaluable`.
 
     Raises:
         ValueError: The examples do not look like the training data, or do
             not end.
     """
-    data.check_ends(x, "Data to predict for")
+    if steps is None:
+        data.check_ends(x, "Data to predict for")
     if isinstance(x, tf.data.Dataset):
         element = x.element_spec
         examples = element[0] if isinstance(element, tuple) else element

@@ -347,9 +347,15 @@ def _checked(network, spec):
     if not all(map(_fits, inputs, shapes)) or outputs != [
         (number,) for number in classes
     ]:
+        hint = ""
+        if (1,) in outputs and 2 in classes:
+            hint = (
+                "Two classes have an output each: in the place of one unit "
+                'end in Dense(2, activation="softmax"). '
+            )
         raise ValueError(
             f"The search space must map examples of shape {found.shape} to "
-            f"{found.num_classes} classes. Received: a model from "
+            f"{found.num_classes} classes. {hint}Received: a model from "
             f"{_shown(inputs)} to {_shown(outputs)}"
         )
     return network

@@ -4,6 +4,7 @@ import warnings
 
 import tensorflow as tf
 
+from keras_dha import arguments
 from keras_dha import data
 from keras_dha import evaluable_data
 from keras_dha import export as exporting
@@ -43,7 +44,15 @@ class Trained:
         )
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, verbose=0, return_dict=False
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose=0,
+        return_dict=False,
+        steps=None,
+        callbacks=None,
+        **unknown,
     ):
         """Returns loss and metrics on clean data.
 
@@ -54,16 +63,32 @@ class Trained:
             batch_size: Integer, default 256; a batched dataset has its own.
             verbose: As in Keras, but for the default of 0.
             return_dict: Whether to return a dict rather than a list.
+            steps: Integer, how many batches to evaluate on; by default all.
+            callbacks: List of Keras callbacks, whose `model` is the network.
         """
+        arguments.refuse_unknown(unknown, where="evaluate")
         self._check_fitted("evaluate")
+        steps = arguments.checked_count("steps", steps)
         x, y = evaluable_data.evaluable(
-            x, y, self._spec, self.joint.form, batch_size
+            x, y, self._spec, self.joint.form, batch_size, steps
         )
         return self._evaluated(
-            x, y, batch_size, verbose=verbose, return_dict=return_dict
+            *(x, y, batch_size),
+            verbose=verbose,
+            return_dict=return_dict,
+            steps=steps,
+            callbacks=callbacks,
         )
 
-    def predict(self, x, batch_size=None, verbose=0):
+    def predict(
+        self,
+        x,
+        batch_size=None,
+        verbose=0,
+        steps=None,
+        callbacks=None,
+        **unknown,
+    ):
         """Returns what the network gives, float32 `(n, classes)`.
 
         Class probabilities, or logits if it ends without a softmax. Of several
@@ -77,16 +102,23 @@ class Trained:
                 tuples as the first part of a tuple.
             batch_size: Integer, default 256; a batched dataset has its own.
             verbose: As in Keras, but for the default of 0.
+            steps: Integer, how many batches to predict for; by default all.
+            callbacks: List of Keras callbacks, whose `model` is the network.
         """
+        arguments.refuse_unknown(unknown, where="predict")
         self._check_fitted("predict")
+        steps = arguments.checked_count("steps", steps)
         x = evaluable_data.predictable(
-            x, self._spec, self.joint.form, batch_size
+            x, self._spec, self.joint.form, batch_size, steps
         )
         if not isinstance(x, tf.data.Dataset):
             # A tuple of one: several inputs would be taken for labels, too.
             x = (x,)
         return self.joint.network.predict(
-            _batches(x, batch_size), verbose=verbose
+            _batches(x, batch_size),
+            verbose=verbose,
+            steps=steps,
+            callbacks=callbacks,
         )
 
     def _evaluated(self, x, y, batch_size=None, **options):

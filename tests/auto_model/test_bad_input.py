@@ -122,10 +122,26 @@ def test_bad_constructor_arguments(arguments, error, message):
         ),
         ({"validation_data": ENDLESS}, ValueError, r"must end.*take\(n\)"),
         ({"validation_steps": 3}, TypeError, r"`dataset.take\(steps\)`"),
+        ({"validation_freq": 2}, TypeError, "after each epoch.*`steps_per"),
+        (
+            {"validation_batch_size": 9},
+            TypeError,
+            "`batch_size`.*batched dataset as `validation_data`",
+        ),
         ({"search_data": X_NEW}, ValueError, r"pair \(x, y\)"),
         ({"search_data": ENDLESS}, ValueError, r"must end.*take\(n\)"),
         ({"y": None}, ValueError, "Expected arrays `x` and `y`"),
         ({"x": None}, ValueError, "Expected arrays `x` and `y`"),
+        (
+            {"x": iter([(X, Y)]), "y": None},
+            ValueError,
+            r"pairs. Make one of it by `tf.data.Dataset.from_generator`. Rec",
+        ),
+        (
+            {"x": keras.utils.PyDataset(), "y": None},
+            ValueError,
+            "from_generator.*PyDataset",
+        ),
         ({"x": X[:5]}, ValueError, "same number of examples"),
         ({"x": X[:0], "y": Y[:0]}, ValueError, "no examples"),
         ({"y": 0 * Y}, ValueError, "at least two classes"),
@@ -165,15 +181,55 @@ def test_before_fit_there_is_nothing_to_use(call, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "arguments, error, message",
     [
-        ({"optimizer": "adam"}, "one of .*'adamw'.*optimizer='adam'"),
-        ({"run_eagerly": True}, "`loss_weights` and `metrics`.*'run_eagerly'"),
+        (
+            {"optimizer": "adam"},
+            ValueError,
+            "one of .*'adamw'.*optimizer='adam'",
+        ),
+        (
+            {"run_eagerly": True},
+            TypeError,
+            "`compile` does not take `run_eagerly` .*always compiled.*=True",
+        ),
     ],
 )
-def test_compile_refuses_what_it_cannot_honour(arguments, message):
-    with pytest.raises(ValueError, match=message):
+def test_compile_refuses_what_it_cannot_honour(arguments, error, message):
+    with pytest.raises(error, match=message):
         AutoModel().compile(**arguments)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda model: model.evaluate(X, Y, sample_weight=Y),
+            "`evaluate` does not take `sample_weight` .*resample",
+        ),
+        (
+            lambda model: model.predict(X, spam=1),
+            "`predict` does not take `spam`. Received: spam=1",
+        ),
+        (
+            lambda model: model.estimate(X, Y, time_limit=60),
+            "`estimate` does not take `time_limit` .*for `fit`.*=60",
+        ),
+    ],
+)
+def test_other_methods_refuse_what_they_do_not_take(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(AutoModel())
+
+
+@pytest.mark.parametrize("steps", [0, 1.5])
+def test_steps_that_are_none(fitted, steps):
+    for call in (
+        lambda: fitted.evaluate(X, Y, steps=steps),
+        lambda: fitted.predict(X, steps=steps),
+    ):
+        with pytest.raises(ValueError, match="`steps` must be"):
+            call()
 
 
 def test_a_metric_of_more_than_a_number_is_refused_before_the_first_step():
@@ -278,6 +334,13 @@ def two_outputs(shape, num_classes):
 def test_a_search_space_that_does_not_fit(search_space, message):
     with pytest.raises(ValueError, match=message):
         fit(quick_auto_model(search_space), epochs=1)
+
+
+def test_one_unit_for_two_classes():
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match=r'Dense\(2, activation="softmax"\)'):
+        fit(quick_auto_model(keras.Model(inputs, x)), y=Y % 2, epochs=1)
 
 
 def test_a_loss_that_leaves_the_numbers_is_reported():

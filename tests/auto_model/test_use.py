@@ -1,7 +1,5 @@
 """Evaluating, predicting and exporting, recomputed with NumPy."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -90,25 +88,44 @@ def test_nobody_waits_for_an_autotuner(fitted, monkeypatch, form):
     assert [x.options().autotune.enabled for x in seen] == [False, False]
 
 
-def test_datasets_come_in_batches_of_the_size_that_is_asked_for(
-    fitted, monkeypatch
-):
+def test_datasets_come_in_batches_of_the_size_that_is_asked_for(fitted):
     sizes = []
 
     class Sizes(keras.callbacks.Callback):
         def on_predict_batch_end(self, batch, logs=None):
             sizes.append(len(logs["outputs"]))
 
-    network = fitted.joint.network
-    predict = functools.partial(network.predict, callbacks=[Sizes()])
-    monkeypatch.setattr(network, "predict", predict)
-    found = fitted.predict(as_dataset(X_NEW, Y_NEW)[0], batch_size=16)
+    given = as_dataset(X_NEW, Y_NEW)[0]
+    found = fitted.predict(given, batch_size=16, callbacks=[Sizes()])
     assert sizes == [16, 16, 8]
     np.testing.assert_allclose(found, fitted.predict(X_NEW), rtol=1e-5)
     batched, _ = as_dataset(X_NEW, Y_NEW, 7)
     for call in (fitted.predict, fitted.evaluate):
         with pytest.raises(ValueError, match="batches of its own.*=16"):
             call(batched, batch_size=16)
+
+
+@pytest.mark.parametrize("form", ["arrays", "endless"])
+def test_so_many_steps_are_taken(fitted, form):
+    class Count(keras.callbacks.Callback):
+        batches = 0
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.batches += 1
+
+    given, size, count = (X_NEW, Y_NEW), 8, Count()
+    if form == "endless":
+        endless, nothing = as_dataset(X_NEW, Y_NEW, 8)
+        given, size = (endless.repeat(), nothing), None
+    found = fitted.evaluate(*given, size, steps=2, callbacks=[count])
+    assert count.batches == 2
+    expected = fitted.evaluate(X_NEW[:16], Y_NEW[:16])
+    assert found == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        fitted.predict(given[0], size, steps=2),
+        fitted.predict(X_NEW[:16]),
+        rtol=1e-5,
+    )
 
 
 def test_saved_model_agrees_with_predict(fitted, tmp_path):
