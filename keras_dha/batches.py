@@ -245,10 +245,17 @@ class ArrayBatches:
         self._seed = tf.constant(seed, tf.int64)
         self._shuffle = shuffle
         self._data = keras.tree.map_structure(tf.constant, (x, y))
+        self._whole = None
 
     def arrange(self, form):
         """Brings the data into the form of a network, a `form.Form`."""
-        self._data = form.arranged(*self._data)
+        self._data, self._whole = form.arranged(*self._data), None
+
+    def labels(self):
+        """Returns labels as those of a batch are, of whichever examples."""
+        return keras.tree.map_structure(
+            lambda part: part[: self.batch_size], self._data[1]
+        )
 
     @property
     def steps(self):
@@ -262,6 +269,14 @@ class ArrayBatches:
         the seed and the pass: a run that goes on at a step sees what it would
         have seen without a stop.
         """
+        if step:
+            return self._from(step)
+        # A run reads it from the start several times, and it has no state.
+        if self._whole is None:
+            self._whole = self._from(0)
+        return self._whole
+
+    def _from(self, step):
         arrays, count = self._data, self.count
 
         def one_pass(number):
@@ -319,6 +334,10 @@ class StreamBatches:
     def arrange(self, form):
         """Brings the data into the form of a network, a `form.Form`."""
         self._dataset, _ = form.arranged(self._dataset, None)
+
+    def labels(self):
+        """Returns the labels of a batch."""
+        return first_of(self.dataset())[1]
 
     @property
     def steps(self):

@@ -18,7 +18,6 @@ from keras_dha import phases
 from keras_dha import run_record
 from keras_dha import trust
 from keras_dha.architecture.step_price import StepPrice
-from keras_dha.batches import first_of
 
 
 class Stepper:
@@ -88,8 +87,9 @@ class Stepper:
 
         A `tf.function` that creates variables is traced twice.
         """
-        labels = first_of(self._batches.dataset())[1]
-        self._distribution.run(self._joint.build_metrics, args=(labels,))
+        self._distribution.run(
+            self._joint.build_metrics, args=(self._batches.labels(),)
+        )
         compile_arguments.check_metrics(self._joint.network)
         self._joint.network.reset_metrics()
 

@@ -406,6 +406,37 @@ def test_batches_are_brought_into_the_form_of_a_network():
         np.testing.assert_array_equal(first, second + 0.5)
 
 
+def test_labels_are_those_of_a_batch():
+    x, y = np.ones((10, 3)), {"a": np.eye(10), "b": np.arange(10)[:, None]}
+    unbatched = tf.data.Dataset.from_tensor_slices((x, y))
+    for made in (
+        batches.ArrayBatches(x, y, 4, 0),
+        batches.StreamBatches(unbatched, 10, 4),
+    ):
+        _, expected = next(iter(made.dataset()))
+        found = made.labels()
+        for name in y:
+            assert found[name].shape == expected[name].shape
+            assert found[name].dtype == expected[name].dtype
+
+
+def test_what_is_read_from_the_start_is_built_once():
+    made = batches.ArrayBatches(*numbered(50), batch_size=16, seed=0)
+    whole = made.dataset()
+    assert made.dataset(0) is whole
+    assert made.dataset(1) is not whole
+    # None of those who read it moves the others.
+    first, second = iter(whole), iter(whole)
+    for _ in range(3):
+        expected = numbers(next(first)[0])
+    for _ in range(3):
+        found = numbers(next(second)[0])
+    np.testing.assert_array_equal(found, expected)
+    network = [keras.Input((4, 4, 1)), keras.layers.Flatten()]
+    made.arrange(Form.of(keras.Sequential(network)))
+    assert made.dataset() is not whole
+
+
 def test_the_search_split_of_a_dataset_is_read_once():
     """Else what is held out costs twenty times its size of reading."""
     read = []
