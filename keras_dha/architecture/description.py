@@ -16,6 +16,8 @@ _REFERENCES = ("keras_history", "input_layers", "output_layers")
 # What a saved object says of its use so far, and not of what it is.
 USED = ("build_config", "compile_config")
 _DECISION = keras.saving.get_registered_name(Decision)
+# How names begin that are always registered.
+_OURS = "keras_dha>"
 
 
 def described(value, without=()):
@@ -37,9 +39,16 @@ def described(value, without=()):
 
 
 def _kept(found, without):
-    if found.get("registered_name") == _DECISION:
+    name, kind = found.get("registered_name"), found.get("class_name")
+    if name == _DECISION:
         # Strategies put it there, and it holds what is learned.
         found["config"].pop("code")
+    elif kind == "function" and isinstance(found.get("config"), str):
+        found["config"] = found["config"].rpartition(">")[2]
+    elif kind and name and not name.startswith(_OURS):
+        # A user's class that is registered later is the same as before. It
+        # goes by its module and its own name, as a function does by its name.
+        found["registered_name"] = kind
     return {key: item for key, item in found.items() if key not in without}
 
 

@@ -94,6 +94,38 @@ def test_what_was_used_can_be_described_as_if_it_were_new():
     assert described(layer) != described(layers.Dense(3))
 
 
+def own(name):
+    """A layer of a user's, of a class that is made anew each time."""
+    return type(name, (layers.Layer,), {"__module__": "mine"})()
+
+
+def own_function(name):
+    def function(x):
+        return x
+
+    function.__name__ = name
+    return function
+
+
+def test_what_is_registered_later_is_the_same():
+    register = keras.saving.register_keras_serializable
+    later, other = own("Block"), own("Other")
+    before = [described(own("Block")), described(other)]
+    assert before[0] != before[1]
+    register("a")(type(later))
+    register("b", "Known")(type(other))
+    assert [described(later), described(other)] == before
+    known, unknown = own_function("squash"), own_function("squash")
+    register("a")(known)
+    dense = [
+        described(layers.Dense(3, activation=function))
+        for function in (known, unknown, own_function("other"))
+    ]
+    assert dense[0] == dense[1] != dense[2]
+    # What this library registers stays what it is called.
+    assert "keras_dha>Decision" in described(Decision(2))
+
+
 def test_plain_data_is_itself():
     assert described({"b": [1, None], "a": "x"}) == '{"a": "x", "b": [1, null]}'
     assert described({"name": "x"}) == '{"name": "x"}'
