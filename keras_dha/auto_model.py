@@ -14,6 +14,7 @@ from keras_dha import evaluable_data
 from keras_dha import optimizers
 from keras_dha import preparation
 from keras_dha import progress
+from keras_dha import readable
 from keras_dha import run_record
 from keras_dha import saving
 from keras_dha import settings
@@ -117,6 +118,8 @@ class AutoModel(Trained):
             `epochs` to what it would have come to, with `time_limit` through
             the time that was left. Once it has ended it loads that. What
             callbacks remember is not kept. A directory is that of one `fit`.
+            Layers, losses and metrics of your own must be registered with
+            `keras.saving.register_keras_serializable`, to be read again.
         overwrite: Whether a run in `directory` that was asked for otherwise,
             or alike, is to be lost and begun anew.
 
@@ -475,7 +478,7 @@ class AutoModel(Trained):
         if self._directory:
             # Before anything is learned that no checkpoint could hold.
             sharing.check(self.joint.network)
-            saving.check(self.joint.network)
+            readable.check(self.joint, self._arguments())
         self.joint.loss_object.class_weight = class_weight
         self._spec = preparation.arrange(
             *(self.joint.form, self._spec, training, search)
@@ -568,28 +571,41 @@ class AutoModel(Trained):
     def save(self, filepath, overwrite=True):
         """Saves the whole run, to be loaded and gone on with.
 
+        Layers, losses and metrics of your own must be known to Keras, by
+        `keras.saving.register_keras_serializable`.
+
         Args:
             filepath: Path that ends in `.keras`.
             overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            ValueError: The file could not be read.
         """
         self._check_fitted("save")
+        # Lambdas are for who reads the file to allow.
+        readable.check(self.joint, self._arguments(), safe_mode=False)
         self._write(filepath, overwrite)
 
     def _write(self, filepath, overwrite=True, state=None):
-        kept = {n: getattr(self.settings, n) for n in saving.ARGUMENTS}
         saving.write(
-            *(filepath, overwrite, self.joint, self.found, kept),
+            *(filepath, overwrite, self.joint, self.found, self._arguments()),
             *(self._spec, self._result, state),
         )
 
+    def _arguments(self):
+        return {name: getattr(self.settings, name) for name in saving.ARGUMENTS}
+
     @classmethod
-    def load(cls, filepath):
+    def load(cls, filepath, custom_objects=None):
         """Returns the model that `save` wrote; runs no code from the file.
 
         Args:
             filepath: Path of the `.keras` file.
+            custom_objects: Dict from a name in the file to the class or
+                function of your own that it stands for, as Keras'
+                `load_model` takes it; `None` where all are registered.
         """
-        saved = saving.read(filepath)
+        saved = saving.read(filepath, custom_objects)
         model = cls(**saved.arguments)
         model.joint, model.found = saved.joint, saved.genotype
         model._spec, model._result = saved.spec, saved.result

@@ -26,6 +26,7 @@ import tensorflow as tf
 from keras_dha import arguments
 from keras_dha import atomic
 from keras_dha import data
+from keras_dha import readable
 from keras_dha import saving
 from keras_dha._version import __version__
 from keras_dha.architecture.description import USED
@@ -270,7 +271,7 @@ class RunDirectory:
                 saved = saving.read(path)
             except Exception as error:
                 # Whatever is broken in it.
-                unread[path.name] = str(error)
+                unread[path.name] = readable.gist(error)
                 continue
             if unread:
                 warnings.warn(
@@ -282,9 +283,12 @@ class RunDirectory:
         if unread:
             raise ValueError(
                 "No checkpoint of the run can be read. Make known what it is "
-                "made of (`keras.saving.register_keras_serializable`, or "
-                "`keras.config.enable_unsafe_deserialization` for a `Lambda`), "
-                "or begin anew with overwrite=True. Received: "
+                "made of: register it again under the name that is missing "
+                "(`keras.saving.register_keras_serializable`), or call `fit` "
+                "in `keras.saving.custom_object_scope` of a dict from that "
+                "name; a lambda needs "
+                "`keras.config.enable_unsafe_deserialization`. Or begin anew "
+                "with overwrite=True. Received: "
                 f"directory={str(self.path)!r}, {unread}"
             )
         return None

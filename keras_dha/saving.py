@@ -6,7 +6,6 @@ weights and states. What `AutoModel` knows beside it goes along as plain data.
 
 import json
 import pathlib
-import warnings
 from typing import NamedTuple
 
 import keras
@@ -15,7 +14,6 @@ from keras_dha import sharing
 from keras_dha.atomic import written_beside
 from keras_dha.data_spec import DataSpec
 from keras_dha.joint_model import JointModel
-from keras_dha.nested_layers import find_layers
 from keras_dha.result import SearchResult
 
 # The constructor's arguments that a run goes on with.
@@ -112,46 +110,30 @@ def read_result(filepath):
     return result
 
 
-def load(filepath):
-    """Returns the Keras model in a file, plain or a `JointModel`."""
-    # Saved augmentation layers are found by their registered class.
-    from keras_dha.augmentation import layer  # noqa: F401
-
-    return keras.saving.load_model(filepath)
-
-
-def check(network):
-    """Refuses a network with lambdas, which would not be read from its file.
-
-    Args:
-        network: A `keras.Model`.
-    """
-    for layer in find_layers(network, keras.layers.Lambda):
-        with warnings.catch_warnings():
-            # Of what follows anyway.
-            warnings.simplefilter("ignore")
-            config = keras.saving.serialize_keras_object(layer)
-        try:
-            keras.saving.deserialize_keras_object(config)
-        except ValueError as error:
-            raise ValueError(
-                "A `Lambda` could not be read from a checkpoint: put a layer "
-                "of your own in its place, or call "
-                "`keras.config.enable_unsafe_deserialization()`, as you trust "
-                f"the files that you load. Received: layer={layer.name}"
-            ) from error
-
-
-def read(filepath):
-    """Reads a run; runs no code from the file.
+def load(filepath, custom_objects=None):
+    """Returns the Keras model in a file, plain or a `JointModel`.
 
     Args:
         filepath: Path of the `.keras` file.
+        custom_objects: Dict from a name in the file to a class or function,
+            or `None`.
+    """
+    # Saved augmentation layers are found by their registered class.
+    from keras_dha.augmentation import layer  # noqa: F401
+
+    return keras.saving.load_model(filepath, custom_objects)
+
+
+def read(filepath, custom_objects=None):
+    """Reads a run; runs no code from the file.
+
+    Args:
+        filepath, custom_objects: As `load` takes them.
 
     Returns:
         The `Saved`.
     """
-    joint = load(filepath)
+    joint = load(filepath, custom_objects)
     if not isinstance(joint, JointModel) or not joint.owner:
         raise ValueError(
             "The file holds a plain Keras model; load it with "
@@ -161,7 +143,9 @@ def read(filepath):
     owner, spec = joint.owner, DataSpec.from_json(joint.owner["spec"])
     # As plain data: Keras wraps what a model has.
     genotype = json.loads(json.dumps(owner["genotype"]))
-    arguments = keras.saving.deserialize_keras_object(owner["arguments"])
+    arguments = keras.saving.deserialize_keras_object(
+        owner["arguments"], custom_objects
+    )
     result = owner["result"]
     if result is not None:
         result = SearchResult.from_json(json.dumps(result))
