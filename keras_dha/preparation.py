@@ -10,7 +10,7 @@ from keras_dha import batches
 from keras_dha import combinations
 from keras_dha import data
 from keras_dha import form as forms
-from keras_dha import methods
+from keras_dha import search_space
 
 
 def prepare(
@@ -130,7 +130,7 @@ def known_form(settings, joint):
     """
     if joint is not None:
         return joint.form
-    return methods.known_form(settings.asked["search_space"])
+    return search_space.known_form(settings.asked["search_space"])
 
 
 def arrange(form, spec, *made):

@@ -14,6 +14,7 @@ from keras_dha.architecture.decision import find_decisions
 from keras_dha.architecture.target import Target
 from keras_dha.hyperparameters import hypergradient
 from keras_dha.hyperparameters import quantities
+from keras_dha.search_space import space_builder
 
 
 @dataclasses.dataclass
@@ -147,7 +148,7 @@ def checked(
         # There is nothing to decide, nor to hold out for it.
         parts = parts._replace(strategy=None)
     return Settings(
-        builder=methods.space_builder(search_space, target is not None),
+        builder=space_builder(search_space, target is not None),
         # A target says how large a network is to be.
         fits_time=search_space == "auto" and target is None,
         leaves_search=method == strategy == "auto",

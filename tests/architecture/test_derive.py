@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_dha import methods
+from keras_dha import search_space
 from keras_dha import sharing
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
@@ -109,7 +109,7 @@ def space(request):
 
 def test_every_space_is_in_the_table():
     # The cells of DARTS have tests of their own, test_darts_space.py.
-    assert {*SPACES, "darts", "auto"} == set(methods.SPACES)
+    assert {*SPACES, "darts", "auto"} == set(search_space.SPACES)
 
 
 def test_every_candidate_of_every_space(space):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_dha import data
-from keras_dha import methods
+from keras_dha import search_space
 from keras_dha.architecture import spaces
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import count
@@ -152,7 +152,7 @@ FUNCTIONS = (
 
 def test_all_functions_are_listed():
     # The cells of DARTS have tests of their own, test_darts_space.py.
-    assert {spaces.darts, *FUNCTIONS} == set(methods.SPACES.values())
+    assert {spaces.darts, *FUNCTIONS} == set(search_space.SPACES.values())
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_all_functions_are_listed():
 )
 def test_spaces_go_by_their_names(name, monkeypatch):
     function = getattr(spaces, "resnet" if name == "auto" else name)
-    assert methods.SPACES[name] is function
+    assert search_space.SPACES[name] is function
     asked = []
     monkeypatch.setitem(
-        methods.SPACES, name, lambda *a, **k: asked.append((a, k))
+        search_space.SPACES, name, lambda *a, **k: asked.append((a, k))
     )
     x = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3))
     spec = data.inspect(x.astype("uint8"), np.arange(12) % 3, None, None)
-    methods.space_builder(name)(spec)
+    search_space.space_builder(name)(spec)
     assert asked == [(((8, 8, 3), 3), {"value_range": spec.value_range})]
 
 

@@ -15,7 +15,7 @@ from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
 from keras_dha.batches import StreamBatches
 from keras_dha.hyperparameters.ranges import Range
-from keras_dha.methods import space_builder
+from keras_dha.search_space import space_builder
 from tests.auto_model.small_runs import BATCH
 from tests.auto_model.small_runs import CLASSES
 from tests.auto_model.small_runs import X_NEW
