@@ -89,6 +89,7 @@ def test_a_run_traces_it_once():
     model.fit(x, y, epochs=4, batch_size=16, verbose=0, callbacks=[look])
     # Steps of either kind, of the network in search and of the derived one.
     assert joints[0] is not model.joint
+    assert joints[0].policy.graph is model.joint.policy.graph
     assert model.joint.policy.is_learned
     assert traced(model.joint.policy) == 1
 
