@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dha import form as forms
+from keras_dha.content import Content
 from keras_dha.data_summary import Summary
 from keras_dha.data_summary import summary_of_arrays
 
@@ -108,6 +109,7 @@ def looked_through(x, y=None, steps=None):
     else:
         element = checked_element(x)
         summary = Summary(*element)
+        summary.content = Content()
         batches = in_batches(x, is_batched(element))
         if _is_endless(x) and steps is None:
             raise ValueError(
@@ -119,6 +121,7 @@ def looked_through(x, y=None, steps=None):
         try:
             for images, labels in _watched(untuned(batches)):
                 summary.add(images, labels)
+                summary.content.add(images, labels)
         except tf.errors.InvalidArgumentError as error:
             if not any(text in error.message for text in _UNEQUAL):
                 # An error of the user's own in the dataset says more itself.
@@ -129,6 +132,15 @@ def looked_through(x, y=None, steps=None):
                 f"cannot be formed: {error.message.splitlines()[0]}"
             ) from error
     return summary
+
+
+def content_of(dataset):
+    """Returns the `Content` of all of a dataset."""
+    content = Content()
+    is_own = is_batched(checked_element(dataset))
+    for images, labels in untuned(in_batches(dataset, is_own)):
+        content.add(images, labels)
+    return content
 
 
 def _watched(batches):

@@ -29,7 +29,12 @@ class Summary:
 
     Args:
         x, y: Something of the form of the data.
+
+    Attributes:
+        content: `content.Content` of a dataset, `None` of arrays.
     """
+
+    content = None
 
     def __init__(self, x, y):
         self._x, self._y = x, y
@@ -55,6 +60,11 @@ class Summary:
     def one_hot(self):
         """Whether labels are one-hot rows."""
         return forms.like(self._y, [bool(f.one_hot) for f in self._labels])
+
+    @property
+    def label_counts(self):
+        """How many examples each class has, a dict for each output."""
+        return [dict(sorted(facts.labels.items())) for facts in self._labels]
 
     def check_classes(self, num_classes):
         """Refuses labels that are none of the classes."""

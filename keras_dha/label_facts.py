@@ -1,5 +1,6 @@
 """Label facts: what is seen of the labels of one output, part by part."""
 
+import collections
 import contextlib
 import re
 
@@ -21,7 +22,8 @@ class LabelFacts:
 
     def __init__(self):
         self.one_hot = None
-        self.labels = set()
+        # How many examples each class has.
+        self.labels = collections.Counter()
         self.width = None
 
     def add(self, labels):
@@ -48,7 +50,10 @@ class LabelFacts:
                 "names by `np.unique(y, return_inverse=True)[1]`. "
                 f"Received: labels={labels[:5]}"
             )
-        self.labels.update(np.unique(labels.astype(np.int64)).tolist())
+        classes, counts = np.unique(labels.astype(np.int64), return_counts=True)
+        self.labels.update(
+            dict(zip(classes.tolist(), counts.tolist(), strict=True))
+        )
 
     def check_classes(self, num_classes):
         """Refuses labels that are none of `num_classes`, if that is known."""
