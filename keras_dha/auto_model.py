@@ -15,6 +15,7 @@ from keras_dha import optimizers
 from keras_dha import preparation
 from keras_dha import progress
 from keras_dha import readable
+from keras_dha import run_identity
 from keras_dha import run_record
 from keras_dha import saving
 from keras_dha import settings
@@ -116,8 +117,10 @@ class AutoModel(Trained):
             checkpoints there after epochs, and what was found; killed and
             called again, alike, it goes on from the last checkpoint: with
             `epochs` to what it would have come to, with `time_limit` through
-            the time that was left. Once it has ended it loads that. What
-            callbacks remember is not kept. A directory is that of one `fit`.
+            the time that was left. Once it has ended it loads that, and warns
+            if datasets had other examples, a given network other weights or
+            validation was on other data. What callbacks remember is not kept.
+            A directory is that of one `fit`.
             Layers, losses and metrics of your own must be registered with
             `keras.saving.register_keras_serializable`, to be read again.
         overwrite: Whether a run in `directory` that was asked for otherwise,
@@ -340,7 +343,7 @@ class AutoModel(Trained):
             (x, y), validation_data = preparation.split(
                 x, y, validation_split, form
             )
-        self._spec, training, search = preparation.prepare(
+        self._spec, training, search, summary = preparation.prepare(
             *(self.settings, self.joint, known),
             *(self._distribution.num_replicas_in_sync, x, y, batch_size),
             *(shuffle, steps_per_epoch, search_data),
@@ -355,6 +358,8 @@ class AutoModel(Trained):
         else:
             pace = ClockPace(time_limit, begun)
         saved = self._open_directory(
+            summary,
+            validation_data,
             x=x,
             y=y,
             search_data=search_data,
@@ -419,7 +424,7 @@ class AutoModel(Trained):
                 "`estimate` says what the first `fit` will take; ask a new "
                 "`AutoModel`. Received: a model that was fitted"
             )
-        spec, training, search = preparation.prepare(
+        spec, training, search, _ = preparation.prepare(
             *(self.settings, None, None),
             *(self._distribution.num_replicas_in_sync, x, y, batch_size),
             *(True, steps_per_epoch, search_data),
@@ -513,6 +518,7 @@ class AutoModel(Trained):
         self._result = None
         try:
             run = begin()
+            run_identity.moves(self.settings)
             self._so_far = run.result
             keep = self._directory and functools.partial(self._keep, run)
             validate, steps = validation
@@ -537,13 +543,15 @@ class AutoModel(Trained):
             self._directory.finish(self._write, self._result)
         return history
 
-    def _open_directory(self, **fit):
+    def _open_directory(self, summary, validation_data, **fit):
         """Returns what was `saving.Saved` of this run there, or `None`."""
         if not self._directory:
             return None
         fit["replicas"] = self._distribution.num_replicas_in_sync
         with self._distribution.scope():
-            return self._directory.open(self.settings, self._spec, fit)
+            return self._directory.open(
+                self.settings, self._spec, fit, summary, validation_data
+            )
 
     def _load_finished(self, saved, verbose):
         """Takes over a run that has ended; returns its `History`."""

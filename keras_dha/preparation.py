@@ -36,7 +36,9 @@ def prepare(
         x, y, batch_size, shuffle, steps, search_data: As given to `fit`.
 
     Returns:
-        (`DataSpec`, training batches, search batches or `None`).
+        (`DataSpec`, training batches, search batches or `None`,
+        `data_summary.Summary`; `None` where a dataset may have no end, of
+        which a part was looked at, and maybe another one the next time).
 
     Raises:
         ValueError: The data cannot be used, or are others than before.
@@ -47,7 +49,8 @@ def prepare(
     search_pair = _search_pair(search_data, form)
     x, y = data.arranged(x, y, form)
     classes = known.num_classes if known else _classes(settings)
-    spec = data.inspect(x, y, steps, classes)
+    summary = data.summarized(x, y, steps)
+    spec = summary.spec(classes)
     if known is not None and not spec.is_like(known):
         raise ValueError(
             "The data must look like those of the first `fit`. "
@@ -78,7 +81,7 @@ def prepare(
         replicas,
         is_endless,
     )
-    return known or spec, *made
+    return known or spec, *made, None if is_endless else summary
 
 
 def _classes(settings):

@@ -13,24 +13,18 @@ Files appear whole or not at all, and loading them runs no code.
 """
 
 import contextlib
-import hashlib
 import json
 import pathlib
 import time
 import warnings
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_dha import arguments
 from keras_dha import atomic
-from keras_dha import data
 from keras_dha import readable
+from keras_dha import run_identity
 from keras_dha import saving
 from keras_dha._version import __version__
-from keras_dha.architecture.description import USED
-from keras_dha.architecture.description import described
 from keras_dha.data_spec import DataSpec
 
 CONFIGURATION, FINISHED = "configuration.json", "run.keras"
@@ -41,10 +35,6 @@ _WRITTEN = (CONFIGURATION, f"{_CHECKPOINT}*.keras", RESULT, FINISHED)
 _KEPT = 2
 # Of the time at most this share is spent on checkpoints.
 _SHARE = 0.05
-# What is longer is compared by its hash.
-_SHOWN = 60
-# Of so many examples it is seen whether data are the same.
-_EXAMPLES = 1000
 
 
 class RunDirectory:
@@ -101,11 +91,12 @@ class RunDirectory:
         there = self._there
         if there is None or not isinstance(x, tf.data.Dataset):
             return None
-        if there["asked"].get("x") != _shortened(_of_data(x)):
+        declared = run_identity.shortened(run_identity.of_data(x))
+        if there["asked"].get("x") != declared:
             return None
         return there["data"]
 
-    def open(self, settings, spec, fit):
+    def open(self, settings, spec, fit, summary, validation_data):
         """Returns the run to go on with; `check` comes first.
 
         Args:
@@ -113,6 +104,7 @@ class RunDirectory:
             spec: `data_spec.DataSpec` of the training data, what is `known`
                 first.
             fit: Dict of arguments of `fit`.
+            summary, validation_data: As `run_identity.seen` takes them.
 
         Returns:
             `saving.Saved`; `None` if there is nothing to go on with yet.
@@ -120,11 +112,14 @@ class RunDirectory:
         Raises:
             ValueError: The directory holds another run.
         """
-        asked = _asked(settings, spec, fit)
+        asked = run_identity.asked(settings, spec, fit)
+        given = settings, fit, summary, validation_data
+        seen = run_identity.seen(*given)
         self._begins = {
             "keras_dha": __version__,
             "seed": settings.seed,
             "asked": asked,
+            "seen": seen,
             "data": spec._asdict(),
         }
         if self._there is not None:
@@ -132,7 +127,14 @@ class RunDirectory:
         # Not before this is known for its own run: of another one it might
         # be what is being written.
         atomic.sweep(self.path, *_WRITTEN)
-        return None if self._there is None else self._newest()
+        if self._there is None:
+            return None
+        saved = self._newest()
+        self._compare(seen, given, saved)
+        if saved is not None:
+            # What the run began with stays said.
+            self._begins = None
+        return saved
 
     def keep(self, epochs, write, result):
         """Writes a checkpoint, unless the last one was a moment ago.
@@ -235,6 +237,47 @@ class RunDirectory:
                 f"Received: directory={str(self.path)!r} ({differs})"
             )
 
+    def _compare(self, seen, given, saved):
+        """Refuses other labels; says that something else was given beside.
+
+        That makes no other run: weights that are drawn at random, and images
+        that are changed at random, are others in each process. But where a
+        run is not even trained further, nobody would see that it is another.
+
+        Args:
+            seen: What `run_identity.seen` returned.
+            given: Tuple of its arguments.
+            saved: The `saving.Saved` that goes on, or has ended, or `None`.
+        """
+        there = self._there.get("seen", {})
+        labels, names = run_identity.LABELS, [run_identity.LABELS]
+        if saved is not None:
+            names.append(run_identity.VALIDATION)
+            names += run_identity.BESIDE if saved.result else ()
+        names = run_identity.differing(there, seen, given, names)
+        if labels in names:
+            self._refuse_another(
+                {labels: there[labels]}, {labels: seen[labels]}
+            )
+        if not names:
+            return
+        differs = "; ".join(
+            f"{name}: {there[name]} there, {seen[name]} now" for name in names
+        )
+        hint = ""
+        if run_identity.WEIGHTS in names:
+            hint = (
+                " Random weights are the same each time behind "
+                "`keras.utils.set_random_seed`."
+            )
+        warnings.warn(
+            "The run in `directory` was given something else, and what it "
+            "found is of that. Give another directory for another run, or, to "
+            f"lose that one, overwrite=True of `AutoModel`.{hint} "
+            f"Received: directory={str(self.path)!r} ({differs})",
+            stacklevel=2,
+        )
+
     def _begin(self):
         """Makes the directory that of this run.
 
@@ -296,59 +339,3 @@ class RunDirectory:
     def _write(self, name, text):
         with atomic.written_beside(self.path / name) as path:
             path.write_text(text + "\n", encoding="utf-8")
-
-
-def _asked(settings, spec, fit):
-    """Returns what a `fit` is asked for: dict from a name to a text."""
-    given = dict(settings.asked)
-    optimizer = settings.optimizer
-    if not isinstance(given["search_space"], (str, keras.Model)):
-        # By what it builds: functions have no other text.
-        given["search_space"] = settings.builder(spec)
-    given |= {
-        "base_schedule": settings.base_schedule,
-        "target": settings.target,
-        "loss": settings.loss,
-        "loss_weights": settings.loss_weights,
-        "metrics": settings.metrics,
-        "optimizer": None if optimizer.is_default else optimizer.rule,
-    }
-    given |= {
-        # Those of a name follow from its rule, and learning does not start
-        # at them.
-        f"optimizer.{name}": number if optimizer.is_given else None
-        for name, number in optimizer.values.items()
-    }
-    # What is given may have been through a run before.
-    texts = {name: described(value, USED) for name, value in given.items()}
-    texts["data"] = str(spec)
-    fit = dict(fit)
-    # As the run reads them: a list is one array, or one for each input.
-    fit["x"], fit["y"] = data.arranged(fit["x"], fit["y"])
-    if fit["search_data"] is not None:
-        fit["search_data"] = data.arranged(*arguments.pair(fit["search_data"]))
-    for name, value in fit.items():
-        is_data = name in ("x", "y", "search_data")
-        texts[name] = _of_data(value) if is_data else described(value)
-    return {name: _shortened(text) for name, text in texts.items()}
-
-
-def _shortened(text):
-    if len(text) <= _SHOWN:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"{text[: _SHOWN - 24]}... ({digest[:16]})"
-
-
-def _of_data(value):
-    if isinstance(value, dict):
-        return " ".join(f"{k}: {_of_data(v)}" for k, v in value.items())
-    if isinstance(value, tuple):
-        return " ".join(_of_data(part) for part in value)
-    if value is None or hasattr(value, "element_spec"):
-        return str(getattr(value, "element_spec", None))
-    array = np.asarray(value)
-    rows = np.linspace(0, len(array) - 1, min(len(array), _EXAMPLES))
-    some = np.ascontiguousarray(array[rows.astype(int)])
-    digest = hashlib.sha256(some.tobytes()).hexdigest()[:16]
-    return f"{array.dtype}{array.shape} {digest}"

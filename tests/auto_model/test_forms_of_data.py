@@ -102,10 +102,11 @@ def test_a_label_of_no_class_is_said_in_an_evaluation(fitted):
 def test_an_epoch_of_an_endless_dataset_is_its_steps(batch_size):
     """However many of its images were looked at."""
     for endless in (as_dataset(X, Y)[0], as_dataset(X, Y, BATCH)[0]):
-        spec, training, _ = preparation.prepare(
+        spec, training, _, summary = preparation.prepare(
             *(quick_auto_model().settings, None, None, 1),
             *(endless.repeat(), None, batch_size, True, 6, None),
         )
+        assert summary is None
         assert spec.count == training.count == 6 * batch_size
         assert training.steps == 6 and training.is_endless
 

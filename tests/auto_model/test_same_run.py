@@ -179,12 +179,19 @@ def test_what_is_measured_of_a_dataset_may_differ(tmp_path):
 
 
 def test_a_dataset_may_show_fewer_classes_than_before(tmp_path):
-    three, two = (as_dataset(X / 255, y, 16)[0] for y in (Y, Y % 2))
-    killed(quick(tmp_path / "a"), 2, x=three, y=None, batch_size=None)
-    assert go_on(tmp_path / "a", two).predict(X).shape[1] == CLASSES
-    killed(quick(tmp_path / "b"), 2, x=two, y=None, batch_size=None)
+    """One of which it is not known what it will show."""
+    three, two = (as_dataset(X / 255, y, 16)[0].repeat() for y in (Y, Y % 2))
+    killed(quick(tmp_path / "a"), 2, **endless(three))
+    model = quick(tmp_path / "a")
+    fit(model, epochs=EPOCHS, **endless(two))
+    assert model.predict(X).shape[1] == CLASSES
+    killed(quick(tmp_path / "b"), 2, **endless(two))
     with pytest.raises(ValueError, match="classes 0..1.*up to 2"):
-        go_on(tmp_path / "b", three)
+        fit(quick(tmp_path / "b"), epochs=EPOCHS, **endless(three))
+
+
+def endless(dataset):
+    return {"x": dataset, "y": None, "batch_size": None, "steps_per_epoch": 6}
 
 
 def test_a_function_is_known_by_what_it_builds(tmp_path):
