@@ -49,8 +49,9 @@ def prepare(
     search_pair = _search_pair(search_data, form)
     x, y = data.arranged(x, y, form)
     classes = known.num_classes if known else _classes(settings)
-    summary = data.summarized(x, y, steps)
-    spec = summary.spec(classes)
+    summary = data.looked_through(x, y, steps)
+    is_endless = data.may_be_endless(x, steps)
+    spec = summary.spec(classes, is_endless)
     if known is not None and not spec.is_like(known):
         raise ValueError(
             "The data must look like those of the first `fit`. "
@@ -59,7 +60,6 @@ def prepare(
         )
     if batch_size is None:
         batch_size = batches.fitting_batch_size(x, spec.count)
-    is_endless = data.may_be_endless(x, steps)
     if is_endless:
         # Looked at were so many batches of another size.
         spec = spec._replace(count=steps * batch_size)

@@ -141,7 +141,7 @@ def _differing(there, now, names):
             return content.same(one, other)
         return one == other
 
-    # Runs of an earlier version lack some.
+    # Of what was seen in part, or moved before, nothing is known.
     both = [name for name in names if name in there and name in now]
     return [name for name in both if not is_same(there[name], now[name])]
 
