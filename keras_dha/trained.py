@@ -68,7 +68,8 @@ class Trained:
         """
         arguments.refuse_unknown(unknown, where="evaluate")
         self._check_fitted("evaluate")
-        steps = arguments.checked_count("steps", steps)
+        if steps is not None:
+            steps = arguments.checked_count("steps", steps)
         x, y = evaluable_data.evaluable(
             x, y, self._spec, self.joint.form, batch_size, steps
         )
@@ -107,7 +108,8 @@ class Trained:
         """
         arguments.refuse_unknown(unknown, where="predict")
         self._check_fitted("predict")
-        steps = arguments.checked_count("steps", steps)
+        if steps is not None:
+            steps = arguments.checked_count("steps", steps)
         x = evaluable_data.predictable(
             x, self._spec, self.joint.form, batch_size, steps
         )
