@@ -2,6 +2,7 @@
 
 import functools
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -579,19 +580,25 @@ class AutoModel(Trained):
     def save(self, filepath, overwrite=True):
         """Saves the whole run, to be loaded and gone on with.
 
-        Layers, losses and metrics of your own must be known to Keras, by
-        `keras.saving.register_keras_serializable`.
+        Layers, losses and metrics of your own should be known to Keras, by
+        `keras.saving.register_keras_serializable`. Of those that are not, a
+        warning says so: the file is read where `load` is given them.
 
         Args:
             filepath: Path that ends in `.keras`.
             overwrite: Whether an existing file may be replaced.
-
-        Raises:
-            ValueError: The file could not be read.
         """
         self._check_fitted("save")
-        # Lambdas are for who reads the file to allow.
-        readable.check(self.joint, self._arguments(), safe_mode=False)
+        try:
+            # Lambdas are for who reads the file to allow.
+            readable.check(self.joint, self._arguments(), safe_mode=False)
+        except ValueError as error:
+            # What is trained is not to be lost for that.
+            warnings.warn(
+                "The file is written as it is, and can be read at most with "
+                f"`AutoModel.load(..., custom_objects=...)`. {error}",
+                stacklevel=2,
+            )
         self._write(filepath, overwrite)
 
     def _write(self, filepath, overwrite=True, state=None):
