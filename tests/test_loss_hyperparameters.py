@@ -103,7 +103,7 @@ def derivative_of_a_step(joint, name, monkeypatch, training=True, rate=0.05):
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, at, through_loss: seen.update(through_loss),
+        lambda v, at, through_loss, implicit: seen.update(through_loss),
     )
     for k in range(2):  # so that there are slots to speak of
         joint.train_step(batch(k), 1.0)
@@ -153,7 +153,7 @@ def test_mixup_goes_by_what_its_images_do_to_the_search_loss(
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, at, through_loss: seen.update(through_loss),
+        lambda v, at, through_loss, implicit: seen.update(through_loss),
     )
     for k in range(2, 4):  # so that there are slots to speak of
         joint.train_step(batch(k), 1.0)
@@ -339,7 +339,7 @@ def test_through_the_branches_of_a_choice(monkeypatch):
     monkeypatch.setattr(
         joint.hyperparameters,
         "update",
-        lambda v, at, through_loss: seen.assign(
+        lambda v, at, through_loss, implicit: seen.assign(
             through_loss["label_smoothing"]
         ),
     )
