@@ -29,6 +29,9 @@ import tensorflow as tf
 
 from keras_dha.augmentation import choices as policies
 from keras_dha.augmentation.estimators.estimator import Estimator
+from keras_dha.inner_update import Extent
+from keras_dha.inner_update import Inputs
+from keras_dha.update_rules import SGD
 
 
 @keras.saving.register_keras_serializable("keras_dha")
@@ -89,11 +92,22 @@ class DHA(Estimator):
         return still._replace(sub_policy=score.sub_policy), state
 
     def step(self, values, start, gradient, state):
-        descent = self.weight_decay * (values - start) - gradient
-        velocity = self.momentum * state.first + descent
-        ahead = descent + self.momentum * velocity
-        moved = values - self.learning_rate * ahead
-        return moved, state._replace(first=velocity, count=state.count + 1.0)
+        count = state.count + 1.0
+        # Decay draws to where they began, not to 0.
+        at = Inputs(
+            weights=values - start,
+            slots=(state.first,),
+            gradient=-gradient,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+        )
+        extent = Extent(decayed=1.0, active=None, sizes=[], count=count)
+        moved = SGD(nesterov=True).step(at, extent)
+        (velocity,) = moved.slots
+        return start + moved.weights, state._replace(
+            first=velocity, count=count
+        )
 
     def get_config(self):
         return {
