@@ -162,18 +162,6 @@ class WeightVector:
         )
         return found if active is None else tf.where(active, found, vector)
 
-    def positions_of(self, variables):
-        """Returns where the elements of some variables stand in the vector.
-
-        Args:
-            variables: List of Keras variables, all of them in the vector.
-
-        Returns:
-            int64 NumPy array, in the order of `variables`.
-        """
-        positions = self.positions()
-        return np.concatenate([positions[id(v)] for v in variables])
-
     def positions(self):
         """Returns a dict from each variable's id to where its elements are."""
         starts = np.cumsum([0, *self.sizes])

@@ -50,3 +50,9 @@ def numpy_adamw(
     bias = np.sqrt(1 - 0.999**count) / (1 - momentum**count)
     w = w - rate * decay * w - rate * bias * m / (np.sqrt(q) + epsilon)
     return w, (m, q)
+
+
+def positions_of(vector, variables):
+    """Returns where the elements of variables stand in a `WeightVector`."""
+    positions = vector.positions()
+    return np.concatenate([positions[id(v)] for v in variables])

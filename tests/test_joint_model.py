@@ -17,6 +17,7 @@ from keras_dha.joint_step import search_gradient
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 from tests.references import central_difference
+from tests.references import positions_of
 
 CLASSES, BATCH = 3, 6
 LEARNED = {
@@ -293,7 +294,7 @@ def test_an_unsampled_candidate_does_not_move():
     choice = joint.network.get_layer("kernel")
     step = tf.function(joint.train_step, autograph=False)
     owned = [
-        joint.weight_vector.positions_of(c.trainable_variables)
+        positions_of(joint.weight_vector, c.trainable_variables)
         for c in choice.candidates
     ]
     moved = set()
@@ -337,7 +338,7 @@ def test_each_candidate_has_adams_steps_of_its_own(monkeypatch):
         sampled.append(int(choice.decision.sampled.numpy()))
     assert set(sampled) == {0, 1, 2}
     for index, candidate in enumerate(choice.candidates):
-        where = joint.weight_vector.positions_of([candidate.kernel])
+        where = positions_of(joint.weight_vector, [candidate.kernel])
         variable = keras.Variable(start[index])
         optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.0)
         for gradient, ran in zip(gradients, sampled, strict=True):
@@ -352,7 +353,7 @@ def test_each_candidate_has_adams_steps_of_its_own(monkeypatch):
     choice.decision.freeze(1)
     derived = carried_over.derived(joint)
     kernel = choice.candidates[1].kernel
-    where = derived.weight_vector.positions_of([kernel])
+    where = positions_of(derived.weight_vector, [kernel])
     derived.train_step(batch(9, "float32"), 1.0)
     np.testing.assert_array_equal(
         derived.counts.numpy()[where], sampled.count(1) + 1

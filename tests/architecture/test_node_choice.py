@@ -18,6 +18,7 @@ from keras_dha.architecture.node_choice import NodeChoice
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
+from tests.references import positions_of
 
 # Factor of operation o on edge e; primes, so that sums tell who ran.
 FACTORS = np.array([[2, 3, 5], [7, 11, 13], [17, 19, 23]], "float32")
@@ -220,7 +221,7 @@ def assert_that_ran_and_only_that(joint, moved):
         for ran, candidate in zip(runs, layer.options, strict=True):
             variables = candidate.trainable_variables
             if variables:
-                assert np.any(moved[vector.positions_of(variables)]) == ran
+                assert np.any(moved[positions_of(vector, variables)]) == ran
 
 
 def test_the_derived_graph_is_flat_and_holds_only_what_is_kept():

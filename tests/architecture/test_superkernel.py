@@ -25,6 +25,7 @@ from keras_dha.hyperparameters.learned import LearnedHyperparameters
 from keras_dha.joint_model import JointModel
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import is_stock
+from tests.references import positions_of
 
 
 def superkernel(kernel_size=5, inputs=4, filters=6, smallest=(3, 2)):
@@ -213,8 +214,8 @@ def test_the_derived_network_goes_on_with_weights_and_slots():
                 for layer in find_layers(made.network, layers.Conv2D)
                 if layer.name == part.name
             )
-            ours = made.weight_vector.positions_of([plain.kernel])
-            theirs = joint.weight_vector.positions_of([part.whole.kernel])
+            ours = positions_of(made.weight_vector, [plain.kernel])
+            theirs = positions_of(joint.weight_vector, [part.whole.kernel])
             for new, old in (
                 (made.weight_vector.read(), joint.weight_vector.read()),
                 (made.slots[0], velocity),
