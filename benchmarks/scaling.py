@@ -20,6 +20,7 @@ from keras import layers
 
 import keras_dha
 from benchmarks import step_cost
+from benchmarks.joint_run import step_ms
 from benchmarks.record import RESULTS
 from benchmarks.record import Record
 
@@ -102,14 +103,6 @@ def point(size, batch, candidates, blocks, images, epochs=3):
         "tracing_seconds": phases["tracing"]["seconds"],
         "fit_seconds": seconds,
     }
-
-
-def step_ms(phases, names):
-    """Returns the mean milliseconds of a step in some phases."""
-    spent = [phases[name] for name in names if name in phases]
-    return (
-        1e3 * sum(s["seconds"] for s in spent) / sum(s["steps"] for s in spent)
-    )
 
 
 def plain_step_ms(network, batch):

@@ -18,6 +18,7 @@ from benchmarks import ablation
 from benchmarks import arms
 from benchmarks import fine_tuning
 from benchmarks import images
+from benchmarks import joint_run
 from benchmarks import rankings
 from benchmarks import tables
 from benchmarks.planted import policies
@@ -405,3 +406,33 @@ def test_a_document_keeps_what_is_around_its_tables():
     for wrong in ("", text + text):
         with pytest.raises(ValueError, match="one table that begins with"):
             tables._filled(wrong, [table])
+
+
+def test_steps_of_a_joint_run_are_held_against_steps_alone(monkeypatch):
+    """Neither side has its tracing, or what a whole fit has around steps."""
+    clock = iter((0.0, 5.0, 7.0, 7.02, 9.0, 9.04))
+    monkeypatch.setattr(joint_run.time, "monotonic", lambda: next(clock))
+    watch = joint_run.StepTimes()
+    for batch in range(3):
+        watch.on_train_batch_begin(batch)
+        watch.on_train_batch_end(batch)
+    assert watch.mean_ms == pytest.approx(30.0)
+    phases = {
+        "tracing": {"seconds": 9.0, "steps": 2},
+        "search": {"seconds": 0.3, "steps": 6},
+        "settle": {"seconds": 0.3, "steps": 4},
+        "train": {"seconds": 0.18, "steps": 10},
+    }
+    runs = {
+        "joint": {"seconds": 12.0, "cost": {"phases": phases}},
+        "plain": {"seconds": 8.0, "steps": 20, "step_ms": watch.mean_ms},
+    }
+    found = joint_run.ratios(runs, ("joint", "plain"))
+    assert found == pytest.approx(
+        {
+            "fit_over_plain": 1.5,
+            "search_step_over_plain": 2.0,
+            "train_step_over_plain": 0.6,
+        }
+    )
+    assert joint_run.ratios(runs, ("joint",)) == {}

@@ -99,7 +99,9 @@ COST = {
     ),
     "benchmarks/README.md": (
         *("| {fit} |", "| {sixty} |", "| {long} |", "| {digits} |"),
-        *("| {search_step}; ", "| {train_step}; ", "| {alone} |"),
+        "| {search_step}; {sixty_search}; {long_search}; {digits_searches} |",
+        "| {train_step}; {sixty_train}; {long_train}; {digits_train} |",
+        *("| {alone} |", "| {every_fourth} and {every_tenth} |"),
         *("| {same} and ", "| {sampled} and "),
     ),
 }
@@ -116,16 +118,28 @@ def test_what_is_said_of_cost_is_in_the_records(name):
         for quantity in ("fit", "search_step", "train_step")
     }
     said["digits"] = ratios("joint_run_digits", "fit")
-    found = ratios("joint_run_digits", "search_step").rsplit(", ", 1)
+    said["digits_searches"] = ratios("joint_run_digits", "search_step")
+    said["digits_train"] = ratios("joint_run_digits", "train_step")
+    found = said["digits_searches"].rsplit(", ", 1)
     said["digits_search"] = " and ".join(found)
-    said["sixty"] = ratios("joint_run_cost_60000", "fit")
-    said["long"] = ratios("joint_run_cost_60000_30", "fit")
+    for run, file in (("sixty", "60000"), ("long", "60000_30")):
+        said[run] = ratios(f"joint_run_cost_{file}", "fit")
+        for phase in ("search", "train"):
+            said[f"{run}_{phase}"] = ratios(
+                f"joint_run_cost_{file}", f"{phase}_step"
+            )
     found = ratios("joint_run_architecture_cost", "fit")
     said["alone"] = found.replace(", ", " and ")
     record = json.loads((tables.RESULTS / "step_cost.json").read_text())
-    inner = "supernet inner"
-    said["same"] = f"{record['over_plain'][f'{inner}, same path']:.2f}"
-    said["sampled"] = f"{record['over_plain'][inner]:.2f}"
+    over_plain, inner = record["over_plain"], "supernet inner"
+    said["same"] = f"{over_plain[f'{inner}, same path']:.2f}"
+    said["sampled"] = f"{over_plain[inner]:.2f}"
+    plain, joint = (
+        over_plain[f"{kind}, hyperparameters"] for kind in ("inner", "joint")
+    )
+    for every, distance in (("every_fourth", 4), ("every_tenth", 10)):
+        mean = ((distance - 1) * plain + joint) / distance
+        said[every] = f"{mean:.2f}"
     text = (ROOT / name).read_text(encoding="utf-8")
     for expected in COST[name]:
         assert expected.format(**said) in text

