@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_dha import combinations
 from keras_dha import compile_arguments
-from keras_dha import optimizers
 from keras_dha import outer_steps
 from keras_dha import progress
 from keras_dha import scale
@@ -89,6 +88,11 @@ def _check_on_one_layer(settings, spec, distribution):
         2: keras.layers.GlobalAveragePooling1D,
         3: keras.layers.GlobalAveragePooling2D,
     }
+    # Groups go by names of layers, which are checked with the network's own.
+    values = {
+        name: next(iter(value.values())) if isinstance(value, dict) else value
+        for name, value in settings.values_for(settings.optimizer).items()
+    }
     with distribution.scope():
         inputs = keras.Input(spec.shape)
         x = pools[len(spec.shape)]()(inputs)
@@ -102,9 +106,7 @@ def _check_on_one_layer(settings, spec, distribution):
                 *(settings.loss, settings.loss_weights, network, spec)
             ),
             metrics=compile_arguments.metrics(settings.metrics, network),
-            hyperparameters=_hyperparameters(
-                settings, settings.parts, settings.optimizer
-            ),
+            hyperparameters=_hyperparameters(settings, values),
         )
         combinations.check_dropout(joint)
     labels = np.zeros((2, spec.num_classes) if spec.one_hot else 2, "int32")
@@ -242,7 +244,8 @@ def _network(settings, parts, spec, found, replicas):
 
 def _joint_model(settings, parts, spec, network, replicas):
     optimizer = settings.optimizer_for(network)
-    hyperparameters = _hyperparameters(settings, parts, optimizer)
+    values = settings.values_for(optimizer)
+    hyperparameters = _hyperparameters(settings, values)
     spec = spec.arranged(Form.of(network))
     augmentation = _augmentation(parts.augmentation, spec)
     combinations.check_augmentation(augmentation, network, replicas)
@@ -269,12 +272,9 @@ def _joint_model(settings, parts, spec, network, replicas):
     return joint
 
 
-def _hyperparameters(settings, parts, optimizer):
-    """Returns the `hyperparameters.engine.Engine` of a run."""
-    values = optimizers.resolved(
-        *(optimizer, parts.values),
-        is_factor=not isinstance(settings.base_schedule, str),
-    )
+def _hyperparameters(settings, values):
+    """Returns the `hyperparameters.engine.Engine` of values."""
+    parts = settings.parts
     if isinstance(parts.hyperparameters, AutoHAS):
         return parts.hyperparameters.engine(values)
     step_share = outer_steps.share_of_step(parts.outer_every)

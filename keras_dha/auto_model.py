@@ -89,7 +89,8 @@ class AutoModel(Trained):
         horizon: How far hypergradients look: `"auto"` for the method's,
             `"discounted"`, `"one_step"`, or, for networks without choices,
             `"forward"` and `"implicit"`; or a
-            `keras_dha.hyperparameters.hypergradient.Horizon`.
+            `keras_dha.hyperparameters.hypergradient.Horizon`. A policy is
+            judged at weights that are averaged as far as it says.
         base_schedule: What the learning rate is a factor of:
             `"warmup_cosine"`, `"cosine"`, `"constant"`, or a Keras
             `LearningRateSchedule`, whose rates it then multiplies, by 1 at
@@ -106,13 +107,14 @@ class AutoModel(Trained):
         search_split: Share of the training data, in (0, 0.5], that trains no
             weights but judges policy and hyperparameters.
         outer_every: Integer, every how many steps these are updated, in
-            shorter steps if these are closer than 8; `"auto"` is the
-            method's. For `"auto"` that is 300 times in a run at most, every 8
-            steps at first and every 16 or 24 later (`keras_dha.outer_steps`),
-            and 8 where these steps alone move the architecture or
-            hyperparameters move by reward; for `"darts"`, `"dsnas"` and
-            `"gdas"` 8; for `"autohas"`, `"dha"` and `"diffautoml"` 1, as in
-            the papers.
+            shorter steps if these are closer than 8 (but for AutoHAS, whose
+            steps are as published); `"auto"` is the method's. For `"auto"`
+            that is 300 times in a run at most, every 8 steps at first and
+            every 16 or 24 later (`keras_dha.outer_steps`), and 8 where these
+            steps alone move the architecture or hyperparameters move by
+            reward; for `"darts"`, `"dsnas"` and `"gdas"` 8; for `"autohas"`,
+            `"dha"` and `"diffautoml"` 1, as in the papers. With
+            `horizon="forward"` it is 16, the steps that it looks back over.
         seed: Integer in [0, 2**31) for a reproducible run; `None` draws one.
         directory: Path of a directory for the run, or `None`. `fit` writes
             checkpoints there after epochs, and what was found; killed and
@@ -200,11 +202,11 @@ class AutoModel(Trained):
                 `"nesterov"`, `"adamw"`, or a Keras `SGD`, `Adam` or `AdamW`.
                 An object's numbers are fixed, or where learning starts if
                 `hyperparameters` has a `keras_dha.Range` of that name; the
-                base schedule multiplies its learning rate. A schedule of its
-                own takes the base schedule's place, and the learning rate is
-                then a factor of it, 1 if not learned. By default `"sgd"`, but
-                `"adamw"` for a network in which no batch normalisation
-                trains, if `method` and `horizon` are `"auto"`,
+                base schedule, a name, multiplies its learning rate. A schedule
+                of its own takes the base schedule's place, and the learning
+                rate is then a factor of it, 1 if not learned. By default
+                `"sgd"`, but `"adamw"` for a network in which no batch
+                normalisation trains, if `method` and `horizon` are `"auto"`,
                 `base_schedule` is a name, and `hyperparameters` names no
                 learning rate, weight decay or momentum.
             loss: A Keras loss or its name. By default the cross-entropy that
@@ -228,6 +230,9 @@ class AutoModel(Trained):
                 f"optimizer={optimizer!r}"
             )
         chosen = optimizers.read(optimizer)
+        optimizers.check_one_rate(
+            chosen, self._base_schedule, self.settings.parts.values
+        )
         self.settings.optimizer = chosen
         self.settings.base_schedule = (
             self._base_schedule if chosen.schedule is None else chosen.schedule

@@ -87,6 +87,7 @@ from keras_dha.hyperparameters.hypergradient import DISCOUNTED
 from keras_dha.hyperparameters.hypergradient import HORIZONS
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
+from keras_dha.hyperparameters.quantities import listed
 from keras_dha.hyperparameters.quantities import validated
 
 
@@ -199,6 +200,9 @@ def parts(
         row = row._replace(horizon=_checked_horizon(row, horizon))
     if outer_every != "auto":
         row = row._replace(outer_every=outer_every)
+    elif row.horizon.restart:
+        # An outer step in between would look back over fewer steps.
+        row = row._replace(outer_every=row.horizon.restart)
     elif _needs_many_outer_steps(row) and row.outer_every == "auto":
         row = row._replace(outer_every=outer_steps.CLOSEST)
     return row
@@ -239,6 +243,15 @@ def _checked_horizon(row, horizon):
             "A horizon is of hyperparameters that are learned: leave "
             "horizon='auto', or give `hyperparameters`. "
             f"Received: horizon={horizon!r}, hyperparameters=None"
+        )
+    if isinstance(row.hyperparameters, dict) and not any(
+        quantity.is_learned for quantity in listed(row.hyperparameters)
+    ):
+        raise ValueError(
+            "A horizon is of hyperparameters that are learned: leave "
+            "horizon='auto', or give one of them a `keras_dha.Range`. "
+            f"Received: horizon={horizon!r}, "
+            f"hyperparameters={row.hyperparameters!r}"
         )
     if isinstance(horizon, Horizon):
         return horizon

@@ -107,6 +107,28 @@ def read(optimizer):
     return Optimizer(rule, values, {}, True, schedule)
 
 
+def check_one_rate(optimizer, base_schedule, hyperparameters):
+    """Refuses an optimizer's number where the rates are a schedule's.
+
+    Args:
+        optimizer: `Optimizer`.
+        base_schedule: As `base_schedule.checked` returns it.
+        hyperparameters: `"auto"`, a validated dict, or `None`.
+    """
+    has_number = optimizer.is_given and optimizer.schedule is None
+    is_said = hyperparameters != "auto" and "learning_rate" in (
+        hyperparameters or {}
+    )
+    if has_number and not isinstance(base_schedule, str) and not is_said:
+        raise ValueError(
+            "Expected learning rates of one thing: give the schedule to the "
+            "optimizer, as in `SGD(learning_rate=schedule)`, or name the "
+            'optimizer, as in `compile(optimizer="sgd")`. Received: an '
+            f"optimizer with learning_rate={optimizer.values['learning_rate']}"
+            f" beside base_schedule={base_schedule!r}"
+        )
+
+
 def fitting(optimizer, network):
     """Returns the `Optimizer` that a network is trained by.
 
@@ -160,7 +182,8 @@ def resolved(optimizer, hyperparameters, is_factor=False):
         values[name] = _started(name, values[name], 1.0, must=False)
     if optimizer.is_given:
         for name, number in optimizer.values.items():
-            values[name] = _started(name, values[name], number)
+            if not (is_factor and name == "learning_rate"):
+                values[name] = _started(name, values[name], number)
     return values
 
 

@@ -74,13 +74,22 @@ class Settings:
             return self.optimizer
         return optimizers.fitting(self.optimizer, network)
 
+    def values_for(self, optimizer):
+        """Returns the dict of all hyperparameters of a run.
+
+        Args:
+            optimizer: `Optimizer` that trains it.
+        """
+        is_factor = not isinstance(self.base_schedule, str)
+        return optimizers.resolved(optimizer, self.parts.values, is_factor)
+
     def learns_from_search_data(self, is_augmented):
         """Whether anything will be learned from the search split.
 
         Args:
             is_augmented: Whether data can be augmented, as images can.
         """
-        values = optimizers.resolved(self.optimizer, self.parts.values)
+        values = self.values_for(self.optimizer)
         # A layer that is not trainable has a policy that is given; a name or
         # arguments stand for one that is learned.
         augmentation = self.parts.augmentation

@@ -74,7 +74,7 @@ def test_range(joint, step, batches):
         tried[: len(losses)], losses, _loss_of_guessing(joint)
     )
     learned.set_value("learning_rate", found.start, high=found.high)
-    learned.expect_rate(found.high)
+    learned.expect_rate(learned.bounds("learning_rate")[1])
     return found
 
 
@@ -299,7 +299,7 @@ class Guard:
         tested = learned.bounds("learning_rate")[1]
         high = min(max(high, tested), _BEYOND * tested)
         learned.set_value("learning_rate", start, high=high)
-        learned.expect_rate(high)
+        learned.expect_rate(learned.bounds("learning_rate")[1])
 
 
 def bound_shares(learned, at_bounds, updates):

@@ -18,7 +18,9 @@ from keras_dha.auto_model import AutoModel
 from keras_dha.batches import ArrayBatches
 from keras_dha.hyperparameters import learned
 from keras_dha.hyperparameters.autohas import AutoHAS
+from keras_dha.hyperparameters.hypergradient import FORWARD
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
+from keras_dha.hyperparameters.ranges import Range
 from keras_dha.pace import StepPace
 from tests.architecture.test_own_models import tabular
 from tests.auto_model import small_runs
@@ -215,3 +217,21 @@ class Steps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.seen.append(batch)
+
+
+def test_forward_mode_has_outer_steps_where_it_began():
+    rate = {"learning_rate": Range(1e-3, 1.0)}
+
+    def outer_every(*arguments):
+        return methods.parts("auto", None, None, rate, *arguments).outer_every
+
+    assert outer_every("forward") == FORWARD.restart
+    assert outer_every(FORWARD._replace(restart=5)) == 5
+    assert outer_every("forward", 3) == 3
+    assert outer_every("one_step") == "auto"
+
+
+def test_a_horizon_is_of_what_is_learned():
+    fixed = {"learning_rate": 0.1, "weight_decay": {"*": 1e-4}}
+    with pytest.raises(ValueError, match="Range.*hyperparameters={'learn"):
+        methods.parts("auto", None, None, fixed, "one_step")

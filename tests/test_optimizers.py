@@ -139,6 +139,33 @@ def test_factors_of_groups_begin_at_1(optimizer):
     }
 
 
+RATES = keras.optimizers.schedules.PiecewiseConstantDecay([9], [0.2, 0.02])
+
+
+def test_rates_are_of_the_optimizer_or_of_the_base_schedule():
+    model = AutoModel(base_schedule=RATES)
+    with pytest.raises(ValueError, match="of one thing.*learning_rate=0.05"):
+        model.compile(keras.optimizers.SGD(0.05))
+    assert model.settings.optimizer.is_default
+    model.compile(keras.optimizers.SGD(RATES))
+    model.compile("sgd")
+    # Said: a factor of the schedule's, of which the optimizer says nothing.
+    said = {"learning_rate": 0.5}
+    AutoModel(base_schedule=RATES, hyperparameters=said).compile(
+        keras.optimizers.SGD(0.05)
+    )
+
+
+@pytest.mark.parametrize("scale", [Range(0.1, 20.0), Range(1e-3, 0.5)])
+def test_a_range_of_factors_need_not_have_any_number(scale):
+    model = AutoModel(hyperparameters={"learning_rate": scale})
+    model.compile(keras.optimizers.SGD(RATES))
+    settings = model.settings
+    assert settings.learns_from_search_data(is_augmented=False)
+    found = settings.values_for(settings.optimizer)["learning_rate"]
+    assert found.start == (1.0 if scale.high > 1 else None)
+
+
 def excluding():
     optimizer = keras.optimizers.AdamW()
     optimizer.exclude_from_weight_decay(var_names=["bias"])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_dha import assembly
 from keras_dha import scale
@@ -11,6 +12,8 @@ from keras_dha.architecture import spaces
 from keras_dha.architecture.derive import derive_first
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.auto_model import AutoModel
+from keras_dha.data_spec import DataSpec
+from keras_dha.hyperparameters.ranges import Range
 from tests.auto_model.small_runs import X
 from tests.auto_model.small_runs import Y
 from tests.auto_model.small_runs import space
@@ -318,3 +321,14 @@ def test_the_time_that_the_choice_takes_is_in_the_cost(monkeypatch):
     spent = model.result.cost["phases"]["choice of the scale"]
     assert spent == {"seconds": pytest.approx(60.0, abs=2.0), "steps": 0}
     assert "choice of the scale 6" in model.result.summary()
+
+
+def test_groups_of_layers_are_checked_with_the_network_that_has_them():
+    """Before that, what is refused at once is looked for on one layer."""
+    groups = {"stem*": 1e-4, "stage*": 5e-4, "logits": 0.0}
+    spec = DataSpec((8, 8, 1), 3, False, (0.0, 1.0), 96)
+    for values in (groups, {"logits": Range(1e-5, 1e-3), "*": 0.0}):
+        model = AutoModel(hyperparameters={"weight_decay": values})
+        assembly._check_on_one_layer(
+            model.settings, spec, tf.distribute.get_strategy()
+        )

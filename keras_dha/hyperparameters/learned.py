@@ -75,7 +75,8 @@ class LearnedHyperparameters(Engine):
     ):
         super().__init__(values, horizon, names_checked, **kwargs)
         self.step_size = step_size
-        _check_horizon(self.quantities.values(), self.horizon)
+        _check_horizon(self.horizon)
+        _check_what_is_learned(self.quantities.values(), self.horizon)
 
     @property
     def is_normalised(self):
@@ -363,8 +364,8 @@ class LearnedHyperparameters(Engine):
         return {**super().get_config(), "step_size": self.step_size}
 
 
-def _check_horizon(found, horizon):
-    """Refuses a horizon that is none, and what it cannot learn."""
+def _check_horizon(horizon):
+    """Refuses a horizon that is none."""
     shares = (horizon.discount, horizon.averaging, horizon.window)
     counts = (horizon.restart, horizon.terms)
     if not (
@@ -376,6 +377,22 @@ def _check_horizon(found, horizon):
             "`window` in [0, 1), `restart` and `terms` integers of at least 0. "
             f"Received: horizon={horizon}"
         )
+    # Hessian products stand for the memory that other horizons have.
+    expected = horizon
+    if horizon.terms:
+        expected = hypergradient.IMPLICIT._replace(terms=horizon.terms)
+    elif horizon.restart:
+        expected = hypergradient.FORWARD._replace(restart=horizon.restart)
+    if horizon != expected:
+        raise ValueError(
+            "A horizon with `terms` is the implicit one, and with `restart` "
+            "the one of forward mode; they look back by nothing else. "
+            f"Expected {expected}. Received: horizon={horizon}"
+        )
+
+
+def _check_what_is_learned(found, horizon):
+    """Refuses what a horizon cannot learn."""
     for quantity in found:
         if not quantity.is_learned:
             continue

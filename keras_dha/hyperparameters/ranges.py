@@ -23,9 +23,10 @@ class Range:
             within the bounds, but not for rates of groups of layers, for
             which there is no test.
 
-    Within its range weight decay rises only as far as weights still remember
-    a pass over the data and a tenth of the run, and falls below its start only
-    as far as they remember no more than a quarter of the run.
+    Learned by hypergradients, weight decay rises within its range only as far
+    as weights still remember a pass over the data and a tenth of the run, and
+    falls below its start only as far as they remember no more than a quarter
+    of the run. `keras_dha.AutoHAS` has the whole range.
 
     Example:
 

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from keras_dha.hyperparameters.engine import DEFAULTS
+from keras_dha.hyperparameters.hypergradient import FORWARD
 from keras_dha.hyperparameters.hypergradient import HORIZONS
+from keras_dha.hyperparameters.hypergradient import IMPLICIT
 from keras_dha.hyperparameters.hypergradient import ONE_STEP
 from keras_dha.hyperparameters.hypergradient import Horizon
 from keras_dha.hyperparameters.learned import LearnedHyperparameters
@@ -339,7 +341,9 @@ def test_what_a_horizon_cannot_learn(values, horizon, message):
 @pytest.mark.parametrize(
     "horizon",
     [Horizon(discount=1.5), Horizon(averaging=1.0), Horizon(window=-0.1)]
-    + [Horizon(0.99, 0.9, 0.1), Horizon(terms=-1)],
+    + [Horizon(0.99, 0.9, 0.1), Horizon(terms=-1)]
+    + [Horizon(terms=8), Horizon(restart=16)]
+    + [FORWARD._replace(window=0.1), IMPLICIT._replace(restart=4)],
 )
 def test_a_horizon_there_is_not(horizon):
     with pytest.raises(ValueError, match="Received: horizon=Horizon"):
