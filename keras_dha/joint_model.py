@@ -135,6 +135,11 @@ class JointModel(keras.Model):
             self.paths,
             vector.dtype,
             expects_normalised=trains_normalisation(network),
+            # Keras' L2 is l |w|^2; regularizers of other kinds have no `l2`.
+            penalties=[
+                2.0 * float(getattr(v.regularizer, "l2", 0.0))
+                for v in vector.variables
+            ],
         )
         for averaged in self.averages():
             averaged.assign(vector.read())

@@ -80,7 +80,13 @@ class Engine(keras.layers.Layer):
         self.learned = [k for k, q in self.quantities.items() if q.is_learned]
 
     def allocate(
-        self, rule, sizes, paths, dtype="float32", expects_normalised=False
+        self,
+        rule,
+        sizes,
+        paths,
+        dtype="float32",
+        expects_normalised=False,
+        penalties=(),
     ):
         """Creates the state for the weights of a network.
 
@@ -91,9 +97,12 @@ class Engine(keras.layers.Layer):
             dtype: Name of the vectors' dtype.
             expects_normalised: Whether most weights may be expected to have a
                 length that does not matter, before gradients tell.
+            penalties: List of rho for each variable, of penalties
+                rho |w|^2 / 2 that the training loss has; by default none.
         """
         self.rule, self.sizes, self.vector_dtype = rule, list(sizes), dtype
         self.expects_normalised = expects_normalised
+        self.penalties = list(penalties)
         ranges = [self.quantities[key].value for key in self.learned]
         self.low = self._vector("low", [to_scale(r, r.low) for r in ranges])
         self.high = self._vector("high", [to_scale(r, r.high) for r in ranges])

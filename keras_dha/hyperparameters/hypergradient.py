@@ -143,7 +143,17 @@ class Tangents(NamedTuple):
     radial: object = 0.0
 
 
-def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
+def advance(
+    rule,
+    at,
+    extent,
+    name,
+    direct,
+    tangents,
+    horizon,
+    product=None,
+    penalty=None,
+):
     """Returns the `Tangents` of one hyperparameter after an inner step.
 
     Args:
@@ -156,6 +166,8 @@ def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
         horizon: `Horizon`.
         product: Function from a vector to its product with the Hessian of
             the training loss; needed if `horizon.restart`.
+        penalty: `(P,)`, rho of penalties rho w^2 / 2 that the training loss
+            has; by default none.
     """
     keep = horizon.discount
     if horizon.restart:
@@ -168,7 +180,11 @@ def advance(rule, at, extent, name, direct, tangents, horizon, product=None):
     if horizon.restart:
         gradient = product(weights)
     elif horizon.follows_lengths:
-        gradient = -keep * tangents.radial * at.gradient
+        data, curved = at.gradient, 0.0
+        if penalty is not None:
+            data = data - penalty * at.weights
+            curved = penalty * weights
+        gradient = curved - keep * tangents.radial * data
     inward = Inputs(
         weights=weights,
         slots=tuple(keep * slot for slot in tangents.slots),

@@ -18,6 +18,7 @@ from keras_dha.inner_update import AdamState
 from keras_dha.inner_update import Inputs
 from keras_dha.inner_update import adam
 from keras_dha.inner_update import average
+from keras_dha.inner_update import spread
 
 # Memory of the averages by which noisy hypergradients are judged.
 _MEMORY = 0.9
@@ -161,6 +162,10 @@ class LearnedHyperparameters(Engine):
             schedule: Scalar, the base schedule's factor of the rate.
             product: Product with the Hessian, where the horizon needs it.
         """
+        penalty = None
+        if any(self.penalties):
+            rho = ops.convert_to_tensor(self.penalties, self.vector_dtype)
+            penalty = spread(rho, self.sizes)
         for key, tangents in self.tangents.items():
             before = hypergradient.Tangents(
                 ops.convert_to_tensor(tangents.weights),
@@ -177,6 +182,7 @@ class LearnedHyperparameters(Engine):
                 before,
                 self.horizon._replace(averaging=self.averaging.value),
                 product,
+                penalty,
             )
             tangents.weights.assign(after.weights)
             tangents.averaged.assign(after.averaged)

@@ -13,6 +13,8 @@ whose part along w is c w has, from that part, exactly
 
     dg = -c g,         c = <Z, w> / <w, w>
 
+An L2 penalty of the training loss knows lengths: g is then without its part.
+
 Which variables are invariant is read off the first equation.
 """
 

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,7 @@ from keras_dha.hyperparameters.ranges import Range
 from keras_dha.inner_update import Extent
 from keras_dha.inner_update import Inputs
 from keras_dha.inner_update import Step
+from keras_dha.joint_model import JointModel
 from keras_dha.update_rules import SGD
 from keras_dha.update_rules import AdamW
 
@@ -163,6 +165,45 @@ def test_a_step_after_a_change_of_length_is_exact(rule, name):
         rule, inputs(0.0), extent, name, 1.0, start, Horizon(discount, 0.0)
     )
     np.testing.assert_allclose(found.weights, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_penalties_of_a_network_come_into_its_tangents():
+    """With an L2 regularizer a rate's tangent is that of decay in the rule."""
+
+    def tangent(regularizer, decay):
+        x = inputs = keras.Input((4,))
+        for k in range(2):
+            x = keras.layers.Dense(
+                *(5,),
+                use_bias=False,
+                kernel_regularizer=regularizer,
+                kernel_initializer=keras.initializers.GlorotUniform(k),
+            )(x)
+            x = keras.layers.BatchNormalization(center=False, scale=False)(x)
+        joint = JointModel(
+            keras.Model(inputs, x),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            hyperparameters=LearnedHyperparameters(
+                {
+                    "learning_rate": Range(0.01, 10.0, start=0.3),
+                    "weight_decay": decay,
+                },
+                Horizon(0.99, 0.0),
+                step_size=1e-9,
+            ),
+        )
+        rng = np.random.default_rng(0)
+        for _ in range(6):
+            x = tf.constant(rng.normal(size=(16, 4)), "float32")
+            y = tf.constant(rng.integers(0, 5, 16))
+            joint.train_step((x[:12], y[:12]), 1.0, (x[12:], y[12:]))
+        return joint.hyperparameters.tangents["learning_rate"].weights.numpy()
+
+    # Keras' penalty is l |w|^2, that of the rule lambda |w|^2 / 2.
+    by_regularizer = tangent(keras.regularizers.L2(0.05), 0.0)
+    by_rule = tangent(None, 0.1)
+    scale = np.max(np.abs(by_rule))
+    np.testing.assert_allclose(by_regularizer, by_rule, atol=1e-3 * scale)
 
 
 def test_decay_has_an_answer_where_weights_are_normalised():
