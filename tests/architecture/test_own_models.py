@@ -1,6 +1,5 @@
 """The user's own model: forms of models and of choices, for every strategy."""
 
-import importlib.util
 
 import keras
 import numpy as np
@@ -121,15 +120,6 @@ def test_clone_and_summary(capsys):
     model.summary()
     shown = capsys.readouterr().out
     assert "NodeChoice" in shown and "width" in shown
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("pydot") is None,
-    reason="plot_model needs pydot, which is not installed",
-)
-def test_plot_model(tmp_path):
-    keras.utils.plot_model(tabular(), str(tmp_path / "model.png"))
-    assert (tmp_path / "model.png").exists()
 
 
 @pytest.mark.parametrize("kind", ALL)
