@@ -1,6 +1,5 @@
 """The user's own model: forms of models and of choices, for every strategy."""
 
-
 import keras
 import numpy as np
 import pytest

@@ -40,65 +40,61 @@ def test_without_a_seed_that_of_the_run_goes_on(tmp_path):
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
 
 
-@pytest.mark.parametrize(
-    "model, run, name",
-    [
-        ({}, {"epochs": 9}, "epochs: 8 there, 9 now"),
-        ({"seed": 2}, {}, "seed: 1 there, 2 now"),
-        ({"hyperparameters": None}, {}, "hyperparameters: "),
-        ({"network": plain(units=4)}, {}, "search_space: "),
-        ({"optimizer": "nesterov"}, {}, "optimizer: "),
-        # The default is a network's to choose.
-        ({"optimizer": "sgd"}, {}, "optimizer: null there"),
-        (
-            {"optimizer": optimizers.SGD(0.01)},
-            {},
-            "optimizer.momentum: null there, 0.0",
-        ),
-        ({}, {"batch_size": 24}, "batch_size: 16 there, 24 now"),
-        ({}, {"class_weight": {0: 2.0}}, "class_weight: null there"),
-        ({}, {"x": X + 1.0}, "x: float32"),
-        ({}, {"y": (Y + 1) % CLASSES}, "y: int64"),
-        (
-            {"hyperparameters": SLOW},
-            {"search_data": (X, Y)},
-            "search_data: None there",
-        ),
-    ],
-)
-def test_another_run_is_refused_and_nothing_is_lost(tmp_path, model, run, name):
+# Of one run that was killed: each of them would take as long again.
+OTHERS = [
+    ({}, {"epochs": 9}, "epochs: 8 there, 9 now"),
+    ({"seed": 2}, {}, "seed: 1 there, 2 now"),
+    ({"hyperparameters": None}, {}, "hyperparameters: "),
+    ({"network": plain(units=4)}, {}, "search_space: "),
+    ({"optimizer": "nesterov"}, {}, "optimizer: "),
+    # The default is a network's to choose.
+    ({"optimizer": "sgd"}, {}, "optimizer: null there"),
+    (
+        {"optimizer": optimizers.SGD(0.01)},
+        {},
+        "optimizer.momentum: null there, 0.0",
+    ),
+    ({}, {"batch_size": 24}, "batch_size: 16 there, 24 now"),
+    ({}, {"class_weight": {0: 2.0}}, "class_weight: null there"),
+    ({}, {"x": X + 1.0}, "x: float32"),
+    ({}, {"y": (Y + 1) % CLASSES}, "y: int64"),
+    (
+        {"hyperparameters": SLOW},
+        {"search_data": (X, Y)},
+        "search_data: None there",
+    ),
+]
+
+
+def test_another_run_is_refused_and_nothing_is_lost(tmp_path):
     killed(quick(tmp_path), 2)
     before = names(tmp_path)
-    with pytest.raises(ValueError, match=f"asked for otherwise.*{name}"):
-        fit(quick(tmp_path, **model), **{"epochs": EPOCHS, **run})
-    assert names(tmp_path) == before
+    for model, run, name in OTHERS:
+        with pytest.raises(ValueError, match=f"asked for otherwise.*{name}"):
+            fit(quick(tmp_path, **model), **{"epochs": EPOCHS, **run})
+        assert names(tmp_path) == before, name
     # What is alike but for the names that Keras counts goes on.
     fit(quick(tmp_path), epochs=EPOCHS)
 
 
-@pytest.mark.parametrize(
-    "now, name",
-    [
+def test_an_optimizer_is_known_by_its_numbers(tmp_path):
+    def model(optimizer):
+        return quick(tmp_path, hyperparameters=None, optimizer=optimizer)
+
+    killed(model(optimizers.SGD(0.01)), 2)
+    schedule = optimizers.schedules.CosineDecay(0.01, 9)
+    for now, name in (
         (optimizers.SGD(0.02), "learning_rate: 0.01 there, 0.02 now"),
         (optimizers.SGD(0.01, momentum=0.5), "momentum: 0.0 there, 0.5 now"),
         (
             optimizers.SGD(0.01, weight_decay=1e-3),
             "weight_decay: 0.0 there, 0.001 now",
         ),
-        (
-            optimizers.SGD(optimizers.schedules.CosineDecay(0.01, 9)),
-            "base_schedule: ",
-        ),
+        (optimizers.SGD(schedule), "base_schedule: "),
         (None, "learning_rate: 0.01 there, null now"),
-    ],
-)
-def test_an_optimizer_is_known_by_its_numbers(tmp_path, now, name):
-    def model(optimizer):
-        return quick(tmp_path, hyperparameters=None, optimizer=optimizer)
-
-    killed(model(optimizers.SGD(0.01)), 2)
-    with pytest.raises(ValueError, match=f"asked for otherwise.*{name}"):
-        fit(model(now), epochs=EPOCHS)
+    ):
+        with pytest.raises(ValueError, match=f"asked for otherwise.*{name}"):
+            fit(model(now), epochs=EPOCHS)
     fit(model(optimizers.SGD(0.01)), epochs=EPOCHS)
     assert names(tmp_path) == ["configuration.json", "result.json", "run.keras"]
 
