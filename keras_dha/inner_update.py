@@ -290,12 +290,23 @@ def spread(values, sizes):
     )
 
 
+# What Adam's moments keep in a step, and its epsilon.
+_FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
+
+
 class AdamState(NamedTuple):
     """First and second moment `(P,)` and the count of steps, a scalar."""
 
     first: object
     second: object
     count: object
+
+    def means(self):
+        """Returns the means of gradients and of their squares, `(P,)` each."""
+        return (
+            self.first / (1.0 - ops.power(_FIRST, self.count)),
+            self.second / (1.0 - ops.power(_SECOND, self.count)),
+        )
 
     @classmethod
     def of(cls, layer):
@@ -319,31 +330,23 @@ def average(averaged, values, keep):
     return keep * averaged + (1.0 - keep) * values
 
 
-def adam(
-    values,
-    gradient,
-    state,
-    learning_rate,
-    beta_1=0.9,
-    beta_2=0.999,
-    epsilon=1e-8,
-):
+def adam(values, gradient, state, learning_rate):
     """One step of Adam; returns the new values and the new `AdamState`.
 
     Args:
         values, gradient: float tensors of shape `(P,)`.
         state: `AdamState`, zeros at the start.
         learning_rate: Scalar or tensor `(P,)`.
-        beta_1, beta_2, epsilon: Floats, as in the paper.
 
     Reference:
         Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015,
         algorithm 1.
     """
-    count = state.count + 1.0
-    first = beta_1 * state.first + (1.0 - beta_1) * gradient
-    second = beta_2 * state.second + (1.0 - beta_2) * ops.square(gradient)
-    first_hat = first / (1.0 - ops.power(beta_1, count))
-    second_hat = second / (1.0 - ops.power(beta_2, count))
-    change = learning_rate * first_hat / (ops.sqrt(second_hat) + epsilon)
-    return values - change, AdamState(first, second, count)
+    state = AdamState(
+        average(state.first, gradient, _FIRST),
+        average(state.second, ops.square(gradient), _SECOND),
+        state.count + 1.0,
+    )
+    first, second = state.means()
+    change = learning_rate * first / (ops.sqrt(second) + _EPSILON)
+    return values - change, state

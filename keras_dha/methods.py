@@ -73,8 +73,6 @@ training loss, which would choose what is easy.
 
 from typing import NamedTuple
 
-import keras
-
 from keras_dha import outer_steps
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
@@ -82,6 +80,7 @@ from keras_dha.architecture.strategies import GDAS
 from keras_dha.architecture.strategies import ISTA
 from keras_dha.architecture.strategies import Reinforce
 from keras_dha.architecture.strategies import Strategy
+from keras_dha.augmentation import is_policy_layer
 from keras_dha.hyperparameters.autohas import AutoHAS
 from keras_dha.hyperparameters.hypergradient import DISCOUNTED
 from keras_dha.hyperparameters.hypergradient import HORIZONS
@@ -273,11 +272,7 @@ def _checked_strategy(strategy):
 
 
 def _checked_augmentation(augmentation):
-    # Asked by its verb: to import the class would load KerasCV.
-    if augmentation is None or (
-        isinstance(augmentation, keras.layers.Layer)
-        and hasattr(type(augmentation), "score_gradient")
-    ):
+    if augmentation is None or is_policy_layer(augmentation):
         return augmentation
     raise ValueError(
         "`augmentation` must be 'auto', None or a "

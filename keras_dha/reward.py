@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_dha import data
+from keras_dha.inner_update import average
 
 REWARDS = ("accuracy", "loss")
 # What the baseline keeps from one reward to the next.
@@ -92,9 +93,9 @@ class Reward(keras.layers.Layer):
         """
         # Not those of Keras, which would be read once they have moved.
         count = tf.convert_to_tensor(self.count)
-        average = tf.convert_to_tensor(self.average)
+        before = tf.convert_to_tensor(self.average)
         weight = 1.0 - ops.power(ops.cast(_MEMORY, count.dtype), count)
-        baseline = average / ops.maximum(weight, 1e-6)
-        self.average.assign(_MEMORY * average + (1.0 - _MEMORY) * reward)
+        baseline = before / ops.maximum(weight, 1e-6)
+        self.average.assign(average(before, reward, _MEMORY))
         self.count.assign(count + 1.0)
         return ops.where(count > 0, reward - baseline, ops.zeros_like(reward))

@@ -5,6 +5,7 @@ import functools
 import keras
 
 from keras_dha.architecture import spaces
+from keras_dha.augmentation import is_policy_layer
 from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.nested_layers import find_layers
@@ -113,7 +114,7 @@ def _with_inputs(network):
     learned = [
         layer.name
         for layer in find_layers(network, keras.layers.Layer)
-        if hasattr(type(layer), "score_gradient") and layer.trainable
+        if is_policy_layer(layer) and layer.trainable
     ]
     if learned:
         raise ValueError(

@@ -44,9 +44,9 @@ class DifferentiableAugmentation(PolicyLayer):
     A saved network that holds it is loaded once this class was named: to
     import `keras_dha` does not bring KerasCV along.
 
-    It learns where something calls `score_gradient`, as the joint training
-    step does. A plain `fit` leaves the policy as it is: say `trainable=False`
-    there, or Keras will warn of variables without gradients.
+    It learns in a run of `keras_dha.AutoModel`, or where you go along
+    `score_gradient`. A plain `fit` leaves the policy as it is: say
+    `trainable=False` there, or Keras will warn of variables without gradients.
 
     Args:
         operations: Names of operations; at magnitude m in [0, 1], with either

@@ -268,7 +268,7 @@ class LearnedPolicy(keras.layers.Layer):
                 policy's own turns count; `None`: all do.
         """
         before, seen = tf.convert_to_tensor(self.direction), self.count + 1.0
-        moved = SMOOTHING * before + (1.0 - SMOOTHING) * direction
+        moved = average(before, direction, SMOOTHING)
         if turn is not None:
             moved, seen = tf.where(turn, moved, before), tf.math.ceil(seen / 2)
         self.direction.assign(moved)

@@ -20,10 +20,8 @@ from keras_dha.inner_update import adam
 from keras_dha.inner_update import average
 from keras_dha.inner_update import spread
 
-# Memory of the averages by which noisy hypergradients are judged.
-_MEMORY = 0.9
-# And of what weights are normalised, as by chance a variable looks like one; so
-# large a share of them are most.
+# Memory of what weights are normalised, as by chance a variable looks like one;
+# so large a share of them are most.
 _SEEN, _MOST = 0.7, 0.5
 # By what share of itself decay may shorten a weight in one step: a weight that
 # remembers fewer than fifty steps learns nothing that lasts, which no gradient
@@ -273,7 +271,7 @@ class LearnedHyperparameters(Engine):
         )
         # A cosine's size says how far off a rate is; that of decay is small
         # however far off it is.
-        mean = following.first / (1.0 - ops.power(_MEMORY, following.count))
+        mean, _ = following.means()
         names = [self.quantities[key].name for key in self.learned]
         by_cosine = np.isin(names, ("learning_rate", "momentum"))
         extent = ops.convert_to_tensor(self.high) - self.low
