@@ -9,6 +9,7 @@ import keras
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import hand_over
 from keras_dha.nested_layers import inputs_of
+from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import rebuilt
 
 # What layers may compute in beside float32; integers are as they are.
@@ -79,7 +80,7 @@ def _input(tensor):
 
 
 def _copy(layer, copies):
-    if isinstance(layer, keras.Model):
+    if is_graph(layer):
         return _rebuilt(layer, copies)
     config = layer.get_config()
     if layer.compute_dtype in _OTHERS:

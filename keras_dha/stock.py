@@ -11,6 +11,7 @@ from keras_dha.nested_layers import cloned
 from keras_dha.nested_layers import compile_alike
 from keras_dha.nested_layers import find_layers
 from keras_dha.nested_layers import hand_over
+from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import rebuilt
 
 _OURS = (dropout.Dropout, FusedBatchNormalization)
@@ -21,7 +22,8 @@ def stock(model, rate=None):
 
     It has weights of its own: with some layers new and others the same, what
     trains one of the two would leave a mixture in the other. But for layers
-    that cannot be made anew, of a user's own without `get_config`.
+    that cannot be made anew, of a user's own without `get_config`: these are
+    kept. Layers of ours that a layer of a user's own holds stay there.
 
     Args:
         model: A functional or Sequential `keras.Model`.
@@ -44,16 +46,17 @@ def stock(model, rate=None):
 
 def _stock_model(model, rate, copies):
     def replace(layer):
-        if isinstance(layer, keras.Model) and find_layers(layer, _OURS):
-            return _stock_model(layer, rate, copies)
+        # Keras asks at each call: a layer, or a model, may be called twice.
         if id(layer) not in copies:
-            copies[id(layer)] = (layer, _stock_layer(layer, rate))
+            copies[id(layer)] = (layer, _stock_layer(layer, rate, copies))
         return copies[id(layer)][1]
 
     return rebuilt(model, replace)
 
 
-def _stock_layer(layer, rate):
+def _stock_layer(layer, rate, copies):
+    if is_graph(layer) and find_layers(layer, _OURS):
+        return _stock_model(layer, rate, copies)
     if isinstance(layer, dropout.Dropout):
         config = layer.get_config()
         if rate is not None:
@@ -65,10 +68,18 @@ def _stock_layer(layer, rate):
     # operation, as of `x + y`, has nothing and is no layer.
     if not getattr(layer, "variables", ()):
         return layer
-    if isinstance(layer, keras.Model):
-        return cloned(layer)
+    return cloned(layer) if is_graph(layer) else _anew(layer, rate)
+
+
+def _anew(layer, rate):
+    """Returns a layer as the configuration of another says."""
     try:
-        return type(layer).from_config(layer.get_config())
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Wrapper):
+            # Its weights come with the wrapper's.
+            inner = _stock_layer(layer.layer, rate, {})
+            config["layer"] = keras.saving.serialize_keras_object(inner)
+        return type(layer).from_config(config)
     except (TypeError, NotImplementedError):
         # One that cannot be made from what it says of itself.
         return layer

@@ -23,7 +23,9 @@ def with_ours():
             keras_dha.Dropout(0.2),
         ]
     )
-    x = layers.Lambda(lambda images: 2.0 * images)(norm(inner(norm(inputs))))
+    # A model in two places, as an encoder of two inputs is.
+    x = layers.Add()([inner(norm(inputs)), inner(inputs)])
+    x = layers.Lambda(lambda images: 2.0 * images)(norm(x))
     x = layers.Normalization(name="adapted")(x + keras.ops.relu(x))
     x = keras.Sequential([layers.Conv2D(2, 1), layers.ReLU()], name="block")(x)
     x = keras_dha.Dropout(0.3, name="outer")(x)
@@ -100,3 +102,49 @@ def test_a_layer_that_cannot_be_made_anew_is_kept():
     assert made.get_layer(bare.name) is bare
     x = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
     np.testing.assert_array_equal(made(x), model(x))
+
+
+class Net(keras.Model):
+    """A model that shows no graph; `units` is not in its configuration."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.norm = keras_dha.FusedBatchNormalization()
+        self.dense = layers.Dense(units)
+
+    def call(self, inputs):
+        return self.dense(self.norm(inputs))
+
+
+def test_a_subclassed_model_is_kept():
+    inputs, net = keras.Input((5,)), Net(3)
+    x = net(keras_dha.FusedBatchNormalization()(inputs))
+    model = keras.Model(inputs, layers.Softmax()(x))
+    model.layers[1].moving_mean.assign(np.arange(5.0))
+    made = stock.stock(model)
+    assert made.get_layer(net.name) is net
+    assert type(made.layers[1]) is layers.BatchNormalization
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    np.testing.assert_array_equal(made(x), model(x))
+
+
+def test_layers_within_wrappers_are_replaced_as_well():
+    inputs = keras.Input((4, 6, 6, 2))
+    frame = keras.Sequential(
+        [
+            layers.Conv2D(3, 3),
+            keras_dha.FusedBatchNormalization(),
+            keras_dha.Dropout(0.2),
+        ]
+    )
+    x = layers.TimeDistributed(frame)(inputs)
+    x = layers.TimeDistributed(keras_dha.Dropout(0.3))(x)
+    model = keras.Model(inputs, x)
+    generator = np.random.default_rng(0)
+    frame.layers[1].moving_mean.assign(generator.normal(size=3))
+    made = stock.stock(model, 0.44)
+    assert_plain(made)
+    rates = [layer.rate for layer in find_layers(made, layers.Dropout)]
+    assert rates == [0.44, 0.44]
+    x = generator.normal(size=(2, 4, 6, 6, 2)).astype("float32")
+    np.testing.assert_allclose(made(x), model(x), rtol=1e-5, atol=1e-6)
