@@ -18,6 +18,7 @@ from keras_dha import compiled
 from keras_dha import phases
 from keras_dha import trust
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.nested_layers import compiled_with
 from keras_dha.run_record import RunRecord
 from keras_dha.stepping import Stepper
 
@@ -158,7 +159,9 @@ def estimated(
 
 @contextlib.contextmanager
 def leaving_decisions(search_space):
-    """The scope behind which no search has been at a network of the user's.
+    """The scope behind which no run has been at a network of the user's.
+
+    Neither its decisions nor what it was compiled with are those of a run.
 
     Args:
         search_space: As `keras_dha.AutoModel` takes it.
@@ -166,9 +169,14 @@ def leaving_decisions(search_space):
     is_network = isinstance(search_space, keras.Model)
     decisions = find_decisions(search_space) if is_network else []
     before = [(decision.code, decision.strategy) for decision in decisions]
+    arguments = compiled_with(search_space) if is_network else {}
     try:
         yield
     finally:
+        if arguments:
+            search_space.compile(**arguments)
+        elif is_network:
+            search_space.compiled = False
         for decision, (code, strategy) in zip(decisions, before, strict=True):
             decision.strategy = strategy
             if code is None:

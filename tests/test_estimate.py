@@ -125,6 +125,31 @@ def test_an_estimate_leaves_no_trace():
         model.estimate(X, Y)
 
 
+def test_an_estimate_leaves_what_a_network_was_compiled_with():
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+    def estimate():
+        model = keras_dha.AutoModel(network, augmentation=None, seed=1)
+        model.estimate(X, Y, batch_size=BATCH, epochs=1)
+        return model
+
+    estimate()
+    assert not network.compiled
+    adam, loss = keras.optimizers.Adam(), keras.losses.MeanSquaredError()
+    network.compile(adam, loss, metrics=["mae"])
+    model = estimate()
+    assert network.optimizer is adam and network.loss is loss
+    network.fit(X, np.eye(3)[Y], verbose=0)
+    with pytest.warns(UserWarning, match="loss of its own"):
+        fit(model, epochs=1)
+
+
 def test_an_estimate_of_a_search_by_codes_leaves_none_of_them():
     network = own_network()
     names = [weight.path for weight in network.weights]
