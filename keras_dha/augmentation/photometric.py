@@ -34,6 +34,12 @@ def _clip(images):
     return tf.clip_by_value(images, 0.0, WHITE)
 
 
+def _levels(images):
+    # Resampled images lead a little over their range: there the outermost
+    # levels are the nearest.
+    return tf.round(_clip(images))
+
+
 def _grey(images):
     if images.shape[-1] == 3:
         return tf.tensordot(images, tf.constant(LUMA, images.dtype), 1)[
@@ -100,7 +106,7 @@ def equalize(images, magnitude):
     """
     planes = tf.transpose(images, [0, 3, 1, 2])
     shape = tf.shape(planes)
-    levels = tf.cast(tf.round(_clip(planes)), tf.int32)
+    levels = tf.cast(_levels(planes), tf.int32)
     levels = tf.reshape(levels, [shape[0] * shape[1], shape[2] * shape[3]])
     histogram = tf.raw_ops.DenseBincount(
         input=levels, size=LEVELS, weights=tf.constant([], tf.int32)
@@ -145,7 +151,7 @@ def solarize(images, magnitude):
         float32 tensor of the shape of `images`.
     """
     threshold = _per_image(LEVELS * (1.0 - magnitude))
-    return tf.where(tf.round(images) >= threshold, WHITE - images, images)
+    return tf.where(_levels(images) >= threshold, WHITE - images, images)
 
 
 def posterize(images, magnitude):
@@ -162,7 +168,7 @@ def posterize(images, magnitude):
         float32 tensor of the shape of `images`.
     """
     step = _per_image(tf.pow(2.0, tf.round(7.0 * magnitude)))
-    posterized = tf.floor(tf.round(images) / step) * step
+    posterized = tf.floor(_levels(images) / step) * step
     return tf.where(step > 1.0, posterized, images)
 
 
