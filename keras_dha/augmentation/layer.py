@@ -292,7 +292,13 @@ class DifferentiableAugmentation(PolicyLayer):
         if not training:
             return inputs
         _check(inputs, mixes=bool(self.mixers))
-        return super().call(inputs)
+        images = inputs["images"] if isinstance(inputs, dict) else inputs
+        if images.shape.rank != 3:
+            return super().call(inputs)
+        # The base class would take each entry of a single image for a tensor,
+        # and labels may be a structure.
+        batch = _map_tensors(lambda x: tf.expand_dims(x, 0), inputs)
+        return _map_tensors(lambda x: x[0], super().call(batch))
 
     def _ensure_inputs_are_compute_dtype(self, inputs):
         # The base class would turn uint8 images and integer labels into
@@ -358,6 +364,12 @@ def _check(inputs, mixes):
         )
 
 
+def _map_tensors(function, inputs):
+    return keras.tree.map_structure(
+        lambda value: None if value is None else function(value), inputs
+    )
+
+
 def _as_tensors(inputs):
     """Returns images, or what there is of them in a dictionary, as tensors."""
     received = type(inputs).__name__
@@ -370,12 +382,10 @@ def _as_tensors(inputs):
             "Expected images, or a dictionary of 'images' and what belongs to "
             f"them. Received: inputs={received}"
         )
-    return keras.tree.map_structure(_as_tensor, inputs)
+    return _map_tensors(_as_tensor, inputs)
 
 
 def _as_tensor(value):
-    if value is None or tf.is_tensor(value):
-        return value
-    if isinstance(value, keras.KerasTensor):
+    if tf.is_tensor(value) or isinstance(value, keras.KerasTensor):
         return value
     return tf.convert_to_tensor(value)

@@ -140,6 +140,32 @@ def test_single_image_equals_batch_of_one():
     np.testing.assert_array_equal(single, batch[0])
 
 
+@pytest.mark.parametrize("key", ["labels", "targets", "weight"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": tf.range(6), "b": tf.eye(6)},
+        (tf.range(6), 2 * tf.range(6)),
+        None,
+    ],
+)
+def test_entries_of_a_single_image_keep_their_structure(key, value):
+    def part(index):
+        return keras.tree.map_structure(
+            lambda x: None if x is None else x[index],
+            {"images": images(), key: value},
+        )
+
+    single = built()(part(0), training=True)
+    batch = built()(part(slice(1)), training=True)
+    np.testing.assert_array_equal(single["images"], batch["images"][0])
+    keras.tree.assert_same_structure(single, part(0))
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, single[key], part(0)[key]
+    )
+    keras.tree.assert_same_structure(batch, part(slice(1)))
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("labels", [None, np.arange(6), tf.range(6)])
 def test_numpy_input_of_a_new_layer(training, labels):
