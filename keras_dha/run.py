@@ -371,6 +371,8 @@ class Run:
         if isinstance(self.schedule, str):
             test = self._stepper.test_range
         if test and is_new and trust.lacks_start(self.joint):
+            # The test is to see what the first steps see.
+            self._stepper.refine(0, 0)
             test()
             # Once more, it would say the same.
             test = None

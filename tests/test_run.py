@@ -11,9 +11,11 @@ from keras_dha import outer_steps
 from keras_dha import pace
 from keras_dha import scale
 from keras_dha import stepping
+from keras_dha import trust
 from keras_dha.architecture.strategies import DARTS
 from keras_dha.architecture.strategies import DSNAS
 from keras_dha.architecture.strategies import GDAS
+from keras_dha.augmentation.layer import DifferentiableAugmentation
 from keras_dha.auto_model import AutoModel
 from keras_dha.hyperparameters.ranges import Range
 from keras_dha.nested_layers import find_layers
@@ -338,6 +340,35 @@ def test_the_range_test_compiles_the_inner_step():
     assert 10 < phases["range test"]["steps"] <= 60
     # Of the joint step alone.
     assert phases["tracing"]["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    "limit, share",
+    [({"epochs": 1}, 0.95), ({"epochs": None, "time_limit": 1000.0}, 0.1)],
+)
+def test_the_range_test_sees_what_the_first_steps_see(
+    limit, share, monkeypatch
+):
+    """In few passes less is augmented; time may be enough for many."""
+    seen, test_range = [], trust.test_range
+
+    def look(joint, *arguments):
+        seen.append(float(joint.policy.clean.numpy()))
+        return test_range(joint, *arguments)
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    monkeypatch.setattr(trust, "test_range", look)
+    model = joint_auto_model(
+        strategy=None,
+        augmentation=DifferentiableAugmentation(["Invert"], clean="auto"),
+        hyperparameters={"learning_rate": Range(1e-3, 0.2)},
+    )
+    noted = Clean()
+    fit(model, callbacks=[noted, Stop()], **limit)
+    assert seen == noted.shares[:1] == [pytest.approx(share)]
 
 
 def test_what_is_derived_takes_no_joint_steps_for_nothing():
