@@ -310,7 +310,9 @@ def _augmentation(augmentation, spec):
         )
     else:
         combinations.warn_of_range(augmentation, measured)
-    if not augmentation.built:
+    if augmentation.built:
+        combinations.check_channels(augmentation, channels)
+    else:
         augmentation.build((None, *shape[:2], channels))
     if len(shapes) > 1:
         combinations.check_mixers(augmentation)

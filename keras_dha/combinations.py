@@ -159,6 +159,18 @@ def check_augmentation(augmentation, network, replicas):
         )
 
 
+def check_channels(augmentation, channels):
+    """Refuses a layer whose operations were chosen for other images."""
+    if augmentation.channels != channels:
+        raise ValueError(
+            "The augmentation was built for images of other channels, and has "
+            "the operations that fit those: give a new layer, as "
+            "`layer.policy().to_layer(trainable=True)` with this one's "
+            f"`value_range`. Received: images of channels={channels} and an "
+            f"augmentation of channels={augmentation.channels}"
+        )
+
+
 def warn_of_range(augmentation, measured):
     """Warns where a layer is for pixels of quite another range.
 

@@ -173,7 +173,7 @@ def sample(space, logits, batch_size, seed, clean=None):
     )
 
 
-def log_prob(space, logits, choices):
+def log_prob(space, logits, choices, clean=None):
     """Returns the log-probability of each image's choices.
 
     The level of a step that was left out, the strength of no mixing, and
@@ -183,6 +183,7 @@ def log_prob(space, logits, choices):
         space: `Space`.
         logits: `Logits`.
         choices: `Choices` of n images.
+        clean: As `sample` took it.
 
     Returns:
         float32 tensor of shape `[n]`, differentiable in the logits.
@@ -203,8 +204,9 @@ def log_prob(space, logits, choices):
         place = [_mix_row(logits, choices.mixer), choices.mix_level]
         strength = tf.gather_nd(levels, tf.stack(place, axis=1))
         total += tf.where(choices.mixer > 0, strength, 0.0)
-    share = tf.math.log([1.0 - space.clean, max(space.clean, 1e-30)])
-    return tf.where(choices.clean, share[1], share[0] + total)
+    clean = tf.cast(space.clean if clean is None else clean, tf.float32)
+    total += tf.math.log1p(-clean)
+    return tf.where(choices.clean, tf.math.log(clean), total)
 
 
 def score_gradient(space, logits, choices, rewards):

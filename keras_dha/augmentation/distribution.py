@@ -77,9 +77,9 @@ class Distribution:
             self.space, self.logits(), batch_size, seed, clean
         )
 
-    def log_prob(self, choices):
+    def log_prob(self, choices, clean=None):
         """Returns log-probabilities `[n]`; see `choices.log_prob`."""
-        return policies.log_prob(self.space, self.logits(), choices)
+        return policies.log_prob(self.space, self.logits(), choices, clean)
 
     def score_gradient(self, choices, rewards):
         """Returns gradients of the variables, a list."""

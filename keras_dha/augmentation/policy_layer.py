@@ -24,20 +24,24 @@ _MOST_CHANNELS = 4
 
 
 class PolicyLayer(VectorizedBaseImageAugmentationLayer):
-    """A policy as a layer; `DifferentiableAugmentation` has its arguments."""
+    """A policy as a layer; `DifferentiableAugmentation` has its arguments.
+
+    Attributes:
+        channels: Number of channels of the images that it was built for.
+    """
 
     def build(self, input_shape):
         if isinstance(input_shape, dict):
             input_shape = input_shape["images"]
-        self._channels = input_shape[-1]
-        if len(input_shape) == 3 and (self._channels or 0) > _MOST_CHANNELS:
+        self.channels = input_shape[-1]
+        if len(input_shape) == 3 and (self.channels or 0) > _MOST_CHANNELS:
             warnings.warn(
                 "Inputs of three axes are taken for one image (h, w, c): give "
                 "batches of grey images an axis of channels, by "
                 f"`images[..., None]`. Received: shape={tuple(input_shape)}",
                 stacklevel=2,
             )
-        start = self._start(self._channels)
+        start = self._start(self.channels)
         self.active_operations = find_operations(
             dict.fromkeys(start.operations)
         )
@@ -211,7 +215,7 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
         images = tf.cast(images, magnitude.dtype)
         if images.shape[-1] is None:
             # What grey is goes by their number, so they are those of `build`.
-            images = tf.ensure_shape(images, [None, None, None, self._channels])
+            images = tf.ensure_shape(images, [None, None, None, self.channels])
         rescale = (low, high) != (0.0, 255.0)
         if rescale:
             images = (images - low) * (255.0 / (high - low))
@@ -240,16 +244,17 @@ class PolicyLayer(VectorizedBaseImageAugmentationLayer):
             *(height, width),
         )
 
-    def log_prob(self, choices):
+    def log_prob(self, choices, clean=None):
         """Returns the log-probability of each image's choice.
 
         Args:
             choices: `Choices`.
+            clean: As `sample` took it.
 
         Returns:
             float32 tensor of shape `[n]`, differentiable in the logits.
         """
-        return self.distribution.log_prob(choices)
+        return self.distribution.log_prob(choices, clean)
 
     def score_gradient(self, choices, rewards):
         """Returns `sum_i rewards[i] * d log p(choices[i]) / d logits`.

@@ -316,6 +316,23 @@ def test_log_prob_is_that_of_the_policy():
     )
 
 
+def test_log_prob_goes_by_the_share_of_clean_images_of_the_draw():
+    layer = built(policy=POLICY)
+    choices = layer.sample(40, SEED, clean=0.5)
+    clean = choices.clean.numpy()
+    assert 10 < clean.sum() < 30
+    found = layer.log_prob(choices, clean=0.5).numpy()
+    np.testing.assert_allclose(found[clean], np.log(0.5), rtol=1e-6)
+    everything_augmented = layer.log_prob(
+        choices._replace(clean=tf.fill([40], False))
+    ).numpy()
+    np.testing.assert_allclose(
+        found[~clean],
+        np.log(0.5) + everything_augmented[~clean],
+        rtol=1e-6,
+    )
+
+
 def softmax(logits):
     exponentials = np.exp(logits)
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

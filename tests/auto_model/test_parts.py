@@ -233,6 +233,21 @@ def test_which_ranges_are_grossly_unlike(low, high, given, is_warned, recwarn):
     assert len(recwarn) == is_warned
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_layer_that_was_built_for_other_channels_is_refused(channels):
+    """Its operations were chosen then: Color is among them, or is not."""
+    spec = data.inspect(np.arange(96).reshape(2, 4, 4, 3), [0, 1])
+    layer = DifferentiableAugmentation()
+    layer.build((None, 8, 8, channels))
+    told = f"to_layer.*channels=3 and an augmentation of channels={channels}"
+    with pytest.raises(ValueError, match=told):
+        assembly._augmentation(layer, spec)
+    again = layer.policy().to_layer(trainable=True)
+    assert assembly._augmentation(again, spec).channels == 3
+    # A second run goes on with the layer of the first.
+    assert assembly._augmentation(again, spec) is again
+
+
 @pytest.mark.parametrize(
     "values, is_said",
     [
