@@ -65,13 +65,15 @@ class AutoModel(Trained):
             augmented; if several are, none is. `"auto"` leaves examples of
             two axes as they are where the network goes along one of them, by
             `Conv1D`, recurrent or attention layers without a `Conv2D`.
-            `"auto"` augments nine in ten images, fewer in runs of few passes
-            over them: in N passes N / 20; and begins with flips as rare as
-            mirror images are unlike the images. With `method="auto"` fewer
-            and fewer images are augmented in the last three tenths of a run,
-            in which policy and hyperparameters stay what they are, also where
+            With `method="auto"` it augments nine in ten images, fewer in runs
+            of few passes over them: in N passes N / 20; and begins with flips
+            as rare as mirror images are unlike the images. Fewer and fewer
+            images are augmented in the last three tenths of such a run, in
+            which policy and hyperparameters stay what they are, also where
             nothing is augmented; a layer of your own goes on as it is, and so
-            does what is learned beside it.
+            does what is learned beside it. `"diffautoml"` augments nine in
+            ten images and `"dha"` all of them, however many passes there are;
+            both begin with flips of a half.
         hyperparameters: `"auto"`, `None` for fixed defaults, a
             `keras_dha.AutoHAS` to learn by reward, or a dict from
             name to a number (fixed) or a `keras_dha.Range` (learned):

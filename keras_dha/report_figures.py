@@ -191,7 +191,7 @@ def augmentation(result):
     titles = {
         "probability": "probability",
         "magnitude": "mean magnitude",
-        "share": "share of images of outer steps",
+        "share": "share of the operations of outer steps",
         "influence": "mean influence, in deviations",
     }
     panels = [
