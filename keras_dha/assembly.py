@@ -247,6 +247,7 @@ def _joint_model(settings, parts, spec, network, replicas):
     values = settings.values_for(optimizer)
     hyperparameters = _hyperparameters(settings, values)
     spec = spec.arranged(Form.of(network))
+    combinations.check_pixels(parts.augmentation, network, spec)
     augmentation = _augmentation(parts.augmentation, spec)
     combinations.check_augmentation(augmentation, network, replicas)
     if MIXUP in hyperparameters.quantities:

@@ -14,6 +14,7 @@ from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.architecture.strategies import ISTA
 from keras_dha.architecture.superkernel import SlicedConvolution
 from keras_dha.data_spec import image_among
+from keras_dha.form import Form
 from keras_dha.form import facts
 from keras_dha.hyperparameters import dropout
 from keras_dha.hyperparameters.quantities import MIXUP
@@ -156,6 +157,20 @@ def check_augmentation(augmentation, network, replicas):
             "network of integer inputs has none: give it float inputs, or "
             f"another estimator. Received: an input of dtype {dtype!r}, "
             f"estimator={augmentation.estimator!r}"
+        )
+
+
+def check_pixels(augmentation, network, spec):
+    """Refuses to augment an image whose pixels have no range at all."""
+    if augmentation is None or not spec.is_image:
+        return
+    low, high = facts(spec.value_range)[spec.image]
+    if low == high:
+        name = Form.of(network).inputs.names[spec.image]
+        raise ValueError(
+            "All pixels of the input that is an image have one value, so there "
+            "is nothing to augment: look at the images, or train on them with "
+            f"augmentation=None. Received: value {low} for input {name!r}"
         )
 
 

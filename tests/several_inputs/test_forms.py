@@ -149,6 +149,21 @@ def test_several_images_are_not_augmented_by_themselves():
         run(space, x, Y, augmentation=layer)
 
 
+@pytest.mark.parametrize("augmentation", ["auto", "layer", None])
+@pytest.mark.parametrize("network", [by_name, in_order])
+def test_an_image_of_one_value_is_not_augmented(network, augmentation):
+    x = {**NAMED[0], "image": np.zeros_like(IMAGES)}
+    if augmentation == "layer":
+        augmentation = DifferentiableAugmentation(["Invert"], 1, (0.0, 1.0))
+    arguments = {"augmentation": augmentation, "epochs": 1, **QUICK}
+    if augmentation is None:
+        run(keras.Model(*network()), x, NAMED[1], **arguments)
+        return
+    told = "augmentation=None. Received: value 0.0 for input 'image'"
+    with pytest.raises(ValueError, match=told):
+        run(keras.Model(*network()), x, NAMED[1], **arguments)
+
+
 def test_mixers_leave_no_input_behind():
     layer = DifferentiableAugmentation(["Invert"], 1, (0.0, 1.0), cutmix=0.5)
     with pytest.raises(ValueError, match="hyperparameter `mixup`"):
