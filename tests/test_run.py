@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_dha import calibration
 from keras_dha import outer_steps
@@ -369,6 +370,43 @@ def test_the_range_test_sees_what_the_first_steps_see(
     noted = Clean()
     fit(model, callbacks=[noted, Stop()], **limit)
     assert seen == noted.shares[:1] == [pytest.approx(share)]
+
+
+class Optimizes(keras.callbacks.Callback):
+    """Notes after each step whether TensorFlow optimizes graphs."""
+
+    def __init__(self, is_interrupted=False):
+        super().__init__()
+        self.is_interrupted = is_interrupted
+        self.noted = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.noted.append(optimizes())
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+
+
+def optimizes():
+    options = tf.config.optimizer.get_experimental_options()
+    return not options.get("disable_meta_optimizer", False)
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="There it is left on."
+)
+def test_a_run_leaves_tensorflow_to_optimize_graphs_as_before():
+    model = quick_auto_model(strategy=DSNAS(until=0.5))
+    assert optimizes()
+    interrupted = Optimizes(is_interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, callbacks=[interrupted])
+    assert interrupted.noted == [False] and optimizes()
+    whole = Optimizes()
+    fit(model, callbacks=[whole])
+    # The supernet's are not, the derived network's are.
+    assert not whole.noted[0] and whole.noted[-1] and optimizes()
+    model.export_model()
+    assert optimizes()
 
 
 def test_what_is_derived_takes_no_joint_steps_for_nothing():

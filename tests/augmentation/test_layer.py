@@ -491,6 +491,8 @@ def test_numbers_of_numpy_are_numbers():
         {"shift": float("nan")},
         {"shift": True},
         {"flip": "often"},
+        {"clean": 1.0},
+        {"clean": "some"},
         {"policy": {"operations": ["Rotate"]}},
         {"policy": 3},
         {"sub_policies": 0},
@@ -498,7 +500,9 @@ def test_numbers_of_numpy_are_numbers():
     ],
 )
 def test_bad_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="Received: "):
+    # What is wrong with a policy is said of the field.
+    name = "" if "policy" in arguments else list(arguments)[-1]
+    with pytest.raises(ValueError, match=f"Received: {name}"):
         DifferentiableAugmentation(**arguments)
 
 

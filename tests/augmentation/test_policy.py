@@ -122,11 +122,37 @@ def test_summary_lists_the_most_probable_first():
         ({"flip": "often"}, "flip"),
         ({"shift": -0.1}, "shift"),
         ({"shift": math.nan}, "shift"),
+        ({"sub_policies": []}, "sub_policies"),
+        ({"sub_policies": [[], [], []]}, "sub_policies"),
+        ({"sub_policies": [[0, 1], [1], [2]]}, "sub_policies"),
+        ({"sub_policies": [[0], [1], [3]]}, "sub_policies"),
+        ({"sub_policies": [[0], [1], [-1]]}, "sub_policies"),
+        ({"sub_policies": [[0], [1], [0.5]]}, "sub_policies"),
+        ({"sub_policies": [[0], [1], [True]]}, "sub_policies"),
+        ({"sub_policies": 3}, "sub_policies"),
+        ({"sub_policies": [[0], [1]]}, "probabilities"),
+        ({"application": [0.5, 0.5]}, "application"),
+        ({"application": [0.5, 0.5, 1.5]}, "application"),
+        ({"application": [0.5, 0.5, math.nan]}, "application"),
+        ({"application": 0.5}, "application"),
+        ({"mixup": 1.5, "level_probabilities": [[0.5, 0.5]] * 4}, "mixup"),
+        ({"cutmix": "some"}, "cutmix"),
+        # Of each mixer there are strengths.
+        ({"mixup": 0.5}, "level_probabilities"),
     ],
 )
 def test_bad_fields_are_refused(fields, received):
     with pytest.raises(ValueError, match=f"Received: {received}="):
         Policy.from_config(changed(**fields))
+
+
+def test_mixers_exclude_each_other():
+    rows = [*POLICY.level_probabilities, *[(0.5, 0.5)] * 2]
+    both = {"level_probabilities": rows, "mixup": 0.7}
+    assert Policy.from_config(changed(**both, cutmix=0.3)).cutmix == 0.3
+    told = "exclude each other.*may not exceed 1 together.*cutmix=0.4"
+    with pytest.raises(ValueError, match=told):
+        Policy.from_config(changed(**both, cutmix=0.4))
 
 
 def test_missing_and_unknown_fields_are_refused():

@@ -233,6 +233,13 @@ def test_which_ranges_are_grossly_unlike(low, high, given, is_warned, recwarn):
     assert len(recwarn) == is_warned
 
 
+def test_images_are_not_mixed_twice():
+    layer = DifferentiableAugmentation(["Invert"], levels=1, cutmix=0.3)
+    model = joint_auto_model(augmentation=layer, hyperparameters={"mixup": 0.2})
+    with pytest.raises(ValueError, match=r"mixed once.*\('cutmix',\)"):
+        fit(model, epochs=1)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_layer_that_was_built_for_other_channels_is_refused(channels):
     """Its operations were chosen then: Color is among them, or is not."""
