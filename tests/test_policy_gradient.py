@@ -247,18 +247,33 @@ def fitting(estimator, hyperparameters=None, normalised=True, **arguments):
     )
 
 
-@pytest.mark.parametrize("estimator", ["influence", "dha", "relaxed", "relax"])
+SPACES = {
+    "single": {},
+    "sub-policies": {
+        "length": 2,
+        "sub_policies": 5,
+        "application": 0.5,
+        "clean": 0.2,
+    },
+    "mixing": {
+        "mixup": 0.4,
+        "cutmix": 0.3,
+        "operations": ("Invert", "Rotate"),
+    },
+}
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    "estimator, name",
     [
-        {},
-        {"length": 2, "sub_policies": 5, "application": 0.5, "clean": 0.2},
-        {"mixup": 0.4, "cutmix": 0.3, "operations": ("Invert", "Rotate")},
+        ("influence", "mixing"),
+        ("dha", "single"),
+        ("relaxed", "sub-policies"),
+        ("relax", "sub-policies"),
     ],
-    ids=["single", "sub-policies", "mixing"],
 )
-def test_every_estimator_moves_every_space(estimator, arguments):
-    joint = fitting(estimator, **arguments)
+def test_every_estimator_moves_a_policy(estimator, name):
+    joint = fitting(estimator, **SPACES[name])
     layer = joint.policy.augmentation
     before = [v.numpy() for v in layer.trainable_variables]
     rng = np.random.default_rng(0)

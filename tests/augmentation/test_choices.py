@@ -231,9 +231,14 @@ def test_operation_comes_before_flip_and_shift():
     assert set(np.unique(output)) == {128.0, 245.0}
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize(
-    "shape", [(7, 10, 14), (None, 10, 14), (None, None, None)]
+    "channels, shape",
+    [
+        (1, (7, 10, 14)),
+        (3, (None, 10, 14)),
+        (3, (None, None, None)),
+        (5, (None, None, None)),
+    ],
 )
 def test_graph_equals_eager(channels, shape):
     layer = built(channels)

@@ -379,14 +379,22 @@ def test_relaxed_in_a_graph_equals_eager(channels, length):
 
 
 def test_relaxed_learns_by_path_and_the_rest_by_influence():
-    layer = built("relaxed", flip=0.4, application=0.5)
+    layer = built("relaxed", flip=0.4, application=0.5, mixup=0.3)
     choices = layer.sample(30, SEED)
     rewards = np.random.default_rng(3).normal(size=30)
     path = [tf.fill(v.shape, 7.0) for v in layer.trainable_variables]
     gradient, _ = layer.estimator.gradient(
         layer, choices, evidence(layer, choices, rewards, path=path), {}
     )
-    for field in ("sub_policy", "magnitude", "application"):
+    for field in ("sub_policy", "application"):
         np.testing.assert_array_equal(getattr(gradient, field), 7.0)
-    score = layer.score_gradient(choices, tf.constant(rewards / 30, tf.float32))
-    np.testing.assert_allclose(gradient.base, score[2], rtol=1e-5)
+    score = layer.distribution.fill(
+        layer.score_gradient(choices, tf.constant(rewards / 30, tf.float32))
+    )
+    for field in ("base", "mixer"):
+        expected = getattr(score, field)
+        np.testing.assert_allclose(getattr(gradient, field), expected, 1e-5)
+    # The last row is of mixup's strength.
+    np.testing.assert_array_equal(gradient.magnitude[:-1], 7.0)
+    np.testing.assert_allclose(gradient.magnitude[-1], score.magnitude[-1])
+    assert np.any(score.magnitude[-1])
