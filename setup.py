@@ -11,7 +11,7 @@ VERSION = re.search(
     (ROOT / "keras_dha" / "_version.py").read_text(encoding="utf-8"),
 ).group(1)
 
-DATASETS = ["scikit-learn>=1.4", "tensorflow-datasets>=4.9.7", "pillow>=10"]
+DATASETS = ["scikit-learn>=1.4", "tensorflow-datasets>=4.9.7", "pillow>=10.1"]
 LITERT = ["ai-edge-litert>=2.0"]
 ONNX = ["onnxruntime>=1.20", "tf2onnx>=1.17"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]

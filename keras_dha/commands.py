@@ -38,8 +38,9 @@ def fit(values, out):
         verbose=verbose if verbose == "auto" else int(verbose),
     )
     plain = model.export_model()
-    # Files of a model know no names.
-    names = list(data.class_names)
+    # Files of a model know no names. A dataset may name more classes than have
+    # training images, which are those of the model.
+    names = list(data.class_names)[: plain.outputs[0].shape[-1]]
     result = dataclasses.replace(model.result, class_names=names)
     # Before what may go wrong, or be interrupted.
     files = _write_found(plain, result, output, name)
@@ -192,13 +193,15 @@ def _test_labels(data, model, path):
             "The result.json beside the model is that of another one; move "
             f"it away. Received: {len(known)} class names, model with {count}"
         )
-    unknown = sorted(set(data.class_names) - set(known))
+    tested = {data.class_names[label] for label in np.unique(data.y_test)}
+    unknown = sorted(tested - set(known))
     if unknown:
         raise ValueError(
             f"The classes of the model are {known}; call those of the dataset "
             f"alike, or leave them out. Received: classes {unknown}"
         )
-    return np.array([known.index(n) for n in data.class_names])[data.y_test]
+    number = {name: k for k, name in enumerate(known)}
+    return np.array([number.get(n, -1) for n in data.class_names])[data.y_test]
 
 
 def _class_names(path):

@@ -31,7 +31,9 @@ def parts(path):
     train, others = _named(path, _TRAINING), _named(path, _TESTING)
     # Trains are a class like any other.
     if train and (others or _subfolders(train[0])):
-        return train[0], next(iter(others), None)
+        # Images that have no class measure nothing, if others do.
+        labelled = [part for part in others if _subfolders(part)]
+        return train[0], next(iter(labelled or others), None)
     folders = _folders(path)
     for part in folders:
         is_named = any(word in part.name.lower() for word in ("test", "val"))
@@ -145,7 +147,11 @@ def read(folder, names, size):
 
 
 def _in_colour(image):
-    """Returns a Pillow image as RGB, of 16 bits the upper eight."""
+    """Returns a Pillow image as RGB, of 16 bits the upper eight.
+
+    What is transparent is white, as on a page: drawings may be in their
+    transparency alone.
+    """
     import PIL.Image
 
     if image.mode == "F":
@@ -153,4 +159,8 @@ def _in_colour(image):
     if image.mode.startswith("I"):
         # Converted by Pillow, values would be cut off at 255.
         image = PIL.Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        page = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(page, image)
     return image.convert("RGB")

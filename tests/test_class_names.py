@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import pytest
 
+from keras_dha import datasets
 from tests.test_cli import QuickModel
 from tests.test_cli import run
 
@@ -88,3 +89,16 @@ def test_a_result_of_something_else_is_refused(
     (folder / "result.json").write_text(content or result.to_json())
     assert evaluated(folder, painted(*COLOURS)) == (1, "")
     assert message in capsys.readouterr().err
+
+
+def test_a_dataset_may_name_classes_of_which_it_has_no_images(
+    colours, monkeypatch, capsys
+):
+    folder, painted = colours
+    data = datasets.load(painted(*COLOURS), image_size=8)
+    data = dataclasses.replace(data, class_names=(*data.class_names, "d white"))
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: data)
+    assert "100.00% of 3 images" in evaluated(folder, "named")[1]
+    data = dataclasses.replace(data, y_test=data.y_test + 1)
+    assert evaluated(folder, "named") == (1, "")
+    assert "Received: classes ['d white']" in capsys.readouterr().err

@@ -106,6 +106,22 @@ def test_fit_leaves_all_files_and_a_summary(fitted):
     assert f"Test accuracy  {accuracy:.2%} of 359 images" in out
 
 
+def test_fit_names_the_classes_that_the_model_has(quick, tmp_path, monkeypatch):
+    """A dataset may have more names than classes with images."""
+    load = datasets.load
+
+    def with_more_names(*arguments, **named):
+        data = load(*arguments, **named)
+        names = (*data.class_names, "never seen")
+        return dataclasses.replace(data, class_names=names)
+
+    monkeypatch.setattr(datasets, "load", with_more_names)
+    code, _ = run("fit", "--dataset=digits", f"--output={tmp_path / 'out'}")
+    assert code == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["class_names"] == [str(digit) for digit in range(10)]
+
+
 def test_fit_hands_its_flags_on(quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _ = run(

@@ -175,6 +175,41 @@ def test_images_of_16_bits_keep_their_upper_eight(tmp_path):
     np.testing.assert_array_equal(data.x_test, np.repeat(expected, 2, axis=0))
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    """Strokes that are in the transparency alone, as of an icon."""
+    alpha = np.zeros((8, 8), "uint8")
+    alpha[2:6, 3] = 255
+    drawn = PIL_Image.new("LA", (8, 8))
+    drawn.putalpha(PIL_Image.fromarray(alpha))
+    if mode == "P":
+        # Black is the colour 0, and what cannot be seen the colour 1.
+        drawn = PIL_Image.fromarray((alpha == 0).astype("uint8"), mode="P")
+        drawn.putpalette([0] * 768)
+        drawn.info["transparency"] = 1
+    drawn = drawn if mode == "P" else drawn.convert(mode)
+    for name in ("a", "b"):
+        for part in ("train", "test"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            drawn.save(folder / "0.png")
+    data = datasets.load(tmp_path, image_size=8)
+    for channel in range(3):
+        np.testing.assert_array_equal(
+            data.x_train[0, ..., channel], 255 - alpha
+        )
+
+
+def test_a_part_without_classes_does_not_hide_one_with_them(tmp_path):
+    """As competitions have it: nobody knows the labels of `test`."""
+    for name in ("a", "b"):
+        paint(tmp_path / "train" / name, "red", 3)
+        paint(tmp_path / "val" / name, "red", 1)
+    paint(tmp_path / "test", "red", 2)
+    data = datasets.load(tmp_path, image_size=4)
+    assert data.y_test.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("parts", [["test"], ["val"], ["test", "val"]])
 def test_a_folder_with_parts_keeps_them(tmp_path, parts):
     paint(tmp_path / "train" / "a", "red", 3)
