@@ -27,6 +27,7 @@ from keras_dha.estimate import estimated
 from keras_dha.estimate import leaving_decisions
 from keras_dha.pace import ClockPace
 from keras_dha.pace import StepPace
+from keras_dha.result_format import DETAILS
 from keras_dha.run import Run
 from keras_dha.run_directory import RunDirectory
 from keras_dha.trained import Trained
@@ -125,7 +126,8 @@ class AutoModel(Trained):
             the time that was left. Once it has ended it loads that, and warns
             if datasets had other examples, a given network other weights or
             validation was on other data. What callbacks remember is not kept.
-            A directory is that of one `fit`.
+            A directory is that of one `fit`; what callbacks write belongs
+            elsewhere.
             Layers, losses and metrics of your own must be registered with
             `keras.saving.register_keras_serializable`, to be read again.
         overwrite: Whether a run in `directory` that was asked for otherwise,
@@ -571,7 +573,11 @@ class AutoModel(Trained):
         self._result = saved.result
         self._spec = saved.spec
         self.history = keras.callbacks.History()
-        self.history.history = dict(saved.result.history)
+        self.history.history = {
+            name: values
+            for name, values in saved.result.history.items()
+            if name not in DETAILS
+        }
         self.history.epoch = list(range(len(saved.result.history["loss"])))
         return self.history
 

@@ -7,9 +7,7 @@ can be checked without looking at it. `keras_dha.report_drawing` draws them.
 from typing import NamedTuple
 
 from keras_dha.result import operations
-
-# What history holds beside numbers.
-DETAILS = ("phase", "decisions", "cells")
+from keras_dha.result_format import DETAILS
 
 
 class Panel(NamedTuple):

@@ -45,7 +45,8 @@ _HYPERPARAMETER = Fields(
         "probabilities": Items(NUMBER),
     },
 )
-_DETAILS = {
+# What a result's history has beside the logs of epochs.
+DETAILS = {
     "phase": Items(str),
     "decisions": Items(Named(Named(NUMBER))),
     "cells": Items(
@@ -87,7 +88,7 @@ def check(fields):
                 name: Items(NUMBER if name.startswith("policy/") else object)
                 for name in fields["history"]
             }
-            | _DETAILS,
+            | DETAILS,
         ),
         "cost": _COST,
         "versions": Named(str),

@@ -208,15 +208,21 @@ class RunDirectory:
         )
 
     def _refuse_other_files(self):
-        is_free = not self.path.exists()
+        if not self.path.exists():
+            return
+        others = []
         if self.path.is_dir():
             # Of a run that was killed before it had a configuration.
             ours = atomic.leftovers(self.path, *_WRITTEN)
-            is_free = set(self.path.iterdir()) <= set(ours)
-        if not is_free:
+            others = sorted(
+                e.name for e in set(self.path.iterdir()) - set(ours)
+            )
+        if others or not self.path.is_dir():
             raise ValueError(
-                "`directory` must be empty, missing, or that of a run. "
-                f"Received: directory={str(self.path)!r}, where other files are"
+                "`directory` must be empty, missing, or that of a run; files "
+                "of callbacks go elsewhere. Received: "
+                f"directory={str(self.path)!r}, where other files are: "
+                f"{others[:5]}"
             )
 
     def _refuse_another(self, there, asked):

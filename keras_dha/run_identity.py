@@ -26,8 +26,8 @@ VALIDATION, WEIGHTS = "validation_data", "initial weights"
 BESIDE = (EXAMPLES, SEARCH, WEIGHTS)
 # What is longer is compared by its hash.
 _SHOWN = 60
-# Of so many examples it is seen whether images are the same.
-_EXAMPLES = 1000
+# So many examples are copied at once to be hashed.
+_AT_ONCE = 1000
 # Given networks that a run of this process has moved: what they were given
 # with is not known any more.
 _MOVED = weakref.WeakSet()
@@ -147,7 +147,7 @@ def _differing(there, now, names):
 
 
 def of_data(value):
-    """Returns what data declare, and some examples of arrays, as text."""
+    """Returns what data declare, and the hash of arrays, as text."""
     if isinstance(value, dict):
         return " ".join(f"{k}: {of_data(v)}" for k, v in value.items())
     if isinstance(value, tuple):
@@ -155,9 +155,7 @@ def of_data(value):
     if value is None or hasattr(value, "element_spec"):
         return str(getattr(value, "element_spec", None))
     array = np.asarray(value)
-    rows = np.linspace(0, len(array) - 1, min(len(array), _EXAMPLES))
-    some = array[rows.astype(int)]
-    return f"{array.dtype}{array.shape} {_digest([some])}"
+    return f"{array.dtype}{array.shape} {_digest([array])}"
 
 
 def shortened(text):
@@ -185,6 +183,7 @@ def _of_labels(x, y):
 
 def _digest(arrays):
     found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
+    for array in map(np.atleast_1d, arrays):
+        for begin in range(0, len(array), _AT_ONCE):
+            found.update(array[begin : begin + _AT_ONCE].tobytes())
     return found.hexdigest()[:16]
