@@ -6,10 +6,11 @@ have been trained.
 
 import keras
 
+from keras_dha.nested_layers import can_be_rebuilt
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import forgets_arguments
 from keras_dha.nested_layers import hand_over
 from keras_dha.nested_layers import inputs_of
-from keras_dha.nested_layers import is_graph
 from keras_dha.nested_layers import rebuilt
 
 # What layers may compute in beside float32; integers are as they are.
@@ -33,11 +34,19 @@ def in_float32(model):
         `model` itself if it does.
 
     Raises:
-        ValueError: A layer within another layer, or one that takes no dtype,
-            computes in another one.
+        ValueError: A layer within another layer, or one that cannot be made
+            anew with a dtype, computes in another one; or the model has a
+            `call` of its own.
     """
     if not layers_in(_OTHERS, model):
         return model
+    if not can_be_rebuilt(model):
+        raise ValueError(
+            "This format computes in float32 alone, and a model is put into "
+            "it by its graph, without a `call` of its own class: build it with "
+            "dtype='float32', or do in layers what its `call` does. Received: "
+            f"model={model.name} of class {type(model).__name__}"
+        )
     policy = keras.config.dtype_policy()
     # Models have the policy that they are made under.
     keras.config.set_dtype_policy("float32")
@@ -80,9 +89,15 @@ def _input(tensor):
 
 
 def _copy(layer, copies):
-    if is_graph(layer):
+    if can_be_rebuilt(layer):
         return _rebuilt(layer, copies)
-    config = layer.get_config()
-    if layer.compute_dtype in _OTHERS:
-        config["dtype"] = "float32"
-    return type(layer).from_config(config)
+    if not layers_in(_OTHERS, layer) or forgets_arguments(layer):
+        return layer
+    try:
+        config = layer.get_config()
+        if layer.compute_dtype in _OTHERS:
+            config["dtype"] = "float32"
+        return type(layer).from_config(config)
+    except (TypeError, NotImplementedError):
+        # One that cannot be made from what it says of itself.
+        return layer

@@ -106,6 +106,22 @@ def loses_its_call(model):
     return type(model).call is not kept.call and is_lost
 
 
+def can_be_rebuilt(layer):
+    """Whether a layer is a model that `rebuilt` does the same as."""
+    return is_graph(layer) and not loses_its_call(layer)
+
+
+def forgets_arguments(layer):
+    """Whether a layer does not say what it was made with, but makes it up.
+
+    Keras keeps the arguments of layers without `get_config`, but of a
+    subclassed model it gives the defaults.
+    """
+    is_of_keras = type(layer).get_config.__module__.startswith("keras.")
+    is_own_model = isinstance(layer, keras.Model) and not is_stock(layer)
+    return is_own_model and is_of_keras
+
+
 def inputs_of(model):
     """Returns a model's inputs: a tensor, or a structure of them."""
     # A sequential model that was never called does not know `input`.

@@ -171,6 +171,8 @@ class Trained:
     def export_model(self):
         """Returns the trained plain `keras.Model`, of Keras' own layers.
 
+        And yours; those that make layers of this library themselves keep them.
+
         Where layers of this library had to be replaced, as in all search
         spaces that have a name, it is a copy: a further `fit` leaves it as it
         is. Else it is the network itself, yours if you gave one.

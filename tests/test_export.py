@@ -281,6 +281,77 @@ def test_a_dtype_that_cannot_be_changed_is_refused(tmp_path):
         export_model(model, tmp_path / "m.tflite", "litert")
 
 
+class Net(keras.Model):
+    """A subclassed model, which takes the dtype that is the default."""
+
+    def __init__(self, units=2, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(units)
+
+    def call(self, inputs):
+        return 2.0 * self.dense(inputs)
+
+
+class Said(Net):
+    """The same, which says what it was made with."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class Table(keras.layers.Layer):
+    """A layer that Keras cannot write down."""
+
+    def __init__(self, values, **kwargs):
+        super().__init__(**kwargs)
+        self.values = values
+
+    def call(self, inputs):
+        return inputs * self.values
+
+
+def test_a_subclassed_model_is_put_into_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        said = Said(3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Net(3)(said(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    np.testing.assert_allclose(in_float32(model)(x), model(x), atol=0.05)
+    assert in_float32(model).layers[1].dense.compute_dtype == "float32"
+
+
+def test_a_model_that_cannot_be_put_into_float32_is_refused():
+    """Of one that says nothing of its arguments Keras would make another."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = keras.Input((4,))
+        unsaid = keras.Model(inputs, Net(3)(inputs))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    table = Table(np.ones(4), dtype="bfloat16")
+    for model in (unsaid, keras.Model(inputs, table(inputs))):
+        with pytest.raises(ValueError, match="float32 alone: build the layers"):
+            in_float32(model)
+
+    class Doubling(keras.Model):
+        def __init__(self):
+            dense = keras.layers.Dense(2, dtype="bfloat16")
+            super().__init__(inputs, dense(inputs))
+
+        def call(self, inputs):
+            return 2.0 * super().call(inputs)
+
+    with pytest.raises(ValueError, match="what its `call` does"):
+        in_float32(Doubling())
+
+
 def two_branches():
     image = keras.Input((4, 4, 1), name="image")
     age = keras.Input((2,), name="age")

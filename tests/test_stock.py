@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
@@ -105,46 +106,111 @@ def test_a_layer_that_cannot_be_made_anew_is_kept():
 
 
 class Net(keras.Model):
-    """A model that shows no graph; `units` is not in its configuration."""
+    """A subclassed model, which shows no graph, nor what it was made with."""
 
-    def __init__(self, units):
-        super().__init__()
-        self.norm = keras_dha.FusedBatchNormalization()
+    def __init__(self, units=2, **kwargs):
+        super().__init__(**kwargs)
         self.dense = layers.Dense(units)
+        self.norm = keras_dha.FusedBatchNormalization()
 
-    def call(self, inputs):
-        return self.dense(self.norm(inputs))
+    def call(self, inputs, training=None):
+        return self.norm(self.dense(inputs), training=training)
 
 
-def test_a_subclassed_model_is_kept():
-    inputs, net = keras.Input((5,)), Net(3)
-    x = net(keras_dha.FusedBatchNormalization()(inputs))
-    model = keras.Model(inputs, layers.Softmax()(x))
-    model.layers[1].moving_mean.assign(np.arange(5.0))
+class Said(Net):
+    """The same, which says it."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@pytest.mark.parametrize("is_said", [True, False])
+def test_a_subclassed_model_is_copied_if_it_says_what_it_is(is_said):
+    inputs = keras.Input((4, 4, 2))
+    net = Said(3) if is_said else Net(3)
+    x = keras_dha.FusedBatchNormalization()(net(inputs))
+    model = keras.Model(inputs, keras_dha.Dropout(0.3)(x))
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            weight.assign(generator.uniform(0.5, 2.0, weight.shape))
     made = stock.stock(model)
-    assert made.get_layer(net.name) is net
-    assert type(made.layers[1]) is layers.BatchNormalization
-    x = np.random.default_rng(0).normal(size=(3, 5))
+    assert (made.get_layer(net.name) is net) != is_said
+    # Which makes its layers itself; the rest is Keras' own.
+    assert len(find_layers(made, keras_dha.FusedBatchNormalization)) == 1
+    assert not find_layers(made, keras_dha.Dropout)
+    x = generator.normal(size=(3, 4, 4, 2))
     np.testing.assert_array_equal(made(x), model(x))
 
 
-def test_layers_within_wrappers_are_replaced_as_well():
-    inputs = keras.Input((4, 6, 6, 2))
-    frame = keras.Sequential(
-        [
-            layers.Conv2D(3, 3),
-            keras_dha.FusedBatchNormalization(),
-            keras_dha.Dropout(0.2),
-        ]
+class Doubling(keras.Model):
+    """A functional model with a call of its own."""
+
+    def __init__(self):
+        inputs = keras.Input((4, 4, 2))
+        super().__init__(inputs, keras_dha.FusedBatchNormalization()(inputs))
+
+    def call(self, inputs, training=None):
+        return 2.0 * super().call(inputs, training=training)
+
+
+def test_a_call_of_a_model_of_its_own_is_not_lost():
+    inputs = keras.Input((4, 4, 2))
+    nested = keras.Model(inputs, keras_dha.Dropout(0.3)(Doubling()(inputs)))
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
+    for model in (nested, Doubling()):
+        np.testing.assert_array_equal(stock.stock(model)(x), model(x))
+
+
+def test_layers_within_wrappers_are_replaced():
+    inputs = keras.Input((3, 4, 4, 2))
+    part = keras.Sequential(
+        [layers.Conv2D(2, 1), keras_dha.FusedBatchNormalization(momentum=0.7)]
     )
-    x = layers.TimeDistributed(frame)(inputs)
-    x = layers.TimeDistributed(keras_dha.Dropout(0.3))(x)
+    x = layers.TimeDistributed(part)(inputs)
+    x = layers.TimeDistributed(keras_dha.Dropout(0.2))(x)
     model = keras.Model(inputs, x)
-    generator = np.random.default_rng(0)
-    frame.layers[1].moving_mean.assign(generator.normal(size=3))
+    part.layers[-1].moving_mean.assign([1.0, -2.0])
     made = stock.stock(model, 0.44)
     assert_plain(made)
-    rates = [layer.rate for layer in find_layers(made, layers.Dropout)]
-    assert rates == [0.44, 0.44]
-    x = generator.normal(size=(2, 4, 6, 6, 2)).astype("float32")
-    np.testing.assert_allclose(made(x), model(x), rtol=1e-5, atol=1e-6)
+    (drop,) = find_layers(made, layers.Dropout)
+    (norm,) = find_layers(made, layers.BatchNormalization)
+    assert (drop.rate, norm.momentum) == (0.44, 0.7)
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 2))
+    np.testing.assert_array_equal(made(x), model(x))
+
+
+class Tied(layers.Layer):
+    """A layer that holds another one, as the head of a language model."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        return inputs @ keras.ops.transpose(self.layer.embeddings)
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+        return cls(layer, **config)
+
+
+def test_layers_that_share_variables_go_on_to():
+    inputs = keras.Input((3,), dtype="int32")
+    words = layers.Embedding(10, 4)
+    x = keras.Sequential([words, layers.Dense(4), keras_dha.Dropout(0.3)])
+    model = keras.Model(inputs, Tied(words)(x(inputs)))
+    made = stock.stock(model)
+    assert not find_layers(made, keras_dha.Dropout)
+    assert made.count_params() == model.count_params()
+    x = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(made(x), model(x))
