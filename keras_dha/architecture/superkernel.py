@@ -208,7 +208,7 @@ class SlicedConvolution(layers.Layer):
             use_bias=False,
             kernel_initializer="he_normal",
             data_format="channels_last",
-            trainable=self.trainable,
+            trainable=self.trainable and self.whole.trainable,
             dtype=self.dtype_policy,
             name=self.name,
         )

@@ -228,6 +228,23 @@ def test_the_derived_network_goes_on_with_weights_and_slots():
                 )
 
 
+@pytest.mark.parametrize("strategy", [DSNAS(), None])
+def test_a_frozen_superkernel_stays_so_where_it_is_derived(strategy):
+    network = own_network()
+    frozen = find_layers(network, SuperKernel)[1]
+    frozen.trainable = False
+    before = frozen.kernel.numpy()
+    freeze_first(network)
+    joint = JointModel(
+        network, keras.losses.SparseCategoricalCrossentropy(), strategy=strategy
+    )
+    made = carried_over.derived(joint)
+    x, y = images((8, 8, 8, 1)), np.arange(8) % 3
+    made.train_step((tf.constant(x), tf.constant(y)), 1.0)
+    kernel = find_layers(made.network, layers.Conv2D)[1].kernel
+    np.testing.assert_array_equal(kernel, before[1:2, 1:2])
+
+
 def own_network():
     """Slices that are candidates themselves, one of them after another."""
     inputs = keras.Input((8, 8, 1))
