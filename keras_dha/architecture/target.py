@@ -70,6 +70,7 @@ class Target:
         self.weight = float(weight)
         self.reached = reached
         self.cost = None
+        self._within = None
 
     @classmethod
     def of(cls, argument):
@@ -124,7 +125,8 @@ class Target:
         least = dict(
             zip(self.limits, self._groups({}).least().tolist(), strict=True)
         )
-        if self._best({}, self._uniform()) is None:
+        self._within = self._best({}, self._uniform())
+        if self._within is None:
             smallest = ", ".join(f"{m} {v:,.6g}" for m, v in least.items())
             raise ValueError(
                 "No architecture of this search space meets the target. The "
@@ -194,7 +196,8 @@ class Target:
         """Freezes every decision to the best architecture within limits.
 
         What is frozen already is kept, if an architecture that keeps it
-        meets the limits.
+        meets the limits. Where the selection has to stop before it finds one,
+        it is the one that was found when the network was attached.
         """
         decisions = self.cost.decisions
         logs = [
@@ -206,7 +209,9 @@ class Target:
             for k, d in enumerate(decisions)
             if d.is_frozen
         }
-        indices = self._best(fixed, logs) or self._best({}, logs)
+        indices = (
+            self._best(fixed, logs) or self._best({}, logs) or self._within
+        )
         for decision, index in zip(decisions, indices, strict=True):
             decision.freeze(index)
         self.reached = self.cost.of(indices)

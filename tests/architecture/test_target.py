@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_dha import carried_over
+from keras_dha.architecture import knapsack
 from keras_dha.architecture.choice import Choice
 from keras_dha.architecture.cost import count
 from keras_dha.architecture.decision import Decision
@@ -180,6 +181,40 @@ def test_limits_that_only_together_cannot_be_met():
 
 X = np.random.default_rng(0).uniform(0, 255, (96, 8, 8, 1)).astype("uint8")
 Y = np.arange(96) % 3
+
+
+def test_a_selection_that_stops_early_meets_the_limits(monkeypatch):
+    """Both halves together are too dear, and greed begins with one of them."""
+    inputs = x = keras.Input((4,))
+    milliseconds = {}
+    for k, options in enumerate((3, 2)):
+        candidates = [
+            keras.Sequential(
+                [layers.Dense(n), layers.Dense(4)], name=f"{k}of{n}"
+            )
+            for n in (1, 20, 10)[:options]
+        ]
+        times = dict(zip(candidates, (10.0, 1.0, 5.0), strict=False))
+        milliseconds |= {c.name: t for c, t in times.items()}
+        x = Choice(candidates, name=f"choice{k}")(x)
+    model = keras.Model(inputs, x)
+    table = LatencyTable.measure(model, repeats=1)
+    for entry in table.entries.values():
+        # Equal candidates of both choices are in it once, by the first name.
+        entry["milliseconds"] = milliseconds.get(entry["layer"], 11.0)
+    terms = Target({"latency_ms": 1e3}, table)
+    terms.attach(model)
+    limits = {"params": 13 + 184, "latency_ms": terms.cost.of([0, 1])}
+    limits["latency_ms"] = limits["latency_ms"]["latency_ms"]
+    target = Target(limits, table)
+    monkeypatch.setattr(knapsack, "_MOST_VISITS", 0)
+    target.attach(model)
+    decisions = target.cost.decisions
+    decisions[0].logits.assign([0.0, 0.0, 9.0])
+    target.decide()
+    chosen = tuple(int(d.chosen) for d in decisions)
+    assert chosen in {(0, 1), (1, 0)}
+    assert all(target.reached[m] <= limit for m, limit in limits.items())
 
 
 def fitted(target, **arguments):
