@@ -50,6 +50,14 @@ _TENSORFLOWS = {
 _inside = collections.Counter()
 
 
+def rules():
+    """Returns the names of the scopes of this module that hold, a frozenset.
+
+    What is traced in some of them has other derivatives than in others.
+    """
+    return frozenset(name for name, count in _inside.items() if count)
+
+
 @contextlib.contextmanager
 def put_right():
     """Puts those right that TensorFlow has wrong.

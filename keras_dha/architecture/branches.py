@@ -16,9 +16,11 @@ the derivative of <J^T u, v> by u is J v, which needs no other derivative of f.
 
 import math
 
+import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_dha.architecture import tracing
 from keras_dha.architecture.custom_gradient import custom_gradient
 
 
@@ -105,6 +107,22 @@ def run_one(index, candidates, inputs, weights=None, along=False):
         return output, gradient
 
     return run(inputs, *sources)
+
+
+def nothing(candidate):
+    """Returns the function of an edge on which nothing runs.
+
+    Args:
+        candidate: One of the edge's, whose output the zeros are like.
+    """
+
+    def zeros(inputs):
+        given = keras.KerasTensor(inputs.shape, inputs.dtype)
+        like = tracing.output_spec(candidate, given)
+        shape = (ops.shape(inputs)[0], *like.shape[1:])
+        return ops.zeros(shape, like.dtype)
+
+    return zeros
 
 
 class _Functions:

@@ -10,6 +10,7 @@ from keras import ops
 from keras_dha import given_weights
 from keras_dha import sharing
 from keras_dha.architecture import tracing
+from keras_dha.architecture.branches import nothing
 from keras_dha.architecture.branches import run_one
 from keras_dha.architecture.decision import Decision
 from keras_dha.architecture.shared_graph import run_edge
@@ -146,19 +147,8 @@ class SearchableLayer(keras.layers.Layer):
             weights = given.values() if given.once and is_plain else None
             along = given.along
         if self.decision.keep < self.decision.edges:
-            branches = [*branches, self._nothing(candidates[0])]
+            branches = [*branches, nothing(candidates[0])]
         return run_one(index, branches, inputs, weights, along)
-
-    def _nothing(self, candidate):
-        """Returns the function of an edge on which nothing runs."""
-
-        def zeros(inputs):
-            given = keras.KerasTensor(inputs.shape, inputs.dtype)
-            like = tracing.output_spec(candidate, given)
-            shape = (ops.shape(inputs)[0], *like.shape[1:])
-            return ops.zeros(shape, like.dtype)
-
-        return zeros
 
     def _build_edge(self, edge, input_shape):
         """Builds an edge's candidates; returns their shape of output."""

@@ -16,6 +16,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_dha import second_derivatives
+from keras_dha.architecture.branches import nothing
 from keras_dha.architecture.description import described
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import find_layers
@@ -54,7 +56,17 @@ def mark(searchables):
             for edge in range(len(layer.edges))
             if counts[described[layer, edge]] >= _LEAST
             and None not in described[layer, edge]
+            and not _share_states(layer.edges[edge])
         )
+
+
+def _share_states(candidates):
+    """Whether candidates have a state in common.
+
+    Each would return what became of it, of which only one can be kept.
+    """
+    states = [id(v) for candidate in candidates for v in _states(candidate)]
+    return len(set(states)) < len(states)
 
 
 def run_edge(candidates, inputs, selector, mixes, training):
@@ -79,7 +91,10 @@ def run_edge(candidates, inputs, selector, mixes, training):
     if None in described:
         return None
     functions = _FUNCTIONS.setdefault(_outermost_graph(), {})
-    key = (tuple(described), tuple(inputs.shape), inputs.dtype, mixes, training)
+    key = (
+        *(tuple(described), tuple(inputs.shape), inputs.dtype),
+        *(mixes, training, second_derivatives.rules()),
+    )
     if key not in functions:
         # Not inlined: the runtime then prepares each function once as well.
         functions[key] = tf.function(
@@ -127,17 +142,15 @@ def _stateless_edge(candidates, mixes):
 
         return run
 
-    def nothing(inputs, weights, states):
+    def none(inputs, weights, states):
         del weights
-        shape = candidates[0].compute_output_shape(inputs.shape)
-        shape = (ops.shape(inputs)[0], *shape[1:])
-        return ops.zeros(shape, candidates[0].compute_dtype), [
+        return nothing(candidates[0])(inputs), [
             [tf.identity(v) for v in old] for old in states
         ]
 
     def single(index, inputs, weights, states):
         branches = [branch(k) for k in range(len(candidates))]
-        return ops.switch(index, [*branches, nothing], inputs, weights, states)
+        return ops.switch(index, [*branches, none], inputs, weights, states)
 
     def mixture(shares, inputs, weights, states):
         ran = [one(k, inputs, weights, states) for k in range(len(candidates))]

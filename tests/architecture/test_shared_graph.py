@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_dha import second_derivatives
 from keras_dha.architecture import shared_graph
 from keras_dha.architecture import strategies
 from keras_dha.architecture.choice import Choice
@@ -233,3 +234,101 @@ def test_layers_may_be_frozen_between_two_networks_of_them(freeze):
         if is_kernel:
             moved = variable.trainable and runs[number[0]]
             assert np.any(old != variable.numpy()) == moved, variable.path
+
+
+def normalised(count=3):
+    """Choices whose candidates begin with one stem, statistics and all."""
+    inputs = x = keras.Input((3,))
+    stems, choices = [], []
+    for k in range(count):
+        stems.append(layers.BatchNormalization(momentum=0.5, name=f"stem{k}"))
+        candidates = [
+            keras.Sequential([stems[-1], layers.ReLU()], name=f"relu{k}"),
+            keras.Sequential([stems[-1], layers.Dense(3)], name=f"dense{k}"),
+        ]
+        choices.append(Choice(candidates, name=f"choice{k}"))
+        x = choices[-1](x)
+    return keras.Model(inputs, x), stems, choices
+
+
+def test_statistics_that_candidates_share_are_kept():
+    model, stems, choices = normalised()
+    shared_graph.mark(choices)
+    x = tf.constant([[1.0, 2.0, 3.0], [3.0, 2.0, 5.0]])
+    tf.function(lambda: model(x, training=True))()
+    np.testing.assert_allclose(stems[0].moving_mean, [1.0, 1.0, 2.0])
+    for stem in stems:
+        assert np.any(stem.moving_variance.numpy() != 1.0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_rules_of_derivatives_hold_where_they_are_said(shared):
+    """Of a pass that is recorded after one that is not, in one graph."""
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((3,))
+    choices = []
+    for k in range(3):
+        candidates = [
+            keras.Sequential(
+                [layers.BatchNormalization(), layers.Activation("tanh")],
+                name=f"norm{k}",
+            ),
+            layers.Dense(3, name=f"dense{k}"),
+        ]
+        choices.append(Choice(candidates, name=f"choice{k}"))
+        choices[-1].decision.freeze(0)
+        x = choices[-1](x)
+    model = keras.Model(inputs, x)
+    if shared:
+        shared_graph.mark(choices)
+    assert bool(choices[0].shared_edges) == shared
+    rng = np.random.default_rng(0)
+    given, factors, direction = rng.normal(size=(3, 5, 3)).astype("float32")
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(factors * tf.sin(model(x, training=True)))
+        return tape.gradient(loss, x)
+
+    @tf.function
+    def second(x):
+        plain = gradient(x)
+        with second_derivatives.exact_statistics(), tf.GradientTape() as tape:
+            tape.watch(x)
+            along = tf.reduce_sum(direction * gradient(x))
+        return plain, tape.gradient(along, x)
+
+    step = 1e-2
+    ahead, behind = (
+        tf.function(gradient)(tf.constant(given + sign * step * direction))
+        for sign in (1.0, -1.0)
+    )
+    expected = (ahead - behind) / (2 * step)
+    _, found = second(tf.constant(given))
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    assert np.max(np.abs(expected)) > 0.5
+
+
+def test_nothing_is_like_what_the_candidates_give():
+    """In the dtype of the last layer, which is not that of the whole."""
+    inputs = keras.Input((3,))
+    nodes = []
+    x = inputs
+    for k in range(3):
+        edges = [
+            [
+                keras.Sequential(
+                    [layers.Dense(3, dtype="bfloat16")], name=f"n{k}e{e}o{o}"
+                )
+                for o in range(2)
+            ]
+            for e in range(2)
+        ]
+        nodes.append(NodeChoice(edges, keep=1, name=f"node{k}"))
+        x = layers.Activation("linear", name=f"act{k}")(nodes[-1]([x, x]))
+    model = keras.Model(inputs, x)
+    shared_graph.mark(nodes)
+    assert all(node.shared_edges for node in nodes)
+    run = tf.function(lambda x: model(x, training=True))
+    assert run(np.ones((2, 3), "float32")).shape == (2, 3)
