@@ -31,6 +31,7 @@ from keras_dha.architecture.description import USED
 from keras_dha.architecture.description import described
 from keras_dha.atomic import written_beside
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import forgets_arguments
 
 ENGINES = ("keras", "litert")
 _FORMAT = "keras_dha.latency_table"
@@ -261,10 +262,29 @@ def _plain(layer):
 
 
 def _key(layer, inputs):
-    """Returns a digest of what a layer does, whatever its name."""
+    """Returns a digest of what a layer does, whatever its name.
+
+    With the shapes of its weights, which what it says of itself may leave open.
+    """
     shapes = [[list(x.shape[1:]), str(x.dtype)] for x in inputs]
-    text = described(layer, _IRRELEVANT) + json.dumps(shapes)
+    weights = [list(weight.shape) for weight in layer.weights]
+    text = _said(layer) + json.dumps([shapes, weights])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _said(layer):
+    """Returns what a layer says of itself.
+
+    Candidates need a `call` and nothing else: where one does not say what it
+    was made with, its name tells it apart.
+    """
+    unsaid = json.dumps([type(layer).__name__, layer.name])
+    if any(map(forgets_arguments, find_layers(layer, keras.layers.Layer))):
+        return unsaid
+    try:
+        return described(layer, _IRRELEVANT)
+    except NotImplementedError:
+        return unsaid
 
 
 def _concrete(layer, inputs):

@@ -178,6 +178,55 @@ def test_a_node_inside_a_candidate_is_timed():
     assert len(table.terms(made)) == 3
 
 
+class Own(keras.Model):
+    """A candidate that has a call, and nothing else."""
+
+    def __init__(self, units=1, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [layers.Dense(units), layers.Dense(2)]
+
+    def call(self, inputs):
+        return self.parts[1](self.parts[0](inputs))
+
+
+class Required(Own):
+    def __init__(self, units):
+        super().__init__(units)
+
+
+class Held(layers.Layer):
+    """Keras cannot write down what it was made with."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [
+        lambda: [Own(3), Own(4)],
+        lambda: [Required(3), Required(4)],
+        lambda: [Held(keras.ops.sin), Held(keras.ops.cos)],
+        lambda: [keras.Sequential([Required(n)]) for n in (3, 4)],
+    ],
+)
+def test_layers_that_do_not_say_what_they_are_are_told_apart(candidates):
+    inputs = keras.Input((2,))
+    made = keras.Model(inputs, Choice(candidates())(inputs))
+    table = LatencyTable.measure(made, repeats=1)
+    for entry, value in zip(
+        table.entries.values(), (9.0, 4.0, 2.0), strict=True
+    ):
+        entry["milliseconds"] = value
+    cost = NetworkCost(made, (), latency_ms=table.terms(made))
+    assert cost.of([0]) == {"latency_ms": 9.0}
+    assert cost.of([1]) == {"latency_ms": 7.0}
+
+
 def test_litert_times_what_it_can_run():
     pytest.importorskip("ai_edge_litert")
     made = model()
