@@ -218,10 +218,12 @@ def _plain_node(node, names, name):
     """
     alone = name if node.keep == 1 else None
     kept = [
-        (edge, _scaled(layer, scale, names, alone))
+        (edge, _scaled(layer, scale, node.dtype_policy, names, alone))
         for edge, layer, scale in node.kept()
     ]
-    return kept, keras.layers.Add(name=names.free(node.name))
+    # What is added here is made at the end, and computes as the node did.
+    name = names.free(node.name)
+    return kept, keras.layers.Add(dtype=node.dtype_policy, name=name)
 
 
 def _plain(layer, names, name=None):
@@ -239,15 +241,15 @@ def _plain(layer, names, name=None):
     if not isinstance(layer, Choice):
         return layer
     ((_, chosen, scale),) = layer.kept()
-    return _scaled(chosen, scale, names, name)
+    return _scaled(chosen, scale, layer.dtype_policy, names, name)
 
 
-def _scaled(chosen, scale, names, name=None):
+def _scaled(chosen, scale, dtype, names, name=None):
     """Returns a chosen candidate, and its factor behind it, if it has one."""
     chosen = _plain(chosen, _Names(names.derived))
     parts = [chosen]
     if scale != 1.0:
-        parts.append(keras.layers.Rescaling(scale))
+        parts.append(keras.layers.Rescaling(scale, dtype=dtype))
     if len(parts) == 1 and names.is_of(chosen) and not name:
         return chosen
     name = names.free(name or chosen.name, chosen)

@@ -16,6 +16,7 @@ from keras_dha.architecture.derive import derive_first
 from keras_dha.architecture.derive import derive_with_copies
 from keras_dha.architecture.health import gives_zeros
 from keras_dha.architecture.node_choice import NodeChoice
+from keras_dha.architecture.strategies import ISTA
 from keras_dha.form import Form
 from keras_dha.fused_normalization import FusedBatchNormalization
 from keras_dha.nested_layers import find_layers
@@ -487,3 +488,33 @@ def test_a_nested_model_in_two_places_stays_one(holder):
 
 def is_block(model):
     return any(layer.name == "behind" for layer in model.layers)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_is_added_computes_as_the_choice_did(keep):
+    """By a policy of its own, whatever layers have by default meanwhile."""
+    inputs = keras.Input((3,), dtype="float64")
+    edges = [
+        [layers.Dense(3, dtype="float64", name=f"d{e}{k}") for k in range(2)]
+        for e in range(2)
+    ]
+    node = NodeChoice(edges, keep=keep, dtype="float64", name="node")
+    candidates = [
+        layers.Dense(3, dtype="float64", name=f"c{k}") for k in range(2)
+    ]
+    choice = Choice(candidates, dtype="float64", name="choice")
+    model = keras.Model(inputs, choice(node([inputs, inputs])))
+    for k, decision in enumerate(find_decisions(model)):
+        ISTA().prepare(decision, (0, k))
+        decision.freeze([0, 2][: decision.keep])
+        decision.code.scales.assign(
+            np.linspace(0.3, 0.7, decision.num_candidates)
+        )
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        derived = derive(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert derived.outputs[0].dtype == "float64"
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    np.testing.assert_allclose(derived(x), model(x), rtol=1e-6)
