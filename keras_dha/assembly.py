@@ -16,6 +16,7 @@ from keras_dha import progress
 from keras_dha import scale
 from keras_dha import small_images
 from keras_dha.architecture.decision import find_decisions
+from keras_dha.architecture.derive import derive
 from keras_dha.architecture.derive import derive_first
 from keras_dha.form import Form
 from keras_dha.form import facts
@@ -231,6 +232,8 @@ def _network(settings, parts, spec, found, replicas):
     decisions, strategy = find_decisions(network), parts.strategy
     if not decisions:
         combinations.check_decides(settings.asked["strategy"], network)
+        # Slices of superkernels, which have nothing to share any more.
+        network = derive(network)
     if decisions and strategy is None:
         network = derive_first(network)
     elif decisions:

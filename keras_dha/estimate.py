@@ -184,12 +184,16 @@ def leaving_decisions(search_space):
 
 
 def number_of_architectures(network):
-    """Returns how many networks can be derived from one, an integer.
+    """Returns how many networks a search of one chooses from, an integer.
 
     Args:
         network: `keras.Model` with or without choices.
     """
-    return math.prod(d.count_options() for d in find_decisions(network))
+    return math.prod(
+        decision.count_options()
+        for decision in find_decisions(network)
+        if not decision.is_frozen
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,10 @@ def test_architectures_are_counted_as_in_the_papers():
         assert estimate.number_of_architectures(network) == cell**2
     blocks = spaces.resnet((8, 8, 1), 10, width=4, blocks=2)
     assert estimate.number_of_architectures(blocks) == 3**3 * 4**3
+    first, *_ = find_decisions(blocks)
+    first.freeze(0)
+    left = 3**3 * 4**3 // first.num_candidates
+    assert estimate.number_of_architectures(blocks) == left
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     assert estimate.number_of_architectures(plain) == 1
 

@@ -15,6 +15,7 @@ import numpy as np
 from keras_dha.architecture import wiring
 from keras_dha.architecture.searchable import SearchableLayer
 from keras_dha.nested_layers import find_layers
+from keras_dha.nested_layers import held_layers
 
 # Of probabilities that are written down every epoch.
 _DIGITS = 5
@@ -125,21 +126,32 @@ def warn_of_collapse(network):
     Args:
         network: The searched `keras.Model`, before it is derived.
     """
-    kept = [
-        layer
-        for choice in find_layers(network, SearchableLayer)
-        for _, layer, _ in choice.kept()
-    ]
-    if kept and all(is_idle(layer) for layer in kept):
+    kept = {
+        id(layer): layer
+        for layer in _kept(network)
+        # Of one that is a choice itself, what that one kept says it.
+        if not isinstance(layer, SearchableLayer)
+    }
+    if kept and all(map(is_idle, kept.values())):
         warnings.warn(
             "The architecture search has collapsed: every choice kept an "
             "operation that passes its input on or gives zeros. Give the "
             "weights more time with a longer `warmup` of the strategy, lower "
             "its `learning_rate`, raise its `margin`, give DARTS a "
             "`beta_decay`, or leave such candidates out. "
-            f"Kept: {sorted(layer.name for layer in kept)}",
+            f"Kept: {sorted(layer.name for layer in kept.values())}",
             stacklevel=2,
         )
+
+
+def _kept(layer):
+    """Yields the candidates that are kept where those around them are, too."""
+    parts = held_layers(layer)
+    if isinstance(layer, SearchableLayer):
+        parts = [part for _, part, _ in layer.kept()]
+        yield from parts
+    for part in parts:
+        yield from _kept(part)
 
 
 def is_idle(layer):

@@ -81,6 +81,21 @@ def test_a_collapse_is_said(kept, warns, recwarn):
         assert "'none1', 'skip0'" in messages[0]
 
 
+@pytest.mark.parametrize(
+    "outer, inner, warns", [(0, 0, 1), (1, 1, 1), (0, 1, 0)]
+)
+def test_only_what_runs_collapses(outer, inner, warns, recwarn):
+    """A choice within a candidate counts where that one is kept."""
+    inside = Choice([layers.Identity(), layers.Conv2D(2, 3, padding="same")])
+    choice = Choice([inside, layers.Identity()])
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, choice(inputs))
+    choice.decision.freeze(outer)
+    inside.decision.freeze(inner)
+    health.warn_of_collapse(model)
+    assert len(recwarn) == warns
+
+
 def test_a_run_logs_every_decision_and_warns_once():
     rng = np.random.default_rng(0)
     x = rng.random((60, 4, 4, 2)).astype("float32")

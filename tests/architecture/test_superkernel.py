@@ -325,3 +325,17 @@ def test_slices_in_a_network_of_ones_own(strategy, tmp_path):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_slices_without_a_choice_are_counted_as_they_are_exported():
+    inputs = keras.Input((8, 8, 1))
+    x = SlicedConvolution(SuperKernel(5, 1, 8), 4, 3)(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+    x = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1))
+    x, y = x.astype("uint8"), np.arange(32) % 3
+    model = AutoModel(network, augmentation=None, seed=0)
+    model.fit(x, y, epochs=1, batch_size=16, verbose=0)
+    plain = model.export_model()
+    assert plain.count_params() == 3 * 3 * 4 + (4 * 3 + 3)
+    assert model.result.cost["parameters"] == plain.count_params()
