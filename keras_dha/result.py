@@ -13,6 +13,8 @@ from keras_dha.augmentation.policy import Policy
 
 # What a history holds of each operation of a learned policy.
 STATISTICS = ("probability", "magnitude", "share", "influence")
+# What `json` calls numbers that are none in JSON.
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +72,9 @@ class SearchResult:
     def to_json(self):
         """Returns the result as JSON text.
 
-        JSON has no NaN and no infinity: what a history has of them is null
-        there, and NaN when it is read.
+        JSON has no NaN and no infinity: what a history has of them are the
+        texts "NaN", "Infinity" and "-Infinity" there, and numbers again when
+        it is read.
         """
         fields = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self)
@@ -79,7 +82,7 @@ class SearchResult:
         if self.policy is not None:
             fields["policy"] = json.loads(self.policy.to_json())
         fields["history"] = {
-            name: [None if _is_infinite(value) else value for value in values]
+            name: [_finite_or_text(value) for value in values]
             for name, values in self.history.items()
         }
         return json.dumps(fields, indent=2)
@@ -114,9 +117,8 @@ class SearchResult:
                     f"Received: {name}={fields[name]!r}"
                 )
         for values in fields["history"].values():
-            # What a callback wrote may be `None` without having been a number.
-            if isinstance(values, list) and _has_gaps(values):
-                values[:] = [math.nan if v is None else v for v in values]
+            if isinstance(values, list):
+                values[:] = [_number_of_text(value) for value in values]
         result_format.check(fields)
         if fields["policy"] is not None:
             fields["policy"] = Policy.from_json(json.dumps(fields["policy"]))
@@ -255,15 +257,16 @@ def mean_statistics(history):
     return found or None
 
 
-def _has_gaps(values):
-    """Whether a list is of numbers, some of which are missing."""
-    kinds = {type(value) for value in values}
-    return type(None) in kinds and bool({int, float} & kinds)
+def _finite_or_text(value):
+    """Returns a value as JSON can hold it: a text if it is not finite."""
+    is_infinite = isinstance(value, float) and not math.isfinite(value)
+    return json.dumps(value) if is_infinite else value
 
 
-def _is_infinite(value):
-    """Whether a value is a number that is not finite, as NaN."""
-    return isinstance(value, float) and not math.isfinite(value)
+def _number_of_text(value):
+    """Returns what `_finite_or_text` was given."""
+    is_text = isinstance(value, str) and value in _NOT_FINITE
+    return float(value) if is_text else value
 
 
 def _check_operations(policy, history):
