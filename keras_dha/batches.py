@@ -244,7 +244,9 @@ class ArrayBatches:
         self.batch_size = _fitted(batch_size, self.count, replicas)
         self._seed = tf.constant(seed, tf.int64)
         self._shuffle = shuffle
-        self._data = keras.tree.map_structure(tf.constant, (x, y))
+        # All of the data would be in a GPU's memory, where a batch is enough.
+        with tf.device("CPU:0"):
+            self._data = keras.tree.map_structure(tf.constant, (x, y))
         self._whole = None
 
     def arrange(self, form):

@@ -293,6 +293,8 @@ def _batches(given, batch_size):
         batch_size: Integer, of arrays; default `data.BATCH_SIZE`.
     """
     if not isinstance(given, tf.data.Dataset):
-        made = tf.data.Dataset.from_tensor_slices(given)
+        # All of the data would be in a GPU's memory, where a batch is enough.
+        with tf.device("CPU:0"):
+            made = tf.data.Dataset.from_tensor_slices(given)
         given = made.batch(batch_size or data.BATCH_SIZE)
     return data.untuned(given)

@@ -138,6 +138,16 @@ def test_every_epoch_is_a_full_permutation():
     assert not np.array_equal(seen[0].ravel(), np.arange(COUNT))
 
 
+def test_arrays_stay_in_the_memory_of_the_host():
+    """The second logical processor stands in for a GPU."""
+    x, y = numbered()
+    with tf.device("CPU:1"):
+        assert tf.constant(x).device.endswith("CPU:1")
+        made = batches.ArrayBatches({"a": x, "b": x}, y, 40, seed=0)
+    for part in keras.tree.flatten(made._data):
+        assert part.device.endswith("CPU:0")
+
+
 def test_batches_are_full_and_do_not_repeat_within_an_epoch():
     made = batches.ArrayBatches(*numbered(50), batch_size=16, seed=0)
     order = epoch_numbers(made, 0)

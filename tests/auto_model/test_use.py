@@ -88,6 +88,21 @@ def test_nobody_waits_for_an_autotuner(fitted, monkeypatch, form):
     assert [x.options().autotune.enabled for x in seen] == [False, False]
 
 
+def test_arrays_stay_in_the_memory_of_the_host(fitted, monkeypatch):
+    """The second logical processor stands in for a GPU."""
+    sliced, devices = tf.data.Dataset.from_tensor_slices, []
+
+    def noted(arrays):
+        devices.append(tf.constant(0.0).device)
+        return sliced(arrays)
+
+    expected = fitted.predict(X_NEW)
+    monkeypatch.setattr(tf.data.Dataset, "from_tensor_slices", noted)
+    with tf.device("CPU:1"):
+        np.testing.assert_allclose(fitted.predict(X_NEW), expected, rtol=1e-5)
+    assert [device[-5:] for device in devices] == ["CPU:0"]
+
+
 def test_datasets_come_in_batches_of_the_size_that_is_asked_for(fitted):
     sizes = []
 
