@@ -66,7 +66,8 @@ def load(name_or_path, seed=0, image_size=None, limit=None):
             `"tfds:<name>"`: an image classification dataset of TensorFlow
             Datasets, which may be downloaded;
             or the path of a folder with a subfolder of images per class,
-            directly or within `train` and `test` (or `val`).
+            directly or within `train` and `test` (or `val`). What is
+            transparent in an image is white.
         seed: Integer that fixes which images are held out where there is no
             test part, and which are kept under `limit`.
         image_size: Integer or (height, width) to resize to. Needed for

@@ -1,7 +1,8 @@
 """Image folders: a subfolder of images for each class.
 
 Hidden files and folders are no part of them. Of images of any mode the colours
-are read, and all are resized to one size.
+are read, on a white page where they are transparent, and all are resized to one
+size.
 """
 
 import warnings
@@ -12,7 +13,8 @@ _IMAGE_SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png"),
     *(".tif", ".tiff", ".webp"),
 )
-# What a part is called, in capitals or not; the first that is there counts.
+# What a part is called, in capitals or not; the first that is there counts, of
+# parts to test on the first with classes.
 _TRAINING = ("train", "training")
 _TESTING = ("test", "testing", "val", "valid", "validation")
 
