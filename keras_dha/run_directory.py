@@ -208,21 +208,17 @@ class RunDirectory:
         )
 
     def _refuse_other_files(self):
-        if not self.path.exists():
-            return
-        others = []
+        others = {self.path} if self.path.exists() else set()
         if self.path.is_dir():
             # Of a run that was killed before it had a configuration.
             ours = atomic.leftovers(self.path, *_WRITTEN)
-            others = sorted(
-                e.name for e in set(self.path.iterdir()) - set(ours)
-            )
-        if others or not self.path.is_dir():
+            others = set(self.path.iterdir()) - set(ours)
+        if others:
             raise ValueError(
                 "`directory` must be empty, missing, or that of a run; files "
                 "of callbacks go elsewhere. Received: "
                 f"directory={str(self.path)!r}, where other files are: "
-                f"{others[:5]}"
+                f"{sorted(each.name for each in others)[:5]}"
             )
 
     def _refuse_another(self, there, asked):

@@ -26,7 +26,7 @@ VALIDATION, WEIGHTS = "validation_data", "initial weights"
 BESIDE = (EXAMPLES, SEARCH, WEIGHTS)
 # What is longer is compared by its hash.
 _SHOWN = 60
-# So many examples are copied at once to be hashed.
+# So many examples are copied at once to be hashed, if they must be.
 _AT_ONCE = 1000
 # Given networks that a run of this process has moved: what they were given
 # with is not known any more.
@@ -185,5 +185,6 @@ def _digest(arrays):
     found = hashlib.sha256()
     for array in map(np.atleast_1d, arrays):
         for begin in range(0, len(array), _AT_ONCE):
-            found.update(array[begin : begin + _AT_ONCE].tobytes())
+            some = np.ascontiguousarray(array[begin : begin + _AT_ONCE])
+            found.update(some.reshape(-1).view("uint8"))
     return found.hexdigest()[:16]
