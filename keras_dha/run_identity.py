@@ -89,9 +89,8 @@ def seen(settings, fit, summary, validation_data):
         nothing to compare by.
     """
     found, network = {}, settings.asked["search_space"]
-    if not isinstance(fit["x"], tf.data.Dataset):
-        found[LABELS] = _of_labels(fit["x"], fit["y"])
-    elif summary is not None:
+    # All of arrays is in what is asked for.
+    if summary is not None and isinstance(fit["x"], tf.data.Dataset):
         found[LABELS] = shortened(str(summary.label_counts))
         found[EXAMPLES] = summary.content.numbers()
     if isinstance(network, keras.Model) and network not in _MOVED:
@@ -169,16 +168,7 @@ def shortened(text):
 def _of_pair(x, y):
     if y is None:
         return data.content_of(x).numbers()
-    x, y = data.arranged(x, y)
-    return shortened(f"{of_data(x)} {_of_labels(x, y)}")
-
-
-def _of_labels(x, y):
-    """Returns all labels of arrays as text, whatever form they have."""
-    _, y = data.arranged(x, y)
-    arrays = [np.asarray(part) for part in keras.tree.flatten(y)]
-    shapes = " ".join(f"{a.dtype}{a.shape}" for a in arrays)
-    return shortened(f"{shapes} {_digest(arrays)}")
+    return shortened(of_data(data.arranged(x, y)))
 
 
 def _digest(arrays):

@@ -60,16 +60,18 @@ def dataset(x=X, y=Y):
 
 
 @pytest.mark.parametrize("begin", [kill, fit])
-def test_all_labels_of_arrays_are_compared(begin, tmp_path):
-    """Not those alone that are looked at of images."""
+def test_all_of_arrays_is_compared(begin, tmp_path):
     count = 1500
     x = np.random.default_rng(0).normal(size=(count, 2))
     y = np.arange(count) % CLASSES
     begin(tmp_path, x, y)
-    before, other = names(tmp_path), y.copy()
-    other[2] = (other[2] + 1) % CLASSES
-    with pytest.raises(ValueError, match=r"asked for otherwise.*\(labels: "):
-        fit(tmp_path, x, other)
+    before, image, label = names(tmp_path), x.copy(), y.copy()
+    image[2, 1] += 1.0
+    label[2] = (label[2] + 1) % CLASSES
+    for other, name in (((image, y), "x"), ((x, label), "y")):
+        differs = rf"asked for otherwise.*\({name}: [^;]*\)$"
+        with pytest.raises(ValueError, match=differs):
+            fit(tmp_path, *other)
     assert names(tmp_path) == before
     fit(tmp_path, x, y)
 
