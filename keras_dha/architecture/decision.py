@@ -23,6 +23,7 @@ from keras_dha.architecture.selection import margin
 from keras_dha.architecture.selection import select
 from keras_dha.architecture.sparse_code import SparseCode
 from keras_dha.architecture.wiring import checked_place
+from keras_dha.arguments import checked_count
 from keras_dha.nested_layers import find_layers
 
 
@@ -83,7 +84,9 @@ class Decision(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_sizes(num_candidates, edges, keep, none)
+        num_candidates, edges, keep = _checked_sizes(
+            num_candidates, edges, keep, none
+        )
         self.num_candidates = num_candidates
         self.edges = edges
         self.keep = keep
@@ -311,22 +314,16 @@ class Decision(keras.layers.Layer):
         }
 
 
-def _check_sizes(num_candidates, edges, keep, none):
-    is_integer = isinstance(num_candidates, int) and not isinstance(
-        num_candidates, bool
-    )
-    if not is_integer or num_candidates < 2:
+def _checked_sizes(num_candidates, edges, keep, none):
+    """Returns numbers of candidates, of edges and of those that are kept."""
+    num_candidates = checked_count("num_candidates", num_candidates, least=2)
+    edges, keep = checked_count("edges", edges), checked_count("keep", keep)
+    if num_candidates % edges:
         raise ValueError(
-            "A `Decision` needs at least 2 candidates to choose from. "
-            f"Received: num_candidates={num_candidates}"
+            "`edges` must divide `num_candidates`. Received: "
+            f"edges={edges}, num_candidates={num_candidates}"
         )
-    if not isinstance(edges, int) or edges < 1 or num_candidates % edges:
-        raise ValueError(
-            "`edges` must be an integer of at least 1 that divides "
-            f"`num_candidates`. Received: edges={edges}, "
-            f"num_candidates={num_candidates}"
-        )
-    if not isinstance(keep, int) or not 1 <= keep <= edges:
+    if keep > edges:
         raise ValueError(
             f"`keep` must be in 1..{edges}, one operation for each edge that "
             f"is kept. Received: keep={keep}"
@@ -337,6 +334,7 @@ def _check_sizes(num_candidates, edges, keep, none):
             "`none` must be one of at least two operations, in "
             f"0..{operations - 1}. Received: none={none}"
         )
+    return num_candidates, edges, keep
 
 
 def find_decisions(model):

@@ -88,16 +88,14 @@ class SuperKernel(layers.Layer):
         if smallest is None:
             return largest
         is_pair = isinstance(smallest, (list, tuple)) and len(smallest) == 2
-        if not is_pair or any(
-            not isinstance(n, int) or not 1 <= n <= most
-            for n, most in zip(smallest, largest, strict=True)
-        ):
-            raise ValueError(
-                "`smallest` must be a pair of a kernel size and a number of "
-                f"input channels, at most {largest}. "
-                f"Received: smallest={smallest}"
-            )
-        return tuple(smallest)
+        if is_pair:
+            found = tuple(checked_count("smallest", n) for n in smallest)
+            if all(n <= most for n, most in zip(found, largest, strict=True)):
+                return found
+        raise ValueError(
+            "`smallest` must be a pair of a kernel size and a number of input "
+            f"channels, at most {largest}. Received: smallest={smallest}"
+        )
 
     def get_config(self):
         return {

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -71,8 +73,15 @@ def test_factors_are_one_and_there_only_with_a_strategy():
 
 @pytest.mark.parametrize("size", [1, 0, -2, 2.0, "3", None, True])
 def test_bad_sizes(size):
-    with pytest.raises(ValueError, match="at least 2 candidates.*Received"):
+    with pytest.raises(ValueError, match="`num_cand.*at least 2.*Received"):
         Decision(size)
+
+
+def test_numbers_of_numpy_are_integers():
+    made = Decision(np.int64(6), edges=np.int32(3), keep=np.int64(2))
+    config = made.get_config()
+    assert json.loads(json.dumps(config)) == config
+    assert (made.num_candidates, made.edges, made.keep) == (6, 3, 2)
 
 
 def test_config_round_trip():

@@ -299,7 +299,7 @@ def test_edges_of_different_sizes():
 
 @pytest.mark.parametrize("keep", [0, 4, 1.5])
 def test_bad_keep(keep):
-    with pytest.raises(ValueError, match="`keep` must be in 1..3.*Received"):
+    with pytest.raises(ValueError, match="`keep` must be .*Received: keep="):
         node(keep=keep)
 
 
@@ -317,7 +317,7 @@ def test_a_decision_of_another_form():
 
 
 def test_edges_that_do_not_divide_the_options():
-    with pytest.raises(ValueError, match="divides.*edges=2"):
+    with pytest.raises(ValueError, match="must divide.*edges=2"):
         Decision(9, edges=2)
 
 
