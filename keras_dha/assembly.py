@@ -234,9 +234,9 @@ def _network(settings, parts, spec, found, replicas):
         combinations.check_decides(settings.asked["strategy"], network)
         # Slices of superkernels, which have nothing to share any more.
         network = derive(network)
-    if decisions and strategy is None:
+    elif strategy is None:
         network = derive_first(network)
-    elif decisions:
+    else:
         combinations.check_open(decisions, strategy)
         if replicas > 1 and not strategy.mixes:
             combinations.check_statistics(network)

@@ -8,10 +8,10 @@ import keras
 
 from keras_dha.nested_layers import can_be_rebuilt
 from keras_dha.nested_layers import find_layers
-from keras_dha.nested_layers import forgets_arguments
 from keras_dha.nested_layers import hand_over
 from keras_dha.nested_layers import inputs_of
 from keras_dha.nested_layers import rebuilt
+from keras_dha.nested_layers import remade
 
 # What layers may compute in beside float32; integers are as they are.
 HALVES = ("bfloat16", "float16")
@@ -91,13 +91,8 @@ def _input(tensor):
 def _copy(layer, copies):
     if can_be_rebuilt(layer):
         return _rebuilt(layer, copies)
-    if not layers_in(_OTHERS, layer) or forgets_arguments(layer):
+    if not layers_in(_OTHERS, layer):
         return layer
-    try:
-        config = layer.get_config()
-        if layer.compute_dtype in _OTHERS:
-            config["dtype"] = "float32"
-        return type(layer).from_config(config)
-    except (TypeError, NotImplementedError):
-        # One that cannot be made from what it says of itself.
-        return layer
+    is_other = layer.compute_dtype in _OTHERS
+    dtype = {"dtype": "float32"} if is_other else {}
+    return remade(layer, lambda config: {**config, **dtype})

@@ -122,6 +122,22 @@ def forgets_arguments(layer):
     return is_own_model and is_of_keras
 
 
+def remade(layer, change):
+    """Returns a layer made anew, or itself if it cannot be.
+
+    Args:
+        layer: Keras layer, which may be of a user's own.
+        change: Function from its configuration to that of the new one.
+    """
+    if forgets_arguments(layer):
+        return layer
+    try:
+        return type(layer).from_config(change(layer.get_config()))
+    except (TypeError, NotImplementedError):
+        # One that cannot be made from what it says of itself.
+        return layer
+
+
 def inputs_of(model):
     """Returns a model's inputs: a tensor, or a structure of them."""
     # A sequential model that was never called does not know `input`.

@@ -13,9 +13,9 @@ from keras_dha.nested_layers import called_layers
 from keras_dha.nested_layers import can_be_rebuilt
 from keras_dha.nested_layers import compile_alike
 from keras_dha.nested_layers import find_layers
-from keras_dha.nested_layers import forgets_arguments
 from keras_dha.nested_layers import hand_over
 from keras_dha.nested_layers import rebuilt
+from keras_dha.nested_layers import remade
 
 # Keras' own layer for each of ours, which takes its configuration.
 _STOCK = {
@@ -107,13 +107,7 @@ def _stock_layer(layer, rate):
     for ours, kind in _STOCK.items():
         if isinstance(layer, ours):
             return kind.from_config(_config(kind, layer.get_config(), rate))
-    if forgets_arguments(layer):
-        return layer
-    try:
-        return type(layer).from_config(_swapped(layer.get_config(), rate))
-    except (TypeError, NotImplementedError):
-        # One that cannot be made from what it says of itself.
-        return layer
+    return remade(layer, lambda config: _swapped(config, rate))
 
 
 def _swapped(value, rate):

@@ -56,3 +56,17 @@ def positions_of(vector, variables):
     """Returns where the elements of variables stand in a `WeightVector`."""
     positions = vector.positions()
     return np.concatenate([positions[id(v)] for v in variables])
+
+
+def saying_units(kind):
+    """Returns a class of models that say how many `units` they have."""
+
+    class Said(kind):
+        def __init__(self, units, **kwargs):
+            super().__init__(units, **kwargs)
+            self.units = units
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    return Said

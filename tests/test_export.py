@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_dha import export
 from keras_dha.export import export_model
 from keras_dha.float32 import in_float32
+from tests.references import saying_units
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 
@@ -292,15 +293,7 @@ class Net(keras.Model):
         return 2.0 * self.dense(inputs)
 
 
-class Said(Net):
-    """The same, which says what it was made with."""
-
-    def __init__(self, units, **kwargs):
-        super().__init__(units, **kwargs)
-        self.units = units
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
+Said = saying_units(Net)
 
 
 class Table(keras.layers.Layer):

@@ -10,6 +10,7 @@ import keras_dha
 from keras_dha import stock
 from keras_dha.nested_layers import find_layers
 from tests.auto_model.small_runs import assert_plain
+from tests.references import saying_units
 from tests.test_joint_model import small_network
 
 
@@ -117,15 +118,7 @@ class Net(keras.Model):
         return self.norm(self.dense(inputs), training=training)
 
 
-class Said(Net):
-    """The same, which says it."""
-
-    def __init__(self, units, **kwargs):
-        super().__init__(units, **kwargs)
-        self.units = units
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
+Said = saying_units(Net)
 
 
 @pytest.mark.parametrize("is_said", [True, False])
