@@ -23,7 +23,8 @@ passes over the images, single runs but where two seeds are said:
     width 16, slower machine                        72.4   43
     width 24, slower machine                        71.4   21
 
-(`benchmarks.scales`; the CIFAR-10 of it without pooled shortcuts.)
+(`benchmarks.scales`; of CIFAR-10, which was without pooled shortcuts, no
+record is kept.)
 """
 
 import time
