@@ -126,6 +126,33 @@ HORIZONS = {
 }
 
 
+def check_horizon(horizon):
+    """Refuses a horizon that is none."""
+    shares = (horizon.discount, horizon.averaging, horizon.window)
+    counts = (horizon.restart, horizon.terms)
+    if not (
+        (0 <= shares[0] <= 1 and all(0 <= s < 1 for s in shares[1:]))
+        and all(isinstance(n, int) and n >= 0 for n in counts)
+    ):
+        raise ValueError(
+            "A horizon's `discount` must be in [0, 1], its `averaging` and "
+            "`window` in [0, 1), `restart` and `terms` integers of at least 0. "
+            f"Received: horizon={horizon}"
+        )
+    # Hessian products stand for the memory that other horizons have.
+    expected = horizon
+    if horizon.terms:
+        expected = IMPLICIT._replace(terms=horizon.terms)
+    elif horizon.restart:
+        expected = FORWARD._replace(restart=horizon.restart)
+    if horizon != expected:
+        raise ValueError(
+            "A horizon with `terms` is the implicit one, and with `restart` "
+            "the one of forward mode; they look back by nothing else. "
+            f"Expected {expected}. Received: horizon={horizon}"
+        )
+
+
 class Tangents(NamedTuple):
     """Derivatives by one hyperparameter.
 

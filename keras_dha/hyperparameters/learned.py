@@ -74,7 +74,7 @@ class LearnedHyperparameters(Engine):
     ):
         super().__init__(values, horizon, names_checked, **kwargs)
         self.step_size = step_size
-        _check_horizon(self.horizon)
+        hypergradient.check_horizon(self.horizon)
         _check_what_is_learned(self.quantities.values(), self.horizon)
 
     @property
@@ -366,33 +366,6 @@ class LearnedHyperparameters(Engine):
 
     def get_config(self):
         return {**super().get_config(), "step_size": self.step_size}
-
-
-def _check_horizon(horizon):
-    """Refuses a horizon that is none."""
-    shares = (horizon.discount, horizon.averaging, horizon.window)
-    counts = (horizon.restart, horizon.terms)
-    if not (
-        (0 <= shares[0] <= 1 and all(0 <= s < 1 for s in shares[1:]))
-        and all(isinstance(n, int) and n >= 0 for n in counts)
-    ):
-        raise ValueError(
-            "A horizon's `discount` must be in [0, 1], its `averaging` and "
-            "`window` in [0, 1), `restart` and `terms` integers of at least 0. "
-            f"Received: horizon={horizon}"
-        )
-    # Hessian products stand for the memory that other horizons have.
-    expected = horizon
-    if horizon.terms:
-        expected = hypergradient.IMPLICIT._replace(terms=horizon.terms)
-    elif horizon.restart:
-        expected = hypergradient.FORWARD._replace(restart=horizon.restart)
-    if horizon != expected:
-        raise ValueError(
-            "A horizon with `terms` is the implicit one, and with `restart` "
-            "the one of forward mode; they look back by nothing else. "
-            f"Expected {expected}. Received: horizon={horizon}"
-        )
 
 
 def _check_what_is_learned(found, horizon):
